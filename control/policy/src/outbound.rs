@@ -1,0 +1,88 @@
+//! What do we show, and to whom? The compiled outbound rules of a workload, looked up by destination (semantics 9).
+
+use crate::snapshot::{FileRef, Snapshot, Timeouts, TokenRequestId};
+
+/// Outbound rules by host and port.
+#[derive(Debug, Default)]
+pub(crate) struct OutboundTable {}
+
+/// What policy says of a destination.
+#[derive(Clone, Copy, Debug)]
+pub enum Outbound<'a> {
+    /// A rule names it.
+    Rule(&'a OutboundRule),
+    /// No rule names it, and policy lets such traffic pass without a token.
+    Pass,
+    /// No rule names it, and policy denies such traffic.
+    Denied,
+}
+
+/// An outbound rule, compiled.
+#[derive(Clone, Debug)]
+pub struct OutboundRule {
+    /// `namespace/name` of its policy.
+    pub policy: String,
+    pub name: String,
+    pub token: Option<TokenRequestId>,
+    pub tls: OutboundTls,
+    pub existing_authorization: ExistingAuthorization,
+    pub on_failure: OnFailure,
+    pub protocol: Protocol,
+    pub timeouts: Timeouts,
+    /// Hash of what shapes a connection (tls, protocol, timeouts): pools are keyed by it.
+    pub transport: [u8; 32],
+}
+
+/// How we speak to the destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboundTls {
+    /// Plain text, by written consent.
+    None,
+    /// The application speaks http, we speak verified TLS.
+    Originate {
+        /// Port to connect to; where absent, the named one, 80 becoming 443.
+        port: Option<u16>,
+        /// Name to verify, and SNI; where absent, the destination host.
+        server_name: Option<String>,
+        /// Trust instead of the platform's roots.
+        ca_file: Option<FileRef>,
+    },
+}
+
+/// What to do with an `Authorization` header of the application's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExistingAuthorization {
+    #[default]
+    Keep,
+    Replace,
+    Reject,
+}
+
+/// What to do when no token can be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    #[default]
+    Reject,
+    Pass,
+}
+
+/// The HTTP version to speak to the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// By ALPN over TLS, else as the application spoke.
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+impl Snapshot {
+    /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
+    /// one without. `host` in normal form ([`crate::host::normalize`]).
+    pub fn outbound(&self, _host: &str, _port: u16) -> Outbound<'_> {
+        todo!()
+    }
+}

@@ -1,0 +1,89 @@
+//! What is being asked, and by whom? The access request that policy decides, and the principal behind it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::path::CanonicalPath;
+use crate::reason::Reason;
+
+/// One request for access: who, how, to what, from where. Borrowed from the request as it was received.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRequest<'a> {
+    /// What the caller showed.
+    pub principal: Principal<'a>,
+    /// The method, as received (methods are case-sensitive, RFC 9110 §9.1).
+    pub method: &'a str,
+    /// The path, in the one form that is judged and forwarded.
+    pub path: &'a CanonicalPath,
+    /// The host in normal form: lower case, without port and trailing dot.
+    pub host: &'a str,
+    /// Is this a gRPC request (content type `application/grpc`)? Its path then names service and method.
+    pub grpc: bool,
+    /// The direct peer. Never taken from a header.
+    pub source: IpAddr,
+}
+
+/// Whom the request is from: a token, a certificate, both or neither.
+#[derive(Clone, Copy, Debug)]
+pub struct Principal<'a> {
+    /// The token, if any, and what verification said of it.
+    pub token: Presented<'a>,
+    /// The identity in the client certificate of a mutually authenticated connection.
+    pub peer: Option<&'a Peer>,
+}
+
+/// The token that a caller presented, after verification.
+#[derive(Clone, Copy, Debug)]
+pub enum Presented<'a> {
+    /// No token came with the request.
+    Nothing,
+    /// A token came and did not verify, or could not be verified.
+    Rejected(Reason),
+    /// A token came and everything but its audience was verified; the audience is each policy's to judge.
+    Verified(&'a Token),
+}
+
+/// The peer of a mutually authenticated TLS connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// SPIFFE ID, e.g. `spiffe://cluster.local/ns/shop/sa/orders`.
+    pub id: String,
+    /// SHA-256 of the certificate in DER (RFC 8705 §3.1).
+    pub thumbprint: [u8; 32],
+}
+
+/// A verified token: what its issuer vouches for. Holds no token text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The exact `iss`.
+    pub issuer: Arc<str>,
+    /// `aud`, as a list.
+    pub audiences: Vec<String>,
+    /// `sub`, where present.
+    pub subject: Option<String>,
+    /// The client, from the claim that the issuer's profile names.
+    pub client: Option<String>,
+    /// The scopes, from the claim that the issuer's profile names.
+    pub scopes: Vec<String>,
+    /// The roles, from the claim that the issuer's profile names.
+    pub roles: Vec<String>,
+    /// Every claim, as signed.
+    pub claims: Map<String, Value>,
+    /// `exp`, seconds since the epoch.
+    pub expires_at: i64,
+    /// Is it bound to a key of the caller (`cnf`, RFC 7800)?
+    pub binding: Binding,
+}
+
+/// What a token is bound to (`cnf`, RFC 7800 §3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Nothing: a bearer token.
+    None,
+    /// A client certificate: `x5t#S256` (RFC 8705 §3.1).
+    Certificate([u8; 32]),
+    /// A key, by its JWK thumbprint: `jkt` (RFC 9449 §6.1).
+    Key(String),
+}

@@ -1,0 +1,175 @@
+//! What holds right now? All policy of one version for one workload, compiled and immutable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::profile::Profile;
+use crate::workload::Workload;
+
+/// Index of an [`Issuer`] in [`Snapshot::issuers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IssuerId(pub usize);
+/// Index of a [`Credential`] in [`Snapshot::credentials`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CredentialId(pub usize);
+/// Index of a [`TokenRequest`] in [`Snapshot::token_requests`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenRequestId(pub usize);
+/// Index of a [`RuleName`] in [`Snapshot::rules`], inbound rules only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleId(pub usize);
+
+/// All policy of one version for one workload. The proxy keeps what runs (keys, token slots, metric handles) in vectors
+/// parallel to these, so that a request looks nothing up by name.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Hash of the content of the documents that select the workload.
+    pub version: String,
+    pub workload: Workload,
+    /// Every issuer that a selected policy refers to.
+    pub issuers: Vec<Issuer>,
+    /// Every credential that a selected policy refers to.
+    pub credentials: Vec<Credential>,
+    /// Every distinct token that an outbound rule asks for.
+    pub token_requests: Vec<TokenRequest>,
+    /// Every inbound rule.
+    pub rules: Vec<RuleName>,
+    pub(crate) inbound: crate::inbound::InboundTable,
+    pub(crate) outbound: crate::outbound::OutboundTable,
+}
+
+/// The name of an inbound rule, as metrics and explanations print it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleName {
+    /// `namespace/name` of its policy.
+    pub policy: String,
+    pub rule: String,
+    pub effect: Effect,
+    pub shadow: bool,
+}
+
+/// What a rule does when it matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    #[default]
+    Allow,
+    Deny,
+}
+
+/// An authorization server, compiled.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// `metadata.name`.
+    pub name: String,
+    /// The exact `iss`.
+    pub issuer: Arc<str>,
+    pub jwks: KeySource,
+    /// Overrides discovery.
+    pub token_endpoint: Option<String>,
+    pub profile: Profile,
+    pub algorithms: Vec<Algorithm>,
+    /// Clock difference that is tolerated for `exp`, `nbf` and `iat`.
+    pub leeway: Duration,
+    /// Trust for its endpoints instead of the platform's roots.
+    pub ca_file: Option<FileRef>,
+    /// http is allowed on its endpoints.
+    pub insecure: bool,
+    /// Hash of all of the above: caches keyed by it survive any edit elsewhere.
+    pub fingerprint: [u8; 32],
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeySource {
+    /// `jwks_uri` of the issuer's metadata (RFC 8414, else OpenID Connect Discovery).
+    Discovery,
+    Uri(String),
+    File(FileRef),
+    Inline(Value),
+}
+
+/// Signature algorithms that an issuer may use (RFC 7518 §3.1, RFC 8037). HMAC and `none` cannot be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// A file that policy names. How it is found depends on where the policy came from (DESIGN §3, semantics 11).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileRef {
+    /// As written.
+    pub path: String,
+    /// The file of the document that names it.
+    pub declared_in: String,
+}
+
+/// How the workload proves itself to an issuer's token endpoint, compiled.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// `namespace/name`.
+    pub name: String,
+    pub issuer: IssuerId,
+    /// With its templates filled in.
+    pub client_id: String,
+    pub authentication: Authentication,
+    /// Hash of all of the above and of the issuer's fingerprint.
+    pub fingerprint: [u8; 32],
+}
+
+/// A client authentication method (RFC 6749 §2.3.1, RFC 7523 §2.2).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Authentication {
+    ClientSecretBasic { secret_file: FileRef },
+    PrivateKeyJwt { key_file: FileRef, key_id: Option<String>, algorithm: Algorithm, audience: AssertionAudience },
+}
+
+/// The `aud` of a client assertion. The issuer identifier is right (RFC 7523bis); the token endpoint is for servers
+/// that have not followed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AssertionAudience {
+    #[default]
+    Issuer,
+    TokenEndpoint,
+}
+
+/// One token that outbound rules ask for (RFC 6749 §4.4.2, RFC 8707).
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    pub credential: CredentialId,
+    /// Sorted, without duplicates.
+    pub scopes: Vec<String>,
+    pub audience: Option<String>,
+    pub resource: Option<String>,
+    /// Extra parameters of the token request, sorted by name.
+    pub parameters: Vec<(String, String)>,
+    /// The cache key: a hash over length-prefixed fields, the credential's fingerprint among them. Never the secret.
+    pub key: [u8; 32],
+}
+
+/// Time limits towards an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// From the end of the request head to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two bytes in either direction.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(60), idle: Duration::from_secs(60) }
+    }
+}
