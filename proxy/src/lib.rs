@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The sidecar of Countersign: how a request travels from `listen` through `http` and `auth` to the workload or its peer.
+
+pub mod auth;
+pub mod clock;
+pub mod fetch;
+pub mod metrics;
+pub mod state;

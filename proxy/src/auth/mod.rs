@@ -1,0 +1,5 @@
+//! The two doors, used by every protocol and knowing none: what a caller shows is verified, what we show is attached.
+
+pub mod issuers;
+pub mod tokens;
+pub mod verify;

@@ -1,0 +1,119 @@
+//! What do we count? Every metric of the sidecar, in one registry of its own; labels are closed sets.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Name, type, labels and help of a metric, as README.md lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// Declares every metric once: field, type, name, labels, help.
+macro_rules! metrics {
+    ($($field:ident: $type:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// Every metric of one sidecar.
+        #[derive(Clone, Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        /// Every metric, for the README's table and the test that holds it to this list.
+        pub const METRICS: &[Description] = &[$(Description {
+            name: $name, kind: kind!($type), labels: &[$($label),*], help: $help,
+        },)*];
+
+        impl Metrics {
+            /// A fresh registry with every metric in it.
+            pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+                let registry = Registry::new();
+                $(let $field = make!($type, $name, [$($label),*], $help);
+                registry.register(Box::new($field.clone()))?;)*
+                let metrics = Self { registry, $($field,)* };
+                metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+                Ok(Arc::new(metrics))
+            }
+        }
+    };
+}
+
+macro_rules! kind {
+    (IntCounterVec) => { "counter" };
+    (HistogramVec) => { "histogram" };
+    (Histogram) => { "histogram" };
+    ($gauge:ident) => { "gauge" };
+}
+
+macro_rules! make {
+    (HistogramVec, $name:literal, $labels:tt, $help:literal) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()), &$labels)?
+    };
+    (Histogram, $name:literal, $labels:tt, $help:literal) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))?
+    };
+    (IntGauge, $name:literal, $labels:tt, $help:literal) => { IntGauge::new($name, $help)? };
+    (Gauge, $name:literal, $labels:tt, $help:literal) => { Gauge::new($name, $help)? };
+    ($vec:ident, $name:literal, $labels:tt, $help:literal) => { $vec::new(Opts::new($name, $help), &$labels)? };
+}
+
+/// Buckets of every duration, in seconds: from a cache hit to a slow upstream.
+const SECONDS: &[f64] =
+    &[0.000_01, 0.000_1, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+metrics! {
+    requests: IntCounterVec "countersign_requests_total" ["direction", "protocol", "decision", "reason"]
+        "Requests by what was decided and why.";
+    request_duration: HistogramVec "countersign_request_duration_seconds" ["direction", "protocol"]
+        "Time from the request head to the response head.";
+    auth_duration: HistogramVec "countersign_auth_duration_seconds" ["step"]
+        "Time of an authentication step that was not answered from a cache.";
+    connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
+        "Open downstream connections.";
+    policy_decisions: IntCounterVec "countersign_policy_decisions_total" ["policy", "rule", "effect"]
+        "Decisions by the rule that made them.";
+    shadow_decisions: IntCounterVec "countersign_shadow_decisions_total" ["policy", "rule", "would"]
+        "Requests that a shadow rule matched, by what would have been decided.";
+    token_requests: IntCounterVec "countersign_token_requests_total" ["result"]
+        "Outbound token look-ups: hit, refresh, miss, coalesced, failed.";
+    token_fetch_duration: Histogram "countersign_token_fetch_duration_seconds" []
+        "Time of a request to a token endpoint.";
+    token_expiry: GaugeVec "countersign_token_expiry_timestamp_seconds" ["credential"]
+        "When the earliest token of a credential expires.";
+    token_fetch_failures: IntCounterVec "countersign_token_fetch_failures_total" ["credential", "cause"]
+        "Requests to a token endpoint that brought no token, by cause.";
+    verified_token_cache: IntCounterVec "countersign_verified_token_cache_total" ["result"]
+        "Inbound token look-ups: connection, hit, miss, negative.";
+    jwks_refreshes: IntCounterVec "countersign_jwks_refreshes_total" ["issuer", "result"]
+        "Fetches of an issuer's key set: success, unchanged, failure.";
+    jwks_last_success: GaugeVec "countersign_jwks_last_success_timestamp_seconds" ["issuer"]
+        "When an issuer's key set was last fetched.";
+    policy_reloads: IntCounterVec "countersign_policy_reloads_total" ["result"]
+        "Policy updates: applied, rejected.";
+    policy_info: IntGaugeVec "countersign_policy_info" ["version"]
+        "The running version of policy; always 1.";
+    policy_last_reload: Gauge "countersign_policy_last_reload_timestamp_seconds" []
+        "When policy was last applied.";
+    identity_expiry: Gauge "countersign_identity_expiry_timestamp_seconds" []
+        "When the workload certificate expires; 0 without one.";
+    outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
+        "Outbound requests forwarded without a token.";
+    build_info: IntGaugeVec "countersign_build_info" ["version"]
+        "The version of the sidecar; always 1.";
+}
+
+impl Metrics {
+    /// The text format of Prometheus.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
