@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod clock;
+pub mod connect;
 pub mod fetch;
 pub mod metrics;
 pub mod state;

@@ -16,7 +16,7 @@ pub struct AccessRequest<'a> {
     /// The method, as received (methods are case-sensitive, RFC 9110 §9.1).
     pub method: &'a str,
     /// The path, in the one form that is judged and forwarded.
-    pub path: &'a CanonicalPath,
+    pub path: &'a CanonicalPath<'a>,
     /// The host in normal form: lower case, without port and trailing dot.
     pub host: &'a str,
     /// Is this a gRPC request (content type `application/grpc`)? Its path then names service and method.
