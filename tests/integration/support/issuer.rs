@@ -13,7 +13,7 @@ use super::process::Process;
 use super::tools::node;
 
 /// The secret of the client `checkout`: Basic needs it form-encoded first (RFC 6749 §2.3.1).
-pub(crate) const SECRET: &str = "canary-secret: ü+/%&=";
+pub(crate) const SECRET: &str = "canary-secret: +/%&=";
 
 /// A running authorization server.
 #[derive(Debug)]
