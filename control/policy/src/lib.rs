@@ -1,6 +1,7 @@
 //! What may pass? The policy language of Countersign: documents are parsed, compiled to a [`Snapshot`] and decided, all
 //! without I/O, async or a clock, so that the proxy, `check`, `test` and `explain` cannot disagree.
 
+pub mod bundle;
 pub mod documents;
 pub mod host;
 pub mod inbound;
@@ -14,6 +15,7 @@ pub mod snapshot;
 pub mod source;
 pub mod workload;
 
+pub use bundle::{Acknowledgement, Bundle, Outcome};
 pub use documents::Documents;
 pub use inbound::{Decision, PortPolicy};
 pub use problem::Problem;

@@ -66,7 +66,7 @@ fn under(dir: &Path, written: &str) -> Result<PathBuf, FileError> {
 }
 
 /// The file's bytes, or none if there are more than `limit`. The buffer never moves, so no copy of a secret stays behind.
-fn read(path: &Path, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+pub(super) fn read(path: &Path, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     // Asked before it is opened: opening a FIFO would wait for its writer.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
