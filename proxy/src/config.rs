@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use countersign_policy::Workload;
 
 use crate::state::files::PolicyFiles;
+use crate::state::control::ControlUrl;
 use crate::state::source::PolicySource;
 
 /// The command line. Every flag is also an environment variable `COUNTERSIGN_<FLAG>`.
@@ -37,7 +38,7 @@ pub struct RunArgs {
     pub policies: Option<PathBuf>,
     /// Policy from the control plane at this URL.
     #[arg(long, env = "COUNTERSIGN_CONTROL", value_name = "URL")]
-    pub control: Option<String>,
+    pub control: Option<ControlUrl>,
     /// Namespace of the workload, with --policies [default: default].
     #[arg(long, env = "COUNTERSIGN_NAMESPACE", value_name = "NS", conflicts_with = "control")]
     pub namespace: Option<String>,
@@ -156,12 +157,10 @@ impl TryFrom<RunArgs> for Config {
                 return Err(error(format!("{flag} {address}: must be a loopback address, e.g. 127.0.0.1")));
             }
         }
+        let source = source(&args)?;
         Ok(Self {
-            files: match &args.control {
-                Some(_) => PolicyFiles::Under(args.secrets_dir.clone().unwrap_or_else(|| DEFAULT_SECRETS_DIR.into())),
-                None => PolicyFiles::BesideDocument,
-            },
-            source: source(&args)?,
+            files: source.files(args.secrets_dir.as_deref().unwrap_or(Path::new(DEFAULT_SECRETS_DIR))),
+            source,
             inbound,
             outbound: args.outbound,
             inbound_default: args.inbound_default.unwrap_or_default(),

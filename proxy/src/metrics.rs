@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
@@ -59,7 +59,6 @@ macro_rules! make {
     (Histogram, $name:literal, $labels:tt, $help:literal) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))?
     };
-    (IntGauge, $name:literal, $labels:tt, $help:literal) => { IntGauge::new($name, $help)? };
     (Gauge, $name:literal, $labels:tt, $help:literal) => { Gauge::new($name, $help)? };
     ($vec:ident, $name:literal, $labels:tt, $help:literal) => { $vec::new(Opts::new($name, $help), &$labels)? };
 }
