@@ -97,9 +97,11 @@ pub fn write_lines(mut lines: mpsc::Receiver<String>) {
 pub async fn is_ready(admin: SocketAddr) -> bool {
     let ask = async {
         let stream = TcpStream::connect(admin).await.ok()?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
-        let request = Request::get("/readyz").header(HOST, admin.to_string()).body(Empty::<Bytes>::new()).ok()?;
+        let request =
+            Request::get("/readyz").header(HOST, admin.to_string()).body(Empty::<Bytes>::new()).ok()?;
         let response = sender.send_request(request).await.ok()?;
         let ready = response.status() == StatusCode::OK;
         response.into_body().collect().await.ok()?;
@@ -170,7 +172,10 @@ impl Admin {
 
     fn explain(&self, query: &str) -> Response<Full<Bytes>> {
         let Some(id) = query.split('&').find_map(|pair| pair.strip_prefix("decision=")) else {
-            return text(StatusCode::BAD_REQUEST, "ask /explain?decision=ID, with the decision_id of a refusal\n");
+            return text(
+                StatusCode::BAD_REQUEST,
+                "ask /explain?decision=ID, with the decision_id of a refusal\n",
+            );
         };
         match self.sidecar.recorder.explain(id) {
             Some(entry) => json(&entry),
@@ -181,7 +186,8 @@ impl Admin {
 
 /// The running policy, without anything that a file of it holds.
 fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
-    let issuers: Vec<_> = snapshot.issuers.iter().map(|i| json!({ "name": i.name, "issuer": i.issuer })).collect();
+    let issuers: Vec<_> =
+        snapshot.issuers.iter().map(|i| json!({ "name": i.name, "issuer": i.issuer })).collect();
     let credentials: Vec<_> = snapshot
         .credentials
         .iter()

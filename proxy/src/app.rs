@@ -115,7 +115,8 @@ impl App {
             }
             None => None,
         };
-        let (recorder, lines) = Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
+        let (recorder, lines) =
+            Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
         background.spawn_blocking(|| admin::write_lines(lines));
         let services = Services {
             fetcher: Fetcher::new(),
@@ -128,7 +129,8 @@ impl App {
         let armory = Arc::new(Armory::new(services));
 
         // The first policy, then all later ones.
-        let start = background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
+        let start =
+            background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
         let (policy, mut writer) = live(start.snapshot.map(|snapshot| armory.arm(snapshot)));
         let arming = armory.clone();
         background.spawn(start.updates.run(move |snapshot| writer.store(Some(arming.arm(snapshot)))));
@@ -163,7 +165,11 @@ impl App {
         let mut threads = Vec::with_capacity(self.workers);
         for index in 0..self.workers {
             let listeners = WorkerListeners {
-                inbound: self.inbound.iter_mut().filter_map(|(l, target)| Some((l.sockets.pop()?, *target))).collect(),
+                inbound: self
+                    .inbound
+                    .iter_mut()
+                    .filter_map(|(l, target)| Some((l.sockets.pop()?, *target)))
+                    .collect(),
                 outbound: self.outbound.as_mut().and_then(|listeners| listeners.sockets.pop()),
             };
             let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
@@ -194,7 +200,12 @@ struct WorkerListeners {
 }
 
 /// One worker, from its first connection until it is told to stop.
-async fn work(sidecar: Arc<Sidecar>, listeners: WorkerListeners, drain: Drain, mut stopped: watch::Receiver<bool>) {
+async fn work(
+    sidecar: Arc<Sidecar>,
+    listeners: WorkerListeners,
+    drain: Drain,
+    mut stopped: watch::Receiver<bool>,
+) {
     let worker = Worker::new(sidecar.clone());
     let mut applications = Vec::new();
     for (listener, target) in listeners.inbound {
@@ -231,7 +242,9 @@ impl Running {
         let clean = self.signal.wait(DRAIN).await;
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut self.threads);
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()))
+                .await;
         clean && joined.unwrap_or(false)
     }
 }
@@ -240,8 +253,12 @@ impl Running {
 
 impl Background {
     fn start() -> Result<Self, StartError> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build().map_err(system)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(system)?;
         Ok(Self(Some(runtime)))
     }
 

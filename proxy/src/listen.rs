@@ -84,7 +84,9 @@ pub async fn accept<F>(
 /// Small answers leave at once; a peer that vanished is noticed.
 fn tune(stream: &TcpStream) {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    if let Err(error) = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive)) {
+    if let Err(error) =
+        stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive))
+    {
         tracing::debug!(%error, "cannot tune a connection");
     }
 }

@@ -29,10 +29,11 @@ async fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(error),
     };
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return fail(error),
-    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return fail(error),
+        };
     let running = match App::bind(config).await.and_then(App::run) {
         Ok(running) => running,
         Err(error) => return fail(error),

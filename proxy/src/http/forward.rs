@@ -44,7 +44,8 @@ pub(crate) async fn forward(
         let carrier = upstream.connection().await?;
         attempts += 1;
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
-        let answer = await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
+        let answer =
+            await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
         match answer {
             Sent::Answer(response, lease) => return relay(response, lease, downstream, timeouts.idle),
             // The connection ended before it took the request: nothing was sent, so it can be sent again.
@@ -73,7 +74,8 @@ fn address(
         }
         Carrier::Http2(_) => {
             *request.version_mut() = Version::HTTP_2;
-            let uri = Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
+            let uri =
+                Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
             *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
             request.headers_mut().remove(HOST);
         }

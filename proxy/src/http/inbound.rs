@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use countersign_policy::Reason;
 use countersign_policy::PortPolicy;
+use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::snapshot::Timeouts;
 use http::header::{AUTHORIZATION, HeaderMap};
@@ -55,7 +55,11 @@ impl Application {
             let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
-        Arc::new(Self { port: target.port(), http1: upstream(Version::Http1), http2: upstream(Version::Http2) })
+        Arc::new(Self {
+            port: target.port(),
+            http1: upstream(Version::Http1),
+            http2: upstream(Version::Http2),
+        })
     }
 
     /// Closes connections that have been idle for long.

@@ -134,10 +134,17 @@ impl Application {
         })
     }
 
-    fn dial(&self, host: &str, port: u16, rule: Option<&OutboundRule>, version: Version) -> Result<Dial, Reason> {
+    fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        rule: Option<&OutboundRule>,
+        version: Version,
+    ) -> Result<Dial, Reason> {
         let timeout = rule.map_or_else(Timeouts::default, |rule| rule.timeouts).connect;
         let plain = |port| Address::Name { host: host.to_owned(), port };
-        let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls) else {
+        let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls)
+        else {
             return Ok(Dial { address: plain(port), tls: None, version, timeout });
         };
         let sidecar = &self.worker.sidecar;

@@ -76,7 +76,11 @@ impl Worker {
     /// Admits a request to the worker, or sheds it: better one refusal than all requests late.
     pub(super) fn begin(&self) -> Result<UnderWay<'_>, Reason> {
         let under_way = UnderWay(&self.load);
-        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY { Err(Reason::Overloaded) } else { Ok(under_way) }
+        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY {
+            Err(Reason::Overloaded)
+        } else {
+            Ok(under_way)
+        }
     }
 }
 
