@@ -29,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the sidecar.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Wait until the sidecar is ready; exit 1 after the timeout.
     Wait(WaitArgs),
 }
@@ -283,7 +283,7 @@ mod tests {
         let cli = Cli::try_parse_from(["countersign-proxy", "run"].iter().chain(args))
             .map_err(|e| e.to_string())?;
         match cli.command {
-            Command::Run(args) => Config::try_from(args).map_err(|e| e.to_string()),
+            Command::Run(args) => Config::try_from(*args).map_err(|e| e.to_string()),
             Command::Wait(_) => unreachable!(),
         }
     }

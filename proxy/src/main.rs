@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(error),
     };
     match cli.command {
-        Command::Run(args) => runtime.block_on(run(args)),
+        Command::Run(args) => runtime.block_on(run(*args)),
         Command::Wait(args) => runtime.block_on(wait(args)),
     }
 }
