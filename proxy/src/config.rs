@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use countersign_policy::Workload;
 
+use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
 use crate::state::source::PolicySource;
 
 /// The command line. Every flag is also an environment variable `COUNTERSIGN_<FLAG>`.
 #[derive(Debug, Parser)]
-#[command(name = "countersign-proxy", version, about = "The sidecar of Countersign: authenticates workload traffic.")]
+#[command(
+    name = "countersign-proxy",
+    version,
+    about = "The sidecar of Countersign: authenticates workload traffic."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -24,7 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the sidecar.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Wait until the sidecar is ready; exit 1 after the timeout.
     Wait(WaitArgs),
 }
@@ -37,7 +42,7 @@ pub struct RunArgs {
     pub policies: Option<PathBuf>,
     /// Policy from the control plane at this URL.
     #[arg(long, env = "COUNTERSIGN_CONTROL", value_name = "URL")]
-    pub control: Option<String>,
+    pub control: Option<ControlUrl>,
     /// Namespace of the workload, with --policies [default: default].
     #[arg(long, env = "COUNTERSIGN_NAMESPACE", value_name = "NS", conflicts_with = "control")]
     pub namespace: Option<String>,
@@ -45,7 +50,13 @@ pub struct RunArgs {
     #[arg(long, env = "COUNTERSIGN_WORKLOAD", value_name = "NAME", conflicts_with = "control")]
     pub workload: Option<String>,
     /// Label of the workload, with --policies (repeatable).
-    #[arg(long, env = "COUNTERSIGN_LABEL", value_name = "K=V", value_delimiter = ',', conflicts_with = "control")]
+    #[arg(
+        long,
+        env = "COUNTERSIGN_LABEL",
+        value_name = "K=V",
+        value_delimiter = ',',
+        conflicts_with = "control"
+    )]
     pub label: Vec<String>,
     /// CA certificate of the control plane (PEM), with --control.
     #[arg(long, env = "COUNTERSIGN_CONTROL_CA", value_name = "FILE", requires = "control")]
@@ -156,12 +167,10 @@ impl TryFrom<RunArgs> for Config {
                 return Err(error(format!("{flag} {address}: must be a loopback address, e.g. 127.0.0.1")));
             }
         }
+        let source = source(&args)?;
         Ok(Self {
-            files: match &args.control {
-                Some(_) => PolicyFiles::Under(args.secrets_dir.clone().unwrap_or_else(|| DEFAULT_SECRETS_DIR.into())),
-                None => PolicyFiles::BesideDocument,
-            },
-            source: source(&args)?,
+            files: source.files(args.secrets_dir.as_deref().unwrap_or(Path::new(DEFAULT_SECRETS_DIR))),
+            source,
             inbound,
             outbound: args.outbound,
             inbound_default: args.inbound_default.unwrap_or_default(),
@@ -179,9 +188,11 @@ fn source(args: &RunArgs) -> Result<PolicySource, ConfigError> {
     match (&args.policies, &args.control) {
         (Some(path), None) => Ok(PolicySource::Folder { path: path.clone(), workload: workload(args)? }),
         (None, Some(url)) => match (&args.control_ca, &args.join_token) {
-            (Some(ca), Some(token)) => {
-                Ok(PolicySource::Control { url: url.clone(), ca_file: ca.clone(), join_token_file: token.clone() })
-            }
+            (Some(ca), Some(token)) => Ok(PolicySource::Control {
+                url: url.clone(),
+                ca_file: ca.clone(),
+                join_token_file: token.clone(),
+            }),
             _ => Err(error("--control needs --control-ca FILE and --join-token FILE")),
         },
         _ => Err(error("no policy: give --policies PATH or --control URL")),
@@ -222,14 +233,17 @@ impl FromStr for Inbound {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = || error(format!("--inbound {text}: write ADDR=TARGET, e.g. 0.0.0.0:8081=127.0.0.1:8080"));
+        let wrong =
+            || error(format!("--inbound {text}: write ADDR=TARGET, e.g. 0.0.0.0:8081=127.0.0.1:8080"));
         let (listen, target) = text.split_once('=').ok_or_else(wrong)?;
         let inbound = Self {
             listen: listen.parse().map_err(|_| wrong())?,
             target: target.parse().map_err(|_| wrong())?,
         };
         if inbound.listen == inbound.target {
-            return Err(error(format!("--inbound {text}: the application and the sidecar cannot share an address")));
+            return Err(error(format!(
+                "--inbound {text}: the application and the sidecar cannot share an address"
+            )));
         }
         Ok(inbound)
     }
@@ -266,16 +280,18 @@ mod tests {
     use super::*;
 
     fn check(args: &[&str]) -> Result<Config, String> {
-        let cli = Cli::try_parse_from(["countersign-proxy", "run"].iter().chain(args)).map_err(|e| e.to_string())?;
+        let cli = Cli::try_parse_from(["countersign-proxy", "run"].iter().chain(args))
+            .map_err(|e| e.to_string())?;
         match cli.command {
-            Command::Run(args) => Config::try_from(args).map_err(|e| e.to_string()),
+            Command::Run(args) => Config::try_from(*args).map_err(|e| e.to_string()),
             Command::Wait(_) => unreachable!(),
         }
     }
 
     #[test]
     fn policies_need_no_more_than_a_listener() {
-        let config = check(&["--policies", "p", "--inbound", "127.0.0.1:1=127.0.0.1:2", "--label", "app=a"]).unwrap();
+        let config =
+            check(&["--policies", "p", "--inbound", "127.0.0.1:1=127.0.0.1:2", "--label", "app=a"]).unwrap();
         let PolicySource::Folder { workload, .. } = config.source else { panic!() };
         assert_eq!(workload.namespace, "default");
         assert_eq!(workload.labels["app"], "a");

@@ -35,6 +35,11 @@ impl Signal {
         self.draining.send_replace(true);
     }
 
+    /// Tells whether it has been started, without being waited for.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
     /// Waits until all have ended. `false`: some had not when the time was up.
     pub async fn wait(&mut self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.alive.recv()).await.is_ok()

@@ -46,9 +46,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Accepts until it is time to end, and then what has already arrived in the queue.
-pub async fn accept<F>(listener: StdListener, mut drain: Drain, mut serve: impl FnMut(TcpStream, SocketAddr) -> F)
-where
+/// Accepts until it is time to end, and then what has already arrived in the queue. Each connection gets a drain of its
+/// own to hold.
+pub async fn accept<F>(
+    listener: StdListener,
+    mut drain: Drain,
+    mut serve: impl FnMut(TcpStream, SocketAddr, Drain) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let listener = match TcpListener::from_std(listener) {
@@ -64,7 +68,7 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 tune(&stream);
-                tokio::spawn(serve(stream, peer));
+                tokio::spawn(serve(stream, peer, drain.clone()));
             }
             // The peer is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -80,7 +84,9 @@ where
 /// Small answers leave at once; a peer that vanished is noticed.
 fn tune(stream: &TcpStream) {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    if let Err(error) = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive)) {
+    if let Err(error) =
+        stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive))
+    {
         tracing::debug!(%error, "cannot tune a connection");
     }
 }
@@ -110,7 +116,7 @@ mod tests {
         signal.start();
         let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
         let listener = listeners.sockets.pop().unwrap();
-        accept(listener, drain, move |_, peer| {
+        accept(listener, drain, move |_, peer, _| {
             sender.send(peer).unwrap();
             async {}
         })

@@ -13,6 +13,7 @@ pub mod reason;
 pub mod request;
 pub mod snapshot;
 pub mod source;
+pub mod spiffe;
 pub mod workload;
 
 pub use bundle::{Acknowledgement, Bundle, Outcome};

@@ -21,7 +21,11 @@ pub enum Attached {
 }
 
 /// Attaches what the rule says. There is exactly one `Authorization` field afterwards, or none (security OUT-5).
-pub async fn attach(headers: &mut HeaderMap, rule: &OutboundRule, active: &Active) -> Result<Attached, Refusal> {
+pub async fn attach(
+    headers: &mut HeaderMap,
+    rule: &OutboundRule,
+    active: &Active,
+) -> Result<Attached, Refusal> {
     let Some(request) = rule.token else { return Ok(Attached::Nothing) };
     if headers.contains_key(AUTHORIZATION) {
         match rule.existing_authorization {
@@ -43,9 +47,8 @@ pub async fn attach(headers: &mut HeaderMap, rule: &OutboundRule, active: &Activ
             Ok(Attached::Token)
         }
         Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),
-        Err(unavailable) => Err(Refusal {
-            retry_after: Some(unavailable.retry_after),
-            ..Reason::TokenUnavailable.into()
-        }),
+        Err(unavailable) => {
+            Err(Refusal { retry_after: Some(unavailable.retry_after), ..Reason::TokenUnavailable.into() })
+        }
     }
 }

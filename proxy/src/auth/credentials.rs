@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(shown(&["Bearer a", "Bearer b"], None), Err(Reason::MultipleTokens));
         assert_eq!(shown(&["Bearer a, Bearer b"], None), Err(Reason::MultipleTokens));
         assert_eq!(shown(&["Bearer a"], Some("x=1&access_token=b")), Err(Reason::MultipleTokens));
-        for field in ["Bearer", "Bearer ", "Bearer a b", "Bearer a\tb", "Bearer a=b", "Bearer ==", "Bearer é"] {
+        for field in ["Bearer", "Bearer ", "Bearer a b", "Bearer a\tb", "Bearer a=b", "Bearer ==", "Bearer é"]
+        {
             assert_eq!(shown(&[field], None), Err(Reason::BadRequest), "{field}");
         }
     }

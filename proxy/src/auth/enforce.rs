@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use countersign_policy::inbound::{Decision, Policies, PortPolicy};
-use countersign_policy::request::{AccessRequest, Presented, Principal};
 use countersign_policy::path::CanonicalPath;
+use countersign_policy::request::{AccessRequest, Presented, Principal};
 use countersign_policy::snapshot::RuleId;
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
@@ -174,7 +174,13 @@ fn count(active: &Active, decision: &Decision) {
 }
 
 /// Records what the shadow rules that match would have changed.
-fn shadow(policies: &Policies, request: &AccessRequest<'_>, enforced: &Decision, active: &Active, metrics: &Metrics) {
+fn shadow(
+    policies: &Policies,
+    request: &AccessRequest<'_>,
+    enforced: &Decision,
+    active: &Active,
+    metrics: &Metrics,
+) {
     if !policies.has_shadows() {
         return;
     }

@@ -1,6 +1,8 @@
 //! What does the caller hear when we refuse? The one place where a refusal becomes an HTTP or gRPC answer (RFC 9457).
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode, Version};
 
 use super::body::Body;
@@ -62,7 +64,11 @@ fn trailers_only(reason: Reason) -> Response<Body> {
 fn closes(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::BadRequest | Reason::HeadTooLarge | Reason::UriTooLong | Reason::MethodNotAllowed | Reason::MultipleTokens
+        Reason::BadRequest
+            | Reason::HeadTooLarge
+            | Reason::UriTooLong
+            | Reason::MethodNotAllowed
+            | Reason::MultipleTokens
     )
 }
 

@@ -67,23 +67,36 @@ struct Stall {
 
 impl Body {
     /// A request's body, with what tells that all of it has been sent: `None` where it is empty.
-    pub(crate) fn request(incoming: Incoming, idle: Duration, identity: Option<&[String]>) -> (Self, Option<Arc<AtomicBool>>) {
+    pub(crate) fn request(
+        incoming: Incoming,
+        idle: Duration,
+        identity: Option<&[String]>,
+    ) -> (Self, Option<Arc<AtomicBool>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let done = Arc::new(AtomicBool::new(false));
         let forbidden = identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec()));
-        let relay = Relay { incoming, stall: Stall::new(idle), forbidden, done: Some(done.clone()), lease: None };
+        let relay =
+            Relay { incoming, stall: Stall::new(idle), forbidden, done: Some(done.clone()), lease: None };
         (Self::Relay(Box::new(relay)), Some(done))
     }
 
     /// An answer's body; the lease goes back to its pool at the end.
     pub(crate) fn response(incoming: Incoming, idle: Duration, lease: Option<Lease>) -> Self {
         if incoming.is_end_stream() {
-            drop(lease.map(Lease::give_back));
+            if let Some(lease) = lease {
+                lease.give_back();
+            }
             return Self::Empty;
         }
-        Self::Relay(Box::new(Relay { incoming, stall: Stall::new(idle), forbidden: Forbidden::None, done: None, lease }))
+        Self::Relay(Box::new(Relay {
+            incoming,
+            stall: Stall::new(idle),
+            forbidden: Forbidden::None,
+            done: None,
+            lease,
+        }))
     }
 }
 

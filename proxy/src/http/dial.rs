@@ -57,7 +57,11 @@ pub(crate) enum Sender {
 
 impl Dial {
     /// Opens a connection. Every failure is the upstream's: `upstream_unreachable`, or `upstream_timeout`.
-    pub(crate) async fn connect(&self, connector: &Connector, own: Option<SocketAddr>) -> Result<Sender, Reason> {
+    pub(crate) async fn connect(
+        &self,
+        connector: &Connector,
+        own: Option<SocketAddr>,
+    ) -> Result<Sender, Reason> {
         match tokio::time::timeout(self.timeout, self.open(connector, own)).await {
             Ok(result) => result,
             Err(_) => Err(Reason::UpstreamTimeout),
@@ -127,8 +131,12 @@ where
         });
         return Ok(Sender::Http2(sender));
     }
-    let (sender, connection) =
-        http1::Builder::new().writev(false).max_buf_size(MAX_BUFFER).handshake(io).await.map_err(unreachable)?;
+    let (sender, connection) = http1::Builder::new()
+        .writev(false)
+        .max_buf_size(MAX_BUFFER)
+        .handshake(io)
+        .await
+        .map_err(unreachable)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream connection ended");

@@ -44,12 +44,13 @@ pub(crate) async fn forward(
         let carrier = upstream.connection().await?;
         attempts += 1;
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
-        let answer = await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
+        let answer =
+            await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
         match answer {
-            Sent::Answer(response, lease) => return relay(response, lease, downstream, timeouts.idle),
+            Attempt::Answered(response, lease) => return relay(response, lease, downstream, timeouts.idle),
             // The connection ended before it took the request: nothing was sent, so it can be sent again.
-            Sent::NotSent(back) if attempts < MAX_ATTEMPTS => request = *back,
-            Sent::NotSent(_) | Sent::Broken => return Err(Reason::UpstreamUnreachable),
+            Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+            Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
         }
     }
 }
@@ -73,7 +74,8 @@ fn address(
         }
         Carrier::Http2(_) => {
             *request.version_mut() = Version::HTTP_2;
-            let uri = Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
+            let uri =
+                Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
             *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
             request.headers_mut().remove(HOST);
         }
@@ -82,13 +84,14 @@ fn address(
 }
 
 /// What became of an attempt.
-enum Sent {
-    Answer(Response<Incoming>, Option<Lease>),
-    NotSent(Box<Request<Body>>),
+enum Attempt {
+    Answered(Response<Incoming>, Option<Lease>),
+    /// Nothing was sent, and here it is again.
+    Returned(Box<Request<Body>>),
     Broken,
 }
 
-async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicBool>>) -> Sent {
+async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicBool>>) -> Attempt {
     let (result, lease) = match carrier {
         Carrier::Http1(mut lease) => {
             lease.request_done = sent;
@@ -97,12 +100,12 @@ async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicB
         Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
     };
     match result {
-        Ok(response) => Sent::Answer(response, lease),
+        Ok(response) => Attempt::Answered(response, lease),
         Err(mut error) => match error.take_message() {
-            Some(request) => Sent::NotSent(Box::new(request)),
+            Some(request) => Attempt::Returned(Box::new(request)),
             None => {
                 tracing::debug!(error = %error.error(), "an upstream did not answer");
-                Sent::Broken
+                Attempt::Broken
             }
         },
     }
@@ -111,10 +114,10 @@ async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicB
 /// The time to the first byte of the answer counts from when all of the request has been sent; while the body still
 /// flows, its own idle limit holds.
 async fn await_answer(
-    answer: impl Future<Output = Sent>,
+    answer: impl Future<Output = Attempt>,
     sent: Option<&Arc<AtomicBool>>,
     limit: Duration,
-) -> Result<Sent, Reason> {
+) -> Result<Attempt, Reason> {
     let mut answer = pin!(answer);
     loop {
         let sending = sent.is_some_and(|sent| !sent.load(Ordering::Relaxed));

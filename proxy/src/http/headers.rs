@@ -4,8 +4,8 @@ use countersign_policy::Reason;
 use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Peer, Token};
 use http::header::{
-    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
@@ -17,7 +17,10 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Reason> {
     for value in headers.get_all(CONNECTION) {
         for name in value.to_str().map_err(|_| Reason::BadRequest)?.split(',') {
             let name = name.trim();
-            if name.is_empty() || name.eq_ignore_ascii_case("close") || name.eq_ignore_ascii_case("keep-alive") {
+            if name.is_empty()
+                || name.eq_ignore_ascii_case("close")
+                || name.eq_ignore_ascii_case("keep-alive")
+            {
                 continue;
             }
             let name: HeaderName = name.parse().map_err(|_| Reason::BadRequest)?;
@@ -189,15 +192,20 @@ mod tests {
 
     #[test]
     fn in_18_spoofed_identity_goes_however_it_is_spelled() {
-        let mut map =
-            headers(&[("x-client-id", "a"), ("x_client_id", "b"), ("x-client_id", "c"), ("x-client-idx", "d")]);
+        let mut map = headers(&[
+            ("x-client-id", "a"),
+            ("x_client_id", "b"),
+            ("x-client_id", "c"),
+            ("x-client-idx", "d"),
+        ]);
         strip_identity(&mut map, &["x-client-id".to_owned()]);
         assert_eq!(map, headers(&[("x-client-idx", "d")]));
     }
 
     #[test]
     fn a_credential_that_was_not_verified_is_not_forwarded() {
-        for (value, stays) in [("Bearer x", false), ("bearer x", false), ("DPoP x", false), ("Basic x", true)] {
+        for (value, stays) in [("Bearer x", false), ("bearer x", false), ("DPoP x", false), ("Basic x", true)]
+        {
             let mut map = headers(&[("authorization", value)]);
             strip_unverified(&mut map);
             assert_eq!(map.contains_key(AUTHORIZATION), stays, "{value}");

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use countersign_policy::Reason;
 use countersign_policy::PortPolicy;
+use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::snapshot::Timeouts;
 use http::header::{AUTHORIZATION, HeaderMap};
@@ -25,6 +25,7 @@ use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, admit};
 use crate::auth::verify::LastVerdict;
 use crate::config::InboundDefault;
+use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
@@ -54,12 +55,17 @@ impl Application {
             let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
-        Arc::new(Self { port: target.port(), http1: upstream(Version::Http1), http2: upstream(Version::Http2) })
+        Arc::new(Self {
+            port: target.port(),
+            http1: upstream(Version::Http1),
+            http2: upstream(Version::Http2),
+        })
     }
 
-    /// The connections to the application, for the worker's sweep.
-    pub(crate) fn upstreams(&self) -> [Arc<Upstream>; 2] {
-        [self.http1.clone(), self.http2.clone()]
+    /// Closes connections that have been idle for long.
+    pub(super) fn sweep(&self) {
+        self.http1.sweep();
+        self.http2.sweep();
     }
 
     /// The application is spoken to as the caller speaks: gRPC needs HTTP/2, and most else has only HTTP/1.1.
@@ -69,17 +75,20 @@ impl Application {
 }
 
 /// Serves one connection of a caller.
-pub async fn serve(worker: Arc<Worker>, application: Arc<Application>, stream: TcpStream, address: SocketAddr) {
-    let drain = worker.drain.clone();
-    let connections = worker.sidecar.metrics.connections.with_label_values(&["inbound", "http"]);
-    connections.inc();
+pub async fn serve(
+    worker: Arc<Worker>,
+    application: Arc<Application>,
+    stream: TcpStream,
+    address: SocketAddr,
+    drain: Drain,
+) {
+    let _connected = worker.connected(Direction::Inbound);
     let caller = Arc::new(Caller { worker, application, address, last: LastVerdict::default() });
     super::serve(stream, drain, move |request| {
         let caller = caller.clone();
         async move { caller.handle(request).await }
     })
     .await;
-    connections.dec();
 }
 
 // === impl Caller ===

@@ -116,7 +116,8 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
 
 /// What a request is spoken in, and whether it is gRPC.
 fn protocol(request: &http::request::Parts) -> Protocol {
-    let content_type = request.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let content_type =
+        request.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     match request.version {
         Version::HTTP_2 if content_type.starts_with(b"application/grpc") => Protocol::Grpc,
         Version::HTTP_2 => Protocol::Http2,

@@ -21,6 +21,7 @@ use super::sidecar::Worker;
 use super::target::{self, Target};
 use crate::auth::active::Active;
 use crate::auth::attach::{Attached, attach};
+use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
@@ -32,20 +33,17 @@ struct Application {
 
 /// Serves one connection of the application. Nobody else may use the listener, or we would be an open relay that lends
 /// out our tokens (security OUT-12).
-pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr) {
+pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, drain: Drain) {
     if !address.ip().to_canonical().is_loopback() {
         return tracing::warn!(peer = %address, "a peer that is not local was turned away from the outbound listener");
     }
-    let drain = worker.drain.clone();
-    let connections = worker.sidecar.metrics.connections.with_label_values(&["outbound", "http"]);
-    connections.inc();
+    let _connected = worker.connected(Direction::Outbound);
     let application = Arc::new(Application { worker, address });
     super::serve(stream, drain, move |request| {
         let application = application.clone();
         async move { application.handle(request).await }
     })
     .await;
-    connections.dec();
 }
 
 // === impl Application ===
@@ -136,10 +134,17 @@ impl Application {
         })
     }
 
-    fn dial(&self, host: &str, port: u16, rule: Option<&OutboundRule>, version: Version) -> Result<Dial, Reason> {
+    fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        rule: Option<&OutboundRule>,
+        version: Version,
+    ) -> Result<Dial, Reason> {
         let timeout = rule.map_or_else(Timeouts::default, |rule| rule.timeouts).connect;
         let plain = |port| Address::Name { host: host.to_owned(), port };
-        let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls) else {
+        let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls)
+        else {
             return Ok(Dial { address: plain(port), tls: None, version, timeout });
         };
         let sidecar = &self.worker.sidecar;

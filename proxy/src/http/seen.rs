@@ -69,7 +69,12 @@ impl Seen {
     }
 
     /// Records a request that did not, and answers it.
-    pub(super) fn refused(&self, refusal: &Refusal, active: Option<&Active>, recorder: &Recorder) -> Response<Body> {
+    pub(super) fn refused(
+        &self,
+        refusal: &Refusal,
+        active: Option<&Active>,
+        recorder: &Recorder,
+    ) -> Response<Body> {
         let id = recorder.decision_id();
         let challenge = self.direction == Direction::Inbound;
         let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign_policy::Reason;
+use prometheus::IntGauge;
 
-use super::pool::{Pools, Upstream};
+use super::inbound::Application;
+use super::pool::Pools;
 use crate::auth::active::Active;
 use crate::auth::verify::Verifier;
 use crate::config::InboundDefault;
 use crate::connect::Connector;
-use crate::drain::Drain;
 use crate::metrics::Metrics;
-use crate::record::Recorder;
+use crate::record::{Direction, Recorder};
 use crate::state::files::PolicyFiles;
 use crate::state::live::Live;
 
@@ -38,10 +39,12 @@ pub struct Sidecar {
 pub struct Worker {
     pub(super) sidecar: Arc<Sidecar>,
     pub(super) pools: Pools,
-    pub(super) drain: Drain,
     /// Requests under way.
     load: AtomicUsize,
 }
+
+/// An open connection in the metrics.
+pub(super) struct Connected(IntGauge);
 
 /// Counts a request as under way until it is dropped.
 #[derive(Debug)]
@@ -50,23 +53,40 @@ pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 // === impl Worker ===
 
 impl Worker {
-    pub fn new(sidecar: Arc<Sidecar>, drain: Drain) -> Arc<Self> {
-        Arc::new(Self { sidecar, pools: Pools::default(), drain, load: AtomicUsize::new(0) })
+    pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
+        Arc::new(Self { sidecar, pools: Pools::default(), load: AtomicUsize::new(0) })
     }
 
     /// Closes idle upstream connections from time to time; runs as long as the worker.
-    pub async fn sweep(self: Arc<Self>, inbound: Vec<Arc<Upstream>>) {
+    pub async fn sweep(self: Arc<Self>, applications: Vec<Arc<Application>>) {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.pools.sweep();
-            inbound.iter().for_each(|upstream| upstream.sweep());
+            applications.iter().for_each(|application| application.sweep());
         }
+    }
+
+    /// Counts a connection as open until what is returned is dropped.
+    pub(super) fn connected(&self, direction: Direction) -> Connected {
+        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), "http"]);
+        gauge.inc();
+        Connected(gauge)
     }
 
     /// Admits a request to the worker, or sheds it: better one refusal than all requests late.
     pub(super) fn begin(&self) -> Result<UnderWay<'_>, Reason> {
         let under_way = UnderWay(&self.load);
-        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY { Err(Reason::Overloaded) } else { Ok(under_way) }
+        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY {
+            Err(Reason::Overloaded)
+        } else {
+            Ok(under_way)
+        }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

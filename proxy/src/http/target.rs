@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use countersign_policy::host;
 use countersign_policy::Reason;
+use countersign_policy::host;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
@@ -16,8 +16,6 @@ pub(crate) struct Target {
     /// Lower case, without port and trailing dot.
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
-    /// Was the target in absolute form (RFC 9112 §3.2.2)?
-    pub(crate) absolute: bool,
 }
 
 /// Checks the head of a request, whatever policy says: method, sizes, framing, host.
@@ -84,15 +82,15 @@ fn target(head: &Parts) -> Result<Target, Reason> {
     if head.version < Version::HTTP_2 && head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
         return Err(Reason::BadRequest);
     }
-    let (authority, absolute) = match (head.uri.authority(), field) {
+    let authority = match (head.uri.authority(), field) {
         (None, None) => return Err(Reason::BadRequest),
-        (None, Some(field)) => (field, false),
-        (Some(authority), None) => (authority.clone(), true),
-        (Some(authority), Some(field)) if agree(authority, &field) => (authority.clone(), true),
+        (None, Some(field)) => field,
+        (Some(authority), None) => authority.clone(),
+        (Some(authority), Some(field)) if agree(authority, &field) => authority.clone(),
         (Some(_), Some(_)) => return Err(Reason::AmbiguousDestination),
     };
     let (host, port) = host::normalize(authority.as_str()).ok_or(Reason::BadRequest)?;
-    Ok(Target { host: host.into_owned(), port, authority, absolute })
+    Ok(Target { host: host.into_owned(), port, authority })
 }
 
 fn parse(value: &[u8]) -> Result<Authority, Reason> {
@@ -141,10 +139,16 @@ mod tests {
     #[test]
     fn in_20_absolute_form_agrees_with_host() {
         let absolute = |host| head(|b| b.uri("http://a/x").header(HOST, host));
-        assert!(inspect(&absolute("A:80")).unwrap().absolute);
+        assert!(inspect(&absolute("A:80")).is_ok());
         assert_eq!(inspect(&absolute("b")).unwrap_err(), Reason::AmbiguousDestination);
-        assert_eq!(inspect(&head(|b| b.uri("https://a/x").header(HOST, "a"))).unwrap_err(), Reason::BadRequest);
-        assert_eq!(inspect(&head(|b| b.method("OPTIONS").uri("*").header(HOST, "a"))).unwrap_err(), Reason::BadRequest);
+        assert_eq!(
+            inspect(&head(|b| b.uri("https://a/x").header(HOST, "a"))).unwrap_err(),
+            Reason::BadRequest
+        );
+        assert_eq!(
+            inspect(&head(|b| b.method("OPTIONS").uri("*").header(HOST, "a"))).unwrap_err(),
+            Reason::BadRequest
+        );
     }
 
     #[test]
@@ -164,7 +168,8 @@ mod tests {
             ("content-length", &["+1"]),
             ("content-length", &["1, 1"]),
         ] {
-            let head = head(|b| values.iter().fold(b.uri("/").header(HOST, "a"), |b, value| b.header(name, *value)));
+            let head =
+                head(|b| values.iter().fold(b.uri("/").header(HOST, "a"), |b, value| b.header(name, *value)));
             assert_eq!(inspect(&head).unwrap_err(), Reason::BadRequest, "{name} {values:?}");
         }
     }
@@ -173,7 +178,9 @@ mod tests {
     fn in_24_sizes_are_bounded() {
         let long = format!("/{}", "a".repeat(MAX_URI));
         assert_eq!(inspect(&head(|b| b.uri(long).header(HOST, "a"))).unwrap_err(), Reason::UriTooLong);
-        let many = head(|b| (0..=MAX_FIELDS).fold(b.uri("/").header(HOST, "a"), |b, i| b.header(format!("x{i}"), "1")));
+        let many = head(|b| {
+            (0..=MAX_FIELDS).fold(b.uri("/").header(HOST, "a"), |b, i| b.header(format!("x{i}"), "1"))
+        });
         assert_eq!(inspect(&many).unwrap_err(), Reason::HeadTooLarge);
         let large = head(|b| b.uri("/").header(HOST, "a").header("x", "a".repeat(MAX_HEAD)));
         assert_eq!(inspect(&large).unwrap_err(), Reason::HeadTooLarge);
