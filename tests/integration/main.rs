@@ -4,7 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod control_plane;
+mod drain;
+mod framing;
+mod hostile;
+mod reload;
 mod support;
 mod tidy;
+mod wire;
 mod with_grpc;
 mod with_oidc_provider;

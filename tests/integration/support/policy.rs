@@ -103,11 +103,11 @@ pub(crate) fn credential() -> String {
     document("Credential", "checkout", &spec)
 }
 
-/// The policy of the checkout service: a token for `orders.test` on the port, in plain text.
+/// The policy of the checkout service: a token for `localhost` on the port, in plain text.
 pub(crate) fn outbound(port: u16, more: &Value) -> String {
     let mut rule = json!({
-        "name": "orders", "to": {"hosts": ["orders.test", "localhost"], "ports": [port]}, "tls": "none",
-        "token": {"credential": "checkout", "scopes": ["orders:read"], "resource": AUDIENCE}, "sameAudience": true,
+        "name": "orders", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none",
+        "token": {"credential": "checkout", "scopes": ["orders:read"], "resource": AUDIENCE},
     });
     for (name, value) in more.as_object().expect("an object") {
         rule.as_object_mut().expect("an object").insert(name.clone(), value.clone());

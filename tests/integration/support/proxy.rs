@@ -81,7 +81,7 @@ impl Settings {
 
 fn spawn(settings: &Settings, inbound: &Port, outbound: &Port, admin: &Port) -> Process {
     let mut command = Command::new(binary("countersign-proxy"));
-    command.arg("run").args(&settings.arguments).env("RUST_LOG", &settings.log);
+    command.arg("run").args(&settings.arguments).env("COUNTERSIGN_LOG", &settings.log);
     if let Some(target) = settings.target {
         command.args(["--inbound", &format!("{}={target}", inbound.address())]);
     }

@@ -36,6 +36,11 @@ pub(crate) fn prometheus(program: &str) -> Command {
 
 /// curl, silent and without the machine's configuration. The last line of stdout is the status and the HTTP version.
 pub(crate) fn curl(arguments: &[&str]) -> Curl {
+    curl_with(&arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>())
+}
+
+/// The same.
+pub(crate) fn curl_with(arguments: &[String]) -> Curl {
     let mut command = Command::new("curl");
     command.args(["-q", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*"]);
     let done = run(

@@ -27,7 +27,7 @@ type Body = BoxBody<Bytes, Infallible>;
 ///
 /// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
 /// the caller goes, `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer.
-/// Everything else answers 200 with the request as JSON.
+/// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     port: Port,
@@ -87,6 +87,11 @@ impl Upstream {
         self.seen().pop().expect("a request has come")
     }
 
+    /// Begins to count anew.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().expect("no test panics with it").clear();
+    }
+
     /// How many requests so far.
     pub(crate) fn count(&self) -> usize {
         self.seen.lock().expect("no test panics with it").len()
@@ -135,7 +140,8 @@ async fn answer(
         body: collected.to_bytes().to_vec(),
     };
     seen.lock().expect("no test panics with it").push(request.clone());
-    Ok(match head.uri.path().split('/').collect::<Vec<_>>()[..] {
+    let path = head.uri.path();
+    Ok(match path.strip_prefix("/orders").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
         ["", "status", status] => status_answer(status.parse().expect("a status")),
         ["", "stream"] => Response::new(forever()),
         ["", "slow", ms] => {
