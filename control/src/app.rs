@@ -175,3 +175,6 @@ pub fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_writer(io::stderr).with_env_filter(filter).init();
 }
+
+#[cfg(test)]
+mod tests;
