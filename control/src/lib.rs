@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The control plane of Countersign.
+
+pub mod issuer;
