@@ -8,6 +8,7 @@ pub mod check;
 pub mod config;
 mod fleet;
 mod folder;
+pub mod issuer;
 mod join;
 mod metrics;
 mod server;
