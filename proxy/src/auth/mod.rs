@@ -1,5 +1,11 @@
 //! The two doors, used by every protocol and knowing none: what a caller shows is verified, what we show is attached.
 
 pub mod issuers;
+mod json;
+mod jwks;
+mod jwt;
 pub mod tokens;
 pub mod verify;
+
+#[cfg(test)]
+mod testing;
