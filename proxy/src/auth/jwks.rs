@@ -1,6 +1,8 @@
 //! Which keys of a JWK Set (RFC 7517 §5) can verify, and which of them a token is signed with? Whatever cannot be used is
 //! skipped, never fatal; what can is prepared once, so that a verification builds nothing.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -24,7 +26,7 @@ const KEYS_LIMIT: usize = 100;
 /// The usable keys of an issuer at one time. At least one.
 #[derive(Debug)]
 pub(crate) struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<Arc<Key>>,
     fingerprint: [u8; 32],
 }
 
@@ -55,7 +57,7 @@ pub(crate) enum JwksError {
 #[derive(Debug)]
 pub(crate) enum Lookup<'a> {
     /// The one key that fits.
-    Key(&'a Key),
+    Key(&'a Arc<Key>),
     /// There is such a key id, or none was named, but not exactly one such key fits the algorithm.
     Unfit,
     /// No key has this id.
@@ -91,7 +93,7 @@ impl KeySet {
             return Err(JwksError::NoUsableKey);
         }
         let fingerprint = fingerprint(&issuer.fingerprint, &keys);
-        Ok(Self { keys, fingerprint })
+        Ok(Self { keys: keys.into_iter().map(Arc::new).collect(), fingerprint })
     }
 
     /// The one key with this id that fits the algorithm; without an id, the only key that does. Two that fit are none:
