@@ -4,6 +4,15 @@ pub mod active;
 pub mod attach;
 pub mod credentials;
 pub mod enforce;
+pub(crate) mod discovery;
+mod issuer_metrics;
 pub mod issuers;
+mod json;
+mod jwks;
+mod jwt;
+mod keeper;
 pub mod tokens;
 pub mod verify;
+
+#[cfg(test)]
+mod testing;
