@@ -54,7 +54,8 @@ pub(crate) fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, Creden
     let mut value = Secret::with_capacity(encoded.len() + 6);
     value.push_str("Basic ");
     value.push_str(&encoded);
-    let mut value = HeaderValue::from_maybe_shared(value.into_bytes()).map_err(|_| CredentialError::Unusable)?;
+    let mut value =
+        HeaderValue::from_maybe_shared(value.into_bytes()).map_err(|_| CredentialError::Unusable)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -151,7 +152,8 @@ impl SigningKey {
         match self {
             Self::Rsa(key, padding) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(*padding, &random, message, &mut signature).map_err(|_| CredentialError::Unusable)?;
+                key.sign(*padding, &random, message, &mut signature)
+                    .map_err(|_| CredentialError::Unusable)?;
                 Ok(signature)
             }
             Self::Ecdsa(key) => {

@@ -128,6 +128,8 @@ fn of_connect(error: &ConnectError) -> Cause {
     match error {
         ConnectError::ForbiddenAddress { .. } | ConnectError::ServerName(_) => Cause::Address,
         ConnectError::Resolve { .. } | ConnectError::Tcp { .. } => Cause::Connect,
-        ConnectError::Tls { .. } | ConnectError::CaFile | ConnectError::NoRoots | ConnectError::Setup(_) => Cause::Tls,
+        ConnectError::Tls { .. } | ConnectError::CaFile | ConnectError::NoRoots | ConnectError::Setup(_) => {
+            Cause::Tls
+        }
     }
 }

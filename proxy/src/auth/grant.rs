@@ -120,7 +120,12 @@ fn granted(body: &[u8], asked: &TokenRequest) -> Result<Grant, Failure> {
     let token = answer.access_token.ok_or_else(|| Failure::malformed("it has no access_token"))?;
     match answer.token_type {
         Some(kind) if kind.eq_ignore_ascii_case("Bearer") => {}
-        Some(_) => return Err(Failure::new(Cause::TokenType, "the issuer grants tokens of another type than Bearer")),
+        Some(_) => {
+            return Err(Failure::new(
+                Cause::TokenType,
+                "the issuer grants tokens of another type than Bearer",
+            ));
+        }
         None => return Err(Failure::new(Cause::TokenType, "the issuer's answer has no token_type")),
     }
     if token.expose().len() > LONGEST_TOKEN {
@@ -133,7 +138,11 @@ fn granted(body: &[u8], asked: &TokenRequest) -> Result<Grant, Failure> {
     if life.is_zero() {
         return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
     }
-    Ok(Grant { access_token: token, life, narrowed: answer.scope.and_then(|scope| narrowed(&scope, &asked.scopes)) })
+    Ok(Grant {
+        access_token: token,
+        life,
+        narrowed: answer.scope.and_then(|scope| narrowed(&scope, &asked.scopes)),
+    })
 }
 
 /// RFC 6750 §2.1.
@@ -154,7 +163,10 @@ fn narrowed(granted: &str, asked: &[String]) -> Option<Vec<String>> {
 /// RFC 6749 §5.2.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Failure {
     let mut failure = if status.is_redirection() {
-        Failure::new(Cause::Redirect, "the token endpoint redirects, which is never followed; name the final URL")
+        Failure::new(
+            Cause::Redirect,
+            "the token endpoint redirects, which is never followed; name the final URL",
+        )
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         Failure::new(Cause::RateLimited, "the issuer asks for fewer requests (429)")
     } else if status.is_server_error() {
@@ -162,7 +174,10 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Fa
     } else if status.is_client_error() {
         rejected(status, body)
     } else {
-        Failure::new(Cause::Malformed, format!("the issuer answered {}, which is no answer to it", status.as_u16()))
+        Failure::new(
+            Cause::Malformed,
+            format!("the issuer answered {}, which is no answer to it", status.as_u16()),
+        )
     };
     failure.retry_after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
     failure
@@ -180,7 +195,10 @@ fn rejected(status: StatusCode, body: &[u8]) -> Failure {
         Some((cause, advice)) => {
             Failure::new(cause, format!("the issuer answered {}: {advice}", cause.as_str()))
         }
-        None => Failure::new(Cause::Rejected, format!("the issuer refused with {} and no known error", status.as_u16())),
+        None => Failure::new(
+            Cause::Rejected,
+            format!("the issuer refused with {} and no known error", status.as_u16()),
+        ),
     }
 }
 
@@ -223,7 +241,9 @@ impl<'de> Deserialize<'de> for ExpiresIn {
             fn visit_str<E: de::Error>(self, value: &str) -> Result<ExpiresIn, E> {
                 let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
                 let seconds = value.parse().ok().filter(|_| digits);
-                seconds.map(|seconds| ExpiresIn(Duration::from_secs(seconds))).ok_or_else(|| E::custom("no number"))
+                seconds
+                    .map(|seconds| ExpiresIn(Duration::from_secs(seconds)))
+                    .ok_or_else(|| E::custom("no number"))
             }
         }
 

@@ -1,6 +1,7 @@
 //! When is that? A date in a header field, in the one form that is still sent (IMF-fixdate, RFC 9110 §5.6.7).
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Seconds since the epoch of e.g. `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn parse(date: &str) -> Option<i64> {

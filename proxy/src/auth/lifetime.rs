@@ -41,7 +41,8 @@ impl Lifetime {
 /// How long to wait after the `failures`th failure in a row (from 1): full jitter below 1 s, 2 s, 4 s ... 60 s, or what the
 /// issuer asked for, if that is longer.
 pub(crate) fn pause(failures: u32, permanent: bool, retry_after: Option<Duration>, random: f64) -> Duration {
-    let ceiling = 1_u32.checked_shl(failures.saturating_sub(1).min(6)).unwrap_or(LONGEST_BACKOFF).min(LONGEST_BACKOFF);
+    let ceiling =
+        1_u32.checked_shl(failures.saturating_sub(1).min(6)).unwrap_or(LONGEST_BACKOFF).min(LONGEST_BACKOFF);
     let backoff = Duration::from_secs(u64::from(ceiling)).mul_f64(random).max(SHORTEST_BACKOFF);
     let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     backoff.max(asked).max(if permanent { PERMANENT } else { Duration::ZERO })

@@ -3,3 +3,13 @@
 pub mod issuers;
 pub mod tokens;
 pub mod verify;
+
+mod client_auth;
+mod failure;
+mod grant;
+mod http_date;
+mod lifetime;
+mod secret;
+mod slot;
+mod token_metrics;
+mod token_source;

@@ -8,26 +8,26 @@ use zeroize::Zeroizing;
 
 /// A client secret, an assertion, an access token, or a message that holds one.
 #[derive(Default)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 // === impl Secret ===
 
 impl Secret {
     /// Room for what is about to be written into it: a text that grows leaves copies of itself behind.
-    pub fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self(Zeroizing::new(String::with_capacity(bytes)))
     }
 
-    pub fn push_str(&mut self, text: &str) {
+    pub(crate) fn push_str(&mut self, text: &str) {
         self.0.push_str(text);
     }
 
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// The same text for a message of `http`, wiped with the last of its clones.
-    pub fn into_bytes(mut self) -> Bytes {
+    pub(crate) fn into_bytes(mut self) -> Bytes {
         let text = std::mem::take(&mut *self.0);
         Bytes::from_owner(Zeroizing::new(text.into_bytes()))
     }
