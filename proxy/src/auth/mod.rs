@@ -13,3 +13,6 @@ mod secret;
 mod slot;
 mod token_metrics;
 mod token_source;
+
+#[cfg(test)]
+mod token_server;

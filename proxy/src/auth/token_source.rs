@@ -190,4 +190,13 @@ impl Moment {
     pub(crate) fn elapsed(&self, clock: &Clock) -> Duration {
         clock.now().saturating_sub(self.wall).max(self.instant.elapsed())
     }
+
+    /// As if it had been so much later on the wall clock alone, which then was set back.
+    #[cfg(test)]
+    pub(crate) fn ahead(self, by: Duration) -> Self {
+        Self { wall: self.wall.saturating_add(by), ..self }
+    }
 }
+
+#[cfg(test)]
+mod tests;
