@@ -12,6 +12,7 @@ pub mod reason;
 pub mod request;
 pub mod snapshot;
 pub mod source;
+pub mod spiffe;
 pub mod workload;
 
 pub use documents::Documents;

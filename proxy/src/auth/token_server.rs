@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_policy::profile::Profile;
+use countersign_policy::Profile;
 use countersign_policy::snapshot::{
     Authentication, Credential, CredentialId, FileRef, Issuer, IssuerId, KeySource, TokenRequest,
 };
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::auth::issuers::Services;
+use crate::auth::token_endpoint::TokenEndpoint;
 use crate::auth::token_metrics::TokenMetrics;
 use crate::auth::token_source::TokenSource;
 use crate::clock::Clock;
@@ -262,7 +263,7 @@ impl World {
             issuer: self.issuer.clone(),
             credential: self.credential.clone(),
             request: self.request.clone(),
-            permits: Arc::new(tokio::sync::Semaphore::new(4)),
+            endpoint: Arc::new(TokenEndpoint::new()),
             metrics: Arc::new(TokenMetrics::new(self.metrics.clone())),
         }
     }

@@ -4,28 +4,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use bytes::Bytes;
 use countersign_policy::snapshot::{
     AssertionAudience, Authentication, Credential, FileRef, Issuer, TokenRequest,
 };
 use http::HeaderValue;
-use tokio::sync::Semaphore;
 
 use crate::auth::client_auth::{self, Assertion, CredentialError};
+use crate::auth::discovery;
 use crate::auth::failure::{Cause, Failure};
 use crate::auth::grant::{self, Proof};
 use crate::auth::issuers::Services;
 use crate::auth::lifetime::{self, Lifetime};
 use crate::auth::secret::Secret;
+use crate::auth::token_endpoint::TokenEndpoint;
 use crate::auth::token_metrics::TokenMetrics;
 use crate::clock::Clock;
-use crate::fetch::{Limits, Trust};
+use crate::fetch::Limits;
 
 /// Of one token request.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1024 };
 /// Of a secret or key, in bytes.
 const CREDENTIAL_LIMIT: usize = 64 * 1024;
-const CA_LIMIT: usize = 1024 * 1024;
 
 /// Where one token comes from. Immutable: what policy says of it is part of the slot's key.
 #[derive(Debug)]
@@ -34,8 +33,7 @@ pub(crate) struct TokenSource {
     pub issuer: Issuer,
     pub credential: Credential,
     pub request: TokenRequest,
-    /// Requests that one issuer is asked to answer at once.
-    pub permits: Arc<Semaphore>,
+    pub endpoint: Arc<TokenEndpoint>,
     pub metrics: Arc<TokenMetrics>,
 }
 
@@ -67,13 +65,15 @@ impl TokenSource {
     /// Fetches a token, and says with which content of the credential's file.
     pub(crate) async fn fetch(&self) -> (Result<Held, Failure>, Fingerprint) {
         // Held to the end: of the answer, not only of the request.
-        let Ok(_permit) = self.permits.acquire().await else {
+        let Some(_turn) = self.endpoint.turn().await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
         };
         let file = self.services.files.read(self.credential_file(), CREDENTIAL_LIMIT);
         let fingerprint = file.as_ref().ok().map(|content| fingerprint(content));
         let result = match file {
-            Ok(content) => self.fetch_with(&content).await,
+            Ok(content) => {
+                self.fetch_with(&content).await.inspect_err(|failure| self.endpoint.doubt(failure))
+            }
             Err(error) => {
                 Err(Failure::new(Cause::Credential, format!("the credential's file cannot be read: {error}")))
             }
@@ -82,8 +82,9 @@ impl TokenSource {
     }
 
     async fn fetch_with(&self, credential: &[u8]) -> Result<Held, Failure> {
-        let trust = self.trust()?;
-        let endpoint = self.endpoint(&trust).await?;
+        let trust = discovery::trust(&self.services, &self.issuer)
+            .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
+        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
         let proof = self.proof(credential, &endpoint)?;
         let request = grant::request(&endpoint, &self.request, proof)?;
 
@@ -111,25 +112,6 @@ impl TokenSource {
             Authentication::ClientSecretBasic { secret_file } => secret_file,
             Authentication::PrivateKeyJwt { key_file, .. } => key_file,
         }
-    }
-
-    fn trust(&self) -> Result<Trust, Failure> {
-        let mut trust = Trust { ca_pem: None, insecure: self.issuer.insecure };
-        if let Some(file) = &self.issuer.ca_file {
-            let pem = self.services.files.read(file, CA_LIMIT);
-            let pem =
-                pem.map_err(|error| Failure::new(Cause::Tls, format!("the issuer's caFile: {error}")))?;
-            trust.ca_pem = Some(Bytes::copy_from_slice(&pem));
-        }
-        Ok(trust)
-    }
-
-    /// What policy names, else what the issuer's metadata does.
-    async fn endpoint(&self, _trust: &Trust) -> Result<String, Failure> {
-        if let Some(endpoint) = &self.issuer.token_endpoint {
-            return Ok(endpoint.clone());
-        }
-        Err(Failure::new(Cause::Discovery, "no discovery yet"))
     }
 
     fn proof(&self, file: &[u8], endpoint: &str) -> Result<Proof, Failure> {

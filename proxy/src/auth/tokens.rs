@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use countersign_policy::Snapshot;
 use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
-use tokio::sync::Semaphore;
 
 use crate::auth::issuers::Services;
 pub use crate::auth::slot::{TokenSlot, Unavailable};
+use crate::auth::token_endpoint::TokenEndpoint;
 use crate::auth::token_metrics::TokenMetrics;
 use crate::auth::token_source::TokenSource;
-
-/// Token requests that one issuer is asked to answer at once.
-const AT_ONCE: usize = 4;
 
 /// Every token slot, across reloads: a token request whose key is unchanged keeps its slot.
 #[derive(Debug)]
@@ -27,8 +24,8 @@ pub struct Tokens {
 #[derive(Debug, Default)]
 struct Slots {
     by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
-    /// By issuer identifier: two documents may name the same issuer.
-    permits: HashMap<Arc<str>, Arc<Semaphore>>,
+    /// By the issuer's fingerprint.
+    endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
 }
 
 /// What `/tokens` shows of a slot. Never the token.
@@ -90,7 +87,7 @@ impl Tokens {
         for (key, slot) in before {
             self.metrics.forget(&slot.source().credential.name, &key);
         }
-        slots.permits.retain(|_, permits| Arc::strong_count(permits) > 1);
+        slots.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
         armed
     }
 
@@ -102,14 +99,14 @@ impl Tokens {
         request: &TokenRequest,
     ) -> Arc<TokenSlot> {
         self.metrics.mention(&credential.name, request.key);
-        let permits =
-            slots.permits.entry(issuer.issuer.clone()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        let endpoint =
+            slots.endpoints.entry(issuer.fingerprint).or_insert_with(|| Arc::new(TokenEndpoint::new()));
         TokenSlot::new(TokenSource {
             services: self.services.clone(),
             issuer: issuer.clone(),
             credential: credential.clone(),
             request: request.clone(),
-            permits: permits.clone(),
+            endpoint: endpoint.clone(),
             metrics: self.metrics.clone(),
         })
     }

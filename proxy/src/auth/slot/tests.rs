@@ -273,16 +273,16 @@ async fn a_missing_secret_is_read_as_soon_as_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_refreshed_ahead_although_nobody_asks_right_then() {
-    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 2)).await;
+    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 3)).await;
     let world = World::new(&server);
     let slot = warm(&world).await;
-    // Its soft limit is at 1.3 to 1.5 s, its hard one at 1.8 s.
+    // Its soft limit is at 1.95 to 2.25 s, its hard one at 2.7 s.
     let begun = Instant::now();
-    while begun.elapsed() < after(5) {
+    while begun.elapsed() < after(6) {
         assert!(slot.ready().is_some(), "there was no token at {:?}", begun.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!((4..=6).contains(&server.count()), "{} requests", server.count());
+    assert!((3..=5).contains(&server.count()), "{} requests", server.count());
     assert_eq!(world.results()[2..], [0, 0, 0]);
 }
 

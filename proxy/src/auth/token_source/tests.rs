@@ -166,3 +166,56 @@ async fn a_token_that_arrives_past_its_hard_limit_is_a_failure() {
     // The answer takes more than the second that the token lives.
     assert_eq!(fetch(&World::new(&server)).await.unwrap_err().cause, Cause::Expired);
 }
+
+/// An issuer that serves its own metadata; tokens come from the path that it names.
+async fn discovering(path: &'static str, issuer_path: &'static str) -> (TokenServer, World) {
+    let port = Arc::new(std::sync::OnceLock::new());
+    let server = TokenServer::start({
+        let port = port.clone();
+        move |_, asked| {
+            let origin = format!("http://127.0.0.1:{}", port.get().unwrap());
+            if asked.line.starts_with("POST /other ") {
+                return Answer::token("t", 300);
+            }
+            if asked.line.starts_with(&format!("GET {path}")) {
+                return Answer::json(format!(
+                    r#"{{"issuer":"{origin}{issuer_path}","token_endpoint":"{origin}/other"}}"#
+                ));
+            }
+            Answer::new("404 Not Found", "", "")
+        }
+    })
+    .await;
+    port.set(server.port).unwrap();
+    let mut world = World::new(&server);
+    world.issuer.issuer = format!("http://127.0.0.1:{}/realms/shop", server.port).into();
+    world.issuer.token_endpoint = None;
+    (server, world)
+}
+
+#[tokio::test]
+async fn c24_the_token_endpoint_is_found_in_the_metadata_once() {
+    for path in [
+        "/.well-known/oauth-authorization-server/realms/shop ",
+        "/realms/shop/.well-known/openid-configuration ",
+    ] {
+        let (server, world) = discovering(path, "/realms/shop").await;
+        let source = world.source();
+        source.fetch().await.0.unwrap();
+        let asked = server.count();
+        source.fetch().await.0.unwrap();
+        assert_eq!(server.count(), asked + 1);
+        world.clock.advance(Duration::from_secs(3600));
+        source.fetch().await.0.unwrap();
+        assert!(server.count() > asked + 2);
+    }
+}
+
+#[tokio::test]
+async fn c24_metadata_of_another_issuer_gets_no_secret() {
+    let (server, world) = discovering("/.well-known/oauth-authorization-server/realms/shop ", "/evil").await;
+    let failure = fetch(&world).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Discovery);
+    assert!(!failure.text.contains("evil"), "{failure}");
+    assert!((0..server.count()).all(|index| server.asked(index).line.starts_with("GET ")));
+}

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::auth::token_server::{Answer, TokenServer, World, eventually, request};
 
@@ -14,7 +16,7 @@ async fn echo() -> TokenServer {
 }
 
 fn arm(tokens: &Tokens, world: &World, requests: &[TokenRequest]) -> Vec<Arc<TokenSlot>> {
-    tokens.arm_with(&[world.issuer.clone()], &[world.credential.clone()], requests)
+    tokens.arm_with(from_ref(&world.issuer), from_ref(&world.credential), requests)
 }
 
 async fn token(slot: &TokenSlot) -> String {
