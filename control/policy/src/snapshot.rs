@@ -105,6 +105,37 @@ pub enum Algorithm {
     EdDSA,
 }
 
+// === impl Algorithm ===
+
+impl Algorithm {
+    pub const ALL: [Self; 9] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
+
+    /// The name in JOSE headers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+}
+
 /// A file that policy names. How it is found depends on where the policy came from (DESIGN §3, semantics 11).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileRef {

@@ -18,7 +18,7 @@ impl Backoff {
     }
 
     /// The time to wait after one more failure: anything up to the present bound, but never less than a tenth of `base`.
-    pub fn next(&mut self) -> Duration {
+    pub fn failed(&mut self) -> Duration {
         let factor = 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         let bound = self.base.saturating_mul(factor).min(self.most);
@@ -48,12 +48,12 @@ mod tests {
     fn grows_to_its_bound_and_starts_over() {
         let (base, most) = (Duration::from_millis(100), Duration::from_secs(1));
         let mut backoff = Backoff::new(base, most);
-        let waits: Vec<_> = (0..200).map(|_| backoff.next()).collect();
+        let waits: Vec<_> = (0..200).map(|_| backoff.failed()).collect();
         assert!(waits[0] <= base && waits[1] <= base * 2);
         assert!(waits.iter().all(|wait| *wait >= base / 10 && *wait <= most));
         assert!(waits.iter().any(|wait| *wait > base * 5), "it never grew");
         assert!(waits.iter().skip(10).any(|wait| *wait < base * 5), "there is no jitter");
         backoff.reset();
-        assert!(backoff.next() <= base);
+        assert!(backoff.failed() <= base);
     }
 }

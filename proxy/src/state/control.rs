@@ -53,6 +53,7 @@ pub struct ControlClient {
     url: ControlUrl,
     ca_file: PathBuf,
     join_token_file: PathBuf,
+    instance: String,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
 }
 
@@ -124,10 +125,14 @@ impl fmt::Display for ControlUrl {
 // === impl ControlClient ===
 
 impl ControlClient {
-    /// Nothing is read or connected to before the first request. Both files are read anew when needed, so that they can
-    /// be rotated.
-    pub fn new(url: ControlUrl, ca_file: PathBuf, join_token_file: PathBuf) -> Self {
-        Self { url, ca_file, join_token_file, connection: None }
+    /// `instance` tells the sidecars of one workload apart. Nothing is read or connected to before the first request. Both
+    /// files are read anew when needed, so that they can be rotated.
+    pub fn new(url: ControlUrl, ca_file: PathBuf, join_token_file: PathBuf, instance: String) -> Self {
+        Self { url, ca_file, join_token_file, instance, connection: None }
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Asks for another version than `seen`, and waits half a minute for one.
@@ -178,6 +183,7 @@ impl ControlClient {
             .header(HOST, self.url.authority.as_str())
             .header(USER_AGENT, concat!("countersign-proxy/", env!("CARGO_PKG_VERSION")))
             .header(AUTHORIZATION, bearer)
+            .header("countersign-instance", self.instance.as_str())
             .body(Full::new(body))
             .map_err(|_| ControlError::Answer("the request cannot be written"))
     }
@@ -276,4 +282,45 @@ fn read(file: &Path, limit: usize, flag: &'static str) -> Result<Zeroizing<Vec<u
     let failed = |error| ControlError::File { flag, path: file.display().to_string(), error };
     let bytes = super::files::read(file, limit).map_err(failed)?;
     bytes.ok_or_else(|| failed(std::io::Error::other(format!("larger than {limit} bytes"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_https_alone_and_nothing_but_the_origin() {
+        for (url, port) in
+            [("https://localhost:16443", 16443), ("https://control.mesh/", 443), ("https://[::1]:1", 1)]
+        {
+            let parsed: ControlUrl = url.parse().unwrap();
+            assert_eq!(parsed.port, port, "{url}");
+        }
+        for url in [
+            "http://localhost:16443",
+            "localhost:16443",
+            "https://user@localhost",
+            "https://localhost/v1",
+            "https://localhost?x",
+            "https://localhost#x",
+            "https://",
+            "",
+        ] {
+            assert!(url.parse::<ControlUrl>().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_join_token_is_one_line() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("token");
+        std::fs::write(&file, "abc.DEF-1\n").unwrap();
+        assert_eq!(join_token(&file).unwrap().as_str(), "abc.DEF-1");
+        for text in ["", "\n", "a b", "a\nb", "\u{e9}"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(matches!(join_token(&file), Err(ControlError::JoinToken(_))), "{text:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(join_token(&file).unwrap_err().to_string().contains("--join-token"));
+    }
 }

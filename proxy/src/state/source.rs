@@ -44,8 +44,8 @@ pub enum StartError {
     Policy { path: String, count: usize, first: String },
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("the control plane cannot be asked: no hash of the join token can be made")]
-    Internal,
+    #[error("no random numbers: the system gives none, so nothing here can be trusted")]
+    Instance,
 }
 
 /// What there is at the start.
@@ -66,7 +66,7 @@ pub struct Updates {
 #[derive(Debug)]
 enum Origin {
     Folder { path: PathBuf, workload: Workload, watch: Watch, read: Read },
-    Control { client: Box<ControlClient>, instance: String },
+    Control { client: ControlClient },
 }
 
 /// What a folder held.
@@ -110,9 +110,10 @@ impl PolicySource {
                 Ok(Start { snapshot: Some(snapshot), updates: Updates { report, origin } })
             }
             Self::Control { url, ca_file, join_token_file } => {
-                let client = Box::new(ControlClient::new(url, ca_file, join_token_file));
+                let instance = instance().ok_or(StartError::Instance)?;
+                let client = ControlClient::new(url, ca_file, join_token_file, instance);
                 let snapshot = restore(&mut report, None).await;
-                let origin = Origin::Control { client, instance: instance().ok_or(StartError::Internal)? };
+                let origin = Origin::Control { client };
                 Ok(Start { snapshot, updates: Updates { report, origin } })
             }
         }
@@ -172,7 +173,7 @@ impl Updates {
                     folder_changed(&mut report, &path, &workload, now, &mut apply).await;
                 }
             },
-            Origin::Control { client, instance } => follow(&mut report, *client, instance, &mut apply).await,
+            Origin::Control { client } => follow(&mut report, client, &mut apply).await,
         }
     }
 }
@@ -195,13 +196,9 @@ async fn folder_changed(
 
 /// One long poll after another. What became of a version is told before the next poll, and again on a new connection, since
 /// a control plane that restarted has forgotten it.
-async fn follow(
-    report: &mut Report,
-    mut client: ControlClient,
-    instance: String,
-    apply: &mut (impl FnMut(Snapshot) + Send),
-) {
+async fn follow(report: &mut Report, mut client: ControlClient, apply: &mut (impl FnMut(Snapshot) + Send)) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let instance = client.instance().to_owned();
     let mut seen = report.running().map(str::to_owned);
     let acknowledge = |version: &str, outcome, running: Option<&str>, problems| Acknowledgement {
         instance: instance.clone(),
@@ -235,7 +232,7 @@ async fn follow(
                 (told, seen) = (false, Some(version));
             }
             Err(error) => {
-                let wait = backoff.next();
+                let wait = backoff.failed();
                 tracing::warn!(%error, retry_in = ?wait, "no policy from the control plane, what runs stays");
                 told = false;
                 sleep(wait).await;
@@ -319,3 +316,6 @@ fn instance() -> Option<String> {
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
     Some(hex(&bytes))
 }
+
+#[cfg(test)]
+mod tests;
