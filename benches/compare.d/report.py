@@ -37,8 +37,7 @@ def method(installed, options):
         "Compare ratios, not machines; differences under 10 % are not shown here.",
         "",
         f"{versions}; {model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}; "
-        f"load average of the machine at the end of the run {os.getloadavg()[1]:.1f} "
-        "(the comparison alone makes about 2).",
+        f"load average over the last five minutes of the run {os.getloadavg()[1]:.1f} (about 2 on a machine without other work).",
     ]
 
 
