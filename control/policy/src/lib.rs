@@ -1,6 +1,7 @@
 //! What may pass? The policy language of Countersign: documents are parsed, compiled to a [`Snapshot`] and decided, all
 //! without I/O, async or a clock, so that the proxy, `check`, `test` and `explain` cannot disagree.
 
+pub mod bundle;
 pub mod documents;
 pub mod host;
 pub mod inbound;
@@ -12,8 +13,10 @@ pub mod reason;
 pub mod request;
 pub mod snapshot;
 pub mod source;
+pub mod spiffe;
 pub mod workload;
 
+pub use bundle::{Acknowledgement, Bundle, Outcome};
 pub use documents::Documents;
 pub use inbound::{Decision, PortPolicy};
 pub use problem::Problem;

@@ -130,8 +130,15 @@ pub struct Credential {
 /// A client authentication method (RFC 6749 §2.3.1, RFC 7523 §2.2).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Authentication {
-    ClientSecretBasic { secret_file: FileRef },
-    PrivateKeyJwt { key_file: FileRef, key_id: Option<String>, algorithm: Algorithm, audience: AssertionAudience },
+    ClientSecretBasic {
+        secret_file: FileRef,
+    },
+    PrivateKeyJwt {
+        key_file: FileRef,
+        key_id: Option<String>,
+        algorithm: Algorithm,
+        audience: AssertionAudience,
+    },
 }
 
 /// The `aud` of a client assertion. The issuer identifier is right (RFC 7523bis); the token endpoint is for servers
@@ -170,6 +177,10 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(60), idle: Duration::from_secs(60) }
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
     }
 }
