@@ -27,7 +27,8 @@ fn decide(criterion: &mut Criterion) {
             .and_then(|port| port.enforce.as_ref())
             .expect("the policy selects the port");
         let token = token();
-        let allowed = CanonicalPath::parse(&format!("/things-{}/17", rules / 2)).expect("a path in order");
+        let raw = format!("/things-{}/17", rules / 2);
+        let allowed = CanonicalPath::parse(&raw).expect("a path in order");
         let refused = CanonicalPath::parse("/elsewhere/17").expect("a path in order");
 
         for (name, path) in [("allow", &allowed), ("deny", &refused)] {
@@ -74,7 +75,7 @@ fn snapshot(rules: usize) -> Snapshot {
     Documents::parse(sources).and_then(|documents| documents.compile(&workload)).expect("a policy in order")
 }
 
-fn request<'a>(token: &'a Token, path: &'a CanonicalPath) -> AccessRequest<'a> {
+fn request<'a>(token: &'a Token, path: &'a CanonicalPath<'a>) -> AccessRequest<'a> {
     AccessRequest {
         principal: Principal { token: Presented::Verified(token), peer: None },
         method: "GET",
@@ -94,6 +95,8 @@ fn token() -> Token {
         scopes: vec!["orders:read".into(), "orders:write".into()],
         roles: vec![],
         claims: serde_json::Map::new(),
+        issued_at: None,
+        not_before: None,
         expires_at: i64::MAX,
         binding: Binding::None,
     }
