@@ -8,6 +8,7 @@ mod jwks;
 mod jwt;
 mod keeper;
 pub mod tokens;
+mod verdicts;
 pub mod verify;
 
 #[cfg(test)]
