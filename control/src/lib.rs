@@ -1,3 +1,17 @@
-//! The control plane of Countersign.
+//! The control plane of Countersign: how policy travels from a folder through `versions` and `api` to the sidecars.
 
+pub mod admin;
+pub mod api;
+pub mod app;
+pub mod ca;
+pub mod check;
+pub mod config;
+mod fleet;
+mod folder;
 pub mod issuer;
+mod join;
+mod metrics;
+mod server;
+mod state;
+mod versions;
+mod yaml;

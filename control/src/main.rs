@@ -1,2 +1,24 @@
-//! Placeholder.
-fn main() {}
+//! The command `countersign-control`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use countersign_control::config::{Cli, Command};
+use countersign_control::{app, check};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(written) => written.check().map_err(|error| error.to_string()).and_then(|config| {
+            app::log();
+            app::serve(config).map_err(|error| error.to_string())
+        }),
+        Command::Check { paths } => check::run(&paths),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("countersign-control: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,7 +1,20 @@
-//! The sidecar of Countersign: how a request travels from `listen` through `http` and `auth` to the workload or its peer.
+//! The sidecar of Countersign. A request travels from [`listen`] through [`http`], asks at the doors of [`auth`] and goes
+//! on; [`state`] is what changes meanwhile. ARCHITECTURE.md tells the life of a request.
 
+pub mod admin;
+pub mod app;
 pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod connect;
+pub mod drain;
 pub mod fetch;
+pub mod http;
+pub mod listen;
 pub mod metrics;
+pub mod record;
+pub mod rejection;
 pub mod state;
+
+pub use app::App;
+pub use config::Config;

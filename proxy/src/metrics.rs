@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
@@ -46,10 +46,18 @@ macro_rules! metrics {
 }
 
 macro_rules! kind {
-    (IntCounterVec) => { "counter" };
-    (HistogramVec) => { "histogram" };
-    (Histogram) => { "histogram" };
-    ($gauge:ident) => { "gauge" };
+    (IntCounterVec) => {
+        "counter"
+    };
+    (HistogramVec) => {
+        "histogram"
+    };
+    (Histogram) => {
+        "histogram"
+    };
+    ($gauge:ident) => {
+        "gauge"
+    };
 }
 
 macro_rules! make {
@@ -59,14 +67,19 @@ macro_rules! make {
     (Histogram, $name:literal, $labels:tt, $help:literal) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))?
     };
-    (IntGauge, $name:literal, $labels:tt, $help:literal) => { IntGauge::new($name, $help)? };
-    (Gauge, $name:literal, $labels:tt, $help:literal) => { Gauge::new($name, $help)? };
-    ($vec:ident, $name:literal, $labels:tt, $help:literal) => { $vec::new(Opts::new($name, $help), &$labels)? };
+    (Gauge, $name:literal, $labels:tt, $help:literal) => {
+        Gauge::new($name, $help)?
+    };
+    ($vec:ident, $name:literal, $labels:tt, $help:literal) => {
+        $vec::new(Opts::new($name, $help), &$labels)?
+    };
 }
 
 /// Buckets of every duration, in seconds: from a cache hit to a slow upstream.
-const SECONDS: &[f64] =
-    &[0.000_01, 0.000_1, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const SECONDS: &[f64] = &[
+    0.000_01, 0.000_1, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    60.0,
+];
 
 metrics! {
     requests: IntCounterVec "countersign_requests_total" ["direction", "protocol", "decision", "reason"]

@@ -1,12 +1,22 @@
-//! Whom do we let in? The compiled inbound policies of each port, and what they decide (semantics 1 to 7).
+//! Whom do we let in? The compiled inbound policies of each port, and what they show to the application.
+
+use std::sync::Arc;
 
 use crate::reason::Reason;
-use crate::request::{AccessRequest, Token};
+use crate::request::Token;
+use crate::rule::Rule;
 use crate::snapshot::{IssuerId, RuleId, Snapshot, Timeouts};
 
 /// Ports, each with the policies that select it.
 #[derive(Debug, Default)]
-pub(crate) struct InboundTable {}
+pub(crate) struct InboundTable {
+    /// Ports that policies name, in order.
+    pub(crate) named: Vec<(u16, PortPolicy)>,
+    /// Every other port, where a policy names none.
+    pub(crate) others: Option<PortPolicy>,
+    /// The policy and place of each rule, by [`RuleId`].
+    pub(crate) rules: Vec<(Arc<Policy>, Rule)>,
+}
 
 /// The policies that select one port of the workload.
 #[derive(Debug)]
@@ -18,12 +28,35 @@ pub struct PortPolicy {
     /// The header names that `forwardClaims` of any of these policies sets, lower case, with `-`. Stripped from every
     /// request on the port, also when spelled with `_`.
     pub identity_headers: Vec<String>,
+    /// The shortest that the deciding policies write, each.
     pub timeouts: Timeouts,
 }
 
 /// Policies of one mode on one port, decided together: a deny of any wins, else an allow of any, else deny.
 #[derive(Debug)]
-pub struct Policies {}
+pub struct Policies {
+    pub(crate) policies: Vec<Arc<Policy>>,
+    pub(crate) has_shadows: bool,
+}
+
+/// One inbound policy, as it runs.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) tokens: Vec<Accepted>,
+    pub(crate) denies: Vec<Rule>,
+    pub(crate) publics: Vec<Rule>,
+    pub(crate) allows: Vec<Rule>,
+    pub(crate) forward_claims: Vec<(String, ClaimSource)>,
+    pub(crate) strip_token: bool,
+}
+
+/// Tokens that a policy accepts.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) issuer: Arc<str>,
+    pub(crate) id: IssuerId,
+    pub(crate) audiences: Vec<String>,
+}
 
 /// What policy says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,52 +102,49 @@ pub enum ClaimSource {
 
 impl Snapshot {
     /// The policies that select this port of the application. `None`: nobody does (semantics 7).
-    pub fn inbound(&self, _port: u16) -> Option<&PortPolicy> {
-        todo!()
+    pub fn inbound(&self, port: u16) -> Option<&PortPolicy> {
+        let table = &self.inbound;
+        match table.named.binary_search_by_key(&port, |(named, _)| *named) {
+            Ok(index) => table.named.get(index).map(|(_, policy)| policy),
+            Err(_) => table.others.as_ref(),
+        }
     }
 
     /// What to forward when this rule allowed.
-    pub fn forward(&self, _rule: RuleId) -> Forward<'_> {
-        todo!()
+    pub fn forward(&self, rule: RuleId) -> Forward<'_> {
+        match self.inbound.rules.get(rule.0) {
+            Some((policy, _)) => Forward { claims: &policy.forward_claims, strip_token: policy.strip_token },
+            // No rule of this snapshot: show nothing.
+            None => Forward { claims: &[], strip_token: true },
+        }
     }
 
     /// The scopes that this rule demands, for the challenge of `insufficient_scope`.
-    pub fn required_scopes(&self, _rule: RuleId) -> &[String] {
-        todo!()
+    pub fn required_scopes(&self, rule: RuleId) -> &[String] {
+        let from = self.inbound.rules.get(rule.0).and_then(|(_, rule)| rule.body.from.as_ref());
+        from.map(|from| from.scopes.as_slice()).unwrap_or_default()
     }
 }
+
+// === impl PortPolicy ===
 
 impl PortPolicy {
     /// The issuer with this exact `iss` that some policy on the port accepts tokens of. `None`: `unknown_issuer`.
-    pub fn issuer(&self, _iss: &str) -> Option<IssuerId> {
-        todo!()
+    pub fn issuer(&self, iss: &str) -> Option<IssuerId> {
+        let groups = self.enforce.iter().chain(&self.audit);
+        let mut accepted = groups.flat_map(|group| &group.policies).flat_map(|policy| &policy.tokens);
+        accepted.find(|accepted| *accepted.issuer == *iss).map(|accepted| accepted.id)
     }
 }
 
-impl Policies {
-    /// What needs no token to be judged: a deny (semantics 5b), or a public rule (5c). `None`: a token is to be looked at
-    /// next, then [`Policies::decide`]. The request's principal may be empty; it is not read but for its peer.
-    pub fn screen(&self, _request: &AccessRequest<'_>) -> Option<Decision> {
-        todo!()
-    }
+// === impl Policy ===
 
-    /// Is a token of this issuer and these audiences accepted by one of the policies? Else `wrong_audience`.
-    pub fn accepts(&self, _token: &Token) -> bool {
-        todo!()
-    }
-
-    /// The whole decision, from framing to rules (semantics 5b to 5e). The same function for the proxy, `test` and `explain`.
-    pub fn decide(&self, _request: &AccessRequest<'_>) -> Decision {
-        todo!()
-    }
-
-    /// The shadow rules that match this request, and what would be decided if each were live. Empty for nearly all requests.
-    pub fn shadows(&self, _request: &AccessRequest<'_>) -> Vec<Shadow> {
-        todo!()
-    }
-
-    /// Is there any shadow rule? Where there is none, `shadows` need not be asked.
-    pub fn has_shadows(&self) -> bool {
-        todo!()
+impl Policy {
+    /// Does this policy accept the token: its issuer, and one of its audiences? (Everything else has been verified.)
+    pub(crate) fn accepts(&self, token: &Token) -> bool {
+        self.tokens.iter().any(|accepted| {
+            accepted.issuer == token.issuer
+                && accepted.audiences.iter().any(|audience| token.audiences.contains(audience))
+        })
     }
 }

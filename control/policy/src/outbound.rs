@@ -1,10 +1,23 @@
 //! What do we show, and to whom? The compiled outbound rules of a workload, looked up by destination (semantics 9).
 
+use std::collections::HashMap;
+
 use crate::snapshot::{FileRef, Snapshot, Timeouts, TokenRequestId};
 
-/// Outbound rules by host and port.
+/// Outbound rules by host and port, precedence already settled.
 #[derive(Debug, Default)]
-pub(crate) struct OutboundTable {}
+pub(crate) struct OutboundTable {
+    pub(crate) rules: Vec<OutboundRule>,
+    /// By host in normal form.
+    pub(crate) exact: Destinations,
+    /// By what follows the `*.` of a wildcard.
+    pub(crate) wildcard: Destinations,
+    /// Does a policy deny what no rule names?
+    pub(crate) denies_others: bool,
+}
+
+/// Places in the table's rules, by host and port.
+pub(crate) type Destinations = HashMap<String, Vec<(u16, usize)>>;
 
 /// What policy says of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +95,19 @@ pub enum Protocol {
 impl Snapshot {
     /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
     /// one without. `host` in normal form ([`crate::host::normalize`]).
-    pub fn outbound(&self, _host: &str, _port: u16) -> Outbound<'_> {
-        todo!()
+    pub fn outbound(&self, host: &str, port: u16) -> Outbound<'_> {
+        let table = &self.outbound;
+        let exact = || place(&table.exact, host, port);
+        let wildcard = || host.split_once('.').and_then(|(_, rest)| place(&table.wildcard, rest, port));
+        match exact().or_else(wildcard).and_then(|place| table.rules.get(place)) {
+            Some(rule) => Outbound::Rule(rule),
+            None if table.denies_others => Outbound::Denied,
+            None => Outbound::Pass,
+        }
     }
+}
+
+fn place(destinations: &Destinations, host: &str, port: u16) -> Option<usize> {
+    let ports = destinations.get(host)?;
+    ports.iter().find(|(named, _)| *named == port).map(|(_, place)| *place)
 }

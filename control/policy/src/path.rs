@@ -1,16 +1,120 @@
 //! Which path is it? The one canonical form that is judged and forwarded, and the patterns that match it (semantics 8).
 
-/// A path in canonical form, without the query. Starts with `/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalPath(String);
+mod pattern;
 
-impl CanonicalPath {
-    /// The canonical form of the path of a request target, or `None` where it is ambiguous (semantics 8).
-    pub fn parse(_raw: &str) -> Option<Self> {
-        todo!()
+use std::borrow::Cow;
+use std::iter;
+
+pub use pattern::PathPattern;
+
+/// A path in canonical form, without the query. Starts with `/`. Borrows from the request wherever that was canonical
+/// already, which is nearly always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanonicalPath<'a>(Cow<'a, str>);
+
+// === impl CanonicalPath ===
+
+impl<'a> CanonicalPath<'a> {
+    /// The canonical form of the path of a request target, or `None` where two servers could read it differently
+    /// (semantics 8). `raw` is the target as it was received, cut before the `?`.
+    ///
+    /// Escapes of letters, digits, `-`, `_` and `~` mean the same as the character itself (RFC 3986 §2.3) and are decoded;
+    /// every other escape stays, with upper-case hex digits. The dot is no exception but refused: nobody escapes it but
+    /// to hide a dot segment.
+    pub fn parse(raw: &'a str) -> Option<Self> {
+        let segments = raw.strip_prefix('/')?;
+        if !raw.bytes().all(is_allowed) || raw.contains("//") || segments.split('/').any(is_dots) {
+            return None;
+        }
+        let mut changes = false;
+        for tail in escapes(raw) {
+            let (byte, canonical) = read_escape(tail)?;
+            if is_refused_escaped(byte) {
+                return None;
+            }
+            changes |= !canonical || is_unreserved(byte);
+        }
+        Some(Self(if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The segments, still escaped. A trailing slash is an empty last segment; `/` is one empty segment.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/').skip(1)
+    }
 }
+
+/// May this byte stand in a path as it is? Printable ASCII, but for what parsers disagree about.
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b';' | b'\\' | b'#' | b'?')
+}
+
+fn is_dots(segment: &str) -> bool {
+    matches!(segment, "." | "..")
+}
+
+/// `%2e %2f %5c %25 %3b %23` and escaped controls: what some servers decode before they split the path and others after.
+fn is_refused_escaped(byte: u8) -> bool {
+    matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';' | b'#') || byte.is_ascii_control()
+}
+
+/// Unreserved characters (RFC 3986 §2.3), but for the dot.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
+}
+
+/// What follows each `%`.
+fn escapes(raw: &str) -> impl Iterator<Item = &str> {
+    raw.split('%').skip(1)
+}
+
+/// The byte that the two hex digits at the start of `tail` stand for, and whether they are in upper case.
+fn read_escape(tail: &str) -> Option<(u8, bool)> {
+    let mut digits = tail.bytes();
+    let (high, low) = (digits.next()?, digits.next()?);
+    let upper = !high.is_ascii_lowercase() && !low.is_ascii_lowercase();
+    Some((hex_digit(high)? << 4 | hex_digit(low)?, upper))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Decodes what may be decoded and writes the other escapes in upper case. All escapes are known to be valid.
+fn rewrite(raw: &str) -> Option<String> {
+    let mut path = String::with_capacity(raw.len());
+    let mut parts = raw.split('%');
+    path.push_str(parts.next()?);
+    for part in parts {
+        let (byte, _) = read_escape(part)?;
+        let (digits, literal) = part.split_at_checked(2)?;
+        if is_unreserved(byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push('%');
+            path.extend(digits.chars().map(|digit| digit.to_ascii_uppercase()));
+        }
+        path.push_str(literal);
+    }
+    Some(path)
+}
+
+/// The bytes that a canonical segment stands for.
+fn decoded(segment: &str) -> impl Iterator<Item = u8> {
+    let mut bytes = segment.bytes();
+    iter::from_fn(move || match bytes.next()? {
+        b'%' => Some(hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?),
+        byte => Some(byte),
+    })
+}
+
+#[cfg(test)]
+mod tests;

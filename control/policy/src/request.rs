@@ -16,7 +16,7 @@ pub struct AccessRequest<'a> {
     /// The method, as received (methods are case-sensitive, RFC 9110 §9.1).
     pub method: &'a str,
     /// The path, in the one form that is judged and forwarded.
-    pub path: &'a CanonicalPath,
+    pub path: &'a CanonicalPath<'a>,
     /// The host in normal form: lower case, without port and trailing dot.
     pub host: &'a str,
     /// Is this a gRPC request (content type `application/grpc`)? Its path then names service and method.
@@ -71,13 +71,17 @@ pub struct Token {
     pub roles: Vec<String>,
     /// Every claim, as signed.
     pub claims: Map<String, Value>,
-    /// `exp`, seconds since the epoch.
+    /// `exp`, seconds since the epoch, a fraction cut off.
     pub expires_at: i64,
+    /// `nbf`, seconds since the epoch, a fraction rounded up, where present.
+    pub not_before: Option<i64>,
+    /// `iat`, seconds since the epoch, a fraction cut off, where present.
+    pub issued_at: Option<i64>,
     /// Is it bound to a key of the caller (`cnf`, RFC 7800)?
     pub binding: Binding,
 }
 
-/// What a token is bound to (`cnf`, RFC 7800 §3).
+/// What a token is bound to (`cnf`, RFC 7800 §3). A `cnf` that fits none of these is no token at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// Nothing: a bearer token.

@@ -105,6 +105,37 @@ pub enum Algorithm {
     EdDSA,
 }
 
+// === impl Algorithm ===
+
+impl Algorithm {
+    pub const ALL: [Self; 9] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
+
+    /// The name in JOSE headers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+}
+
 /// A file that policy names. How it is found depends on where the policy came from (DESIGN §3, semantics 11).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileRef {
@@ -130,8 +161,15 @@ pub struct Credential {
 /// A client authentication method (RFC 6749 §2.3.1, RFC 7523 §2.2).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Authentication {
-    ClientSecretBasic { secret_file: FileRef },
-    PrivateKeyJwt { key_file: FileRef, key_id: Option<String>, algorithm: Algorithm, audience: AssertionAudience },
+    ClientSecretBasic {
+        secret_file: FileRef,
+    },
+    PrivateKeyJwt {
+        key_file: FileRef,
+        key_id: Option<String>,
+        algorithm: Algorithm,
+        audience: AssertionAudience,
+    },
 }
 
 /// The `aud` of a client assertion. The issuer identifier is right (RFC 7523bis); the token endpoint is for servers
@@ -170,6 +208,10 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(60), idle: Duration::from_secs(60) }
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
     }
 }

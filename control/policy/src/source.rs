@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
+/// The largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+/// The largest document that is read, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 256 << 10;
+/// The most documents that one version may have.
+pub const MAX_DOCUMENTS: usize = 2_000;
+
 /// The text of one YAML document and its place. This is what bundles carry and what the state directory keeps, so that
 /// every proxy compiles exactly what was written, and its problems name the file that a person can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,11 +23,197 @@ pub struct Source {
 }
 
 /// Does a file of this name belong to a policy folder: `*.yaml`, `*.yml`, `*.json`, not beginning with a dot?
-pub fn is_policy_file(_name: &str) -> bool {
-    todo!()
+pub fn is_policy_file(name: &str) -> bool {
+    match name.rsplit_once('.') {
+        Some((stem, "yaml" | "yml" | "json")) => !stem.is_empty() && !name.starts_with('.'),
+        _ => false,
+    }
 }
 
 /// The documents of one file. Empty documents are skipped; size, encoding and number are checked.
-pub fn split(_file: &str, _bytes: &[u8]) -> Result<Vec<Source>, Problem> {
-    todo!()
+pub fn split(file: &str, bytes: &[u8]) -> Result<Vec<Source>, Problem> {
+    let text = decode(bytes).map_err(|(line, message)| problem(file, line, message))?;
+    let mut sources = Vec::new();
+    let mut open = Open::at(1);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let number = index + 1;
+        match marker(line) {
+            Some(rest) => {
+                sources.extend(open.close(file)?);
+                // What follows a marker on its line belongs to the document; a bare marker does not.
+                open = if is_blank(rest) { Open::at(number + 1) } else { Open::with(number, line) };
+            }
+            None if line.starts_with('%') && is_blank(&open.text) => {
+                return Err(problem(
+                    file,
+                    number,
+                    "YAML directives are not supported: remove the line".to_owned(),
+                ));
+            }
+            None => open.text.push_str(line),
+        }
+        if sources.len() > MAX_DOCUMENTS {
+            return Err(problem(
+                file,
+                number,
+                format!("more than {MAX_DOCUMENTS} documents: split the policy"),
+            ));
+        }
+    }
+    sources.extend(open.close(file)?);
+    Ok(sources)
+}
+
+/// The document that is being gathered.
+struct Open {
+    line: usize,
+    text: String,
+}
+
+// === impl Open ===
+
+impl Open {
+    fn at(line: usize) -> Self {
+        Self { line, text: String::new() }
+    }
+
+    fn with(line: usize, text: &str) -> Self {
+        Self { line, text: text.to_owned() }
+    }
+
+    fn close(self, file: &str) -> Result<Option<Source>, Problem> {
+        if is_blank(&self.text) {
+            return Ok(None);
+        }
+        if self.text.len() > MAX_DOCUMENT_BYTES {
+            let message = format!("the document is larger than {} KiB: split it", MAX_DOCUMENT_BYTES >> 10);
+            return Err(problem(file, self.line, message));
+        }
+        Ok(Some(Source { file: file.to_owned(), line: self.line, text: self.text }))
+    }
+}
+
+/// What follows a document marker (`---` or `...` at the start of a line); `None` for any other line. YAML lets neither
+/// stand inside a scalar there, so a cut at lines is exact.
+fn marker(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."))?;
+    (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])).then_some(rest)
+}
+
+/// Nothing but white space and comments?
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| {
+        let line = line.trim();
+        line.is_empty() || line.starts_with('#')
+    })
+}
+
+/// The text, or the line and what is wrong with it.
+fn decode(bytes: &[u8]) -> Result<&str, (usize, String)> {
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err((0, format!("the file is larger than {} KiB: split it", MAX_FILE_BYTES >> 10)));
+    }
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
+        return Err((1, "the file begins with a byte order mark: save it as UTF-8 without one".to_owned()));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err((1, "the file is UTF-16: save it as UTF-8".to_owned()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let (valid, _) = bytes.split_at(error.valid_up_to());
+        (line_of(valid), "the file is not valid UTF-8: is it binary?".to_owned())
+    })?;
+    match text.char_indices().find(|(_, c)| is_forbidden(*c)) {
+        Some((at, c)) => {
+            let (before, _) = bytes.split_at(at);
+            Err((
+                line_of(before),
+                format!("the file holds the control character U+{:04X}: is it binary?", u32::from(c)),
+            ))
+        }
+        None => Ok(text),
+    }
+}
+
+/// Control characters that YAML does not know, and line breaks that only some parsers know (U+0085, U+2028, U+2029).
+fn is_forbidden(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+fn line_of(before: &[u8]) -> usize {
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn problem(file: &str, line: usize, message: String) -> Problem {
+    Problem { file: file.to_owned(), line, document: String::new(), field: String::new(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_and_texts(text: &str) -> Vec<(usize, String)> {
+        split("f", text.as_bytes()).unwrap().into_iter().map(|s| (s.line, s.text)).collect()
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        split("f", bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn policy_files_by_name() {
+        for name in ["a.yaml", "a.yml", "a.json", "a.b.yaml"] {
+            assert!(is_policy_file(name), "{name}");
+        }
+        for name in [".a.yaml", ".yaml", "a.YAML", "a.yaml~", "yaml", "a.txt", "..data"] {
+            assert!(!is_policy_file(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn documents_keep_their_first_line() {
+        assert_eq!(
+            lines_and_texts("a: 1\n---\n# nothing\n---\n\nb: 2\n---   \nc: 3\n...\n"),
+            [(1, "a: 1\n".to_owned()), (5, "\nb: 2\n".to_owned()), (8, "c: 3\n".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_document_may_begin_on_the_line_of_its_marker() {
+        assert_eq!(lines_and_texts("---\n--- {a: 1}\n"), [(2, "--- {a: 1}\n".to_owned())]);
+    }
+
+    #[test]
+    fn dashes_that_are_no_marker_do_not_cut() {
+        assert_eq!(lines_and_texts("----\n--x\n - ---\n").len(), 1);
+    }
+
+    #[test]
+    fn empty_files_have_no_documents() {
+        assert!(lines_and_texts("").is_empty());
+        assert!(lines_and_texts("---\n---\n# a\n").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_its_line() {
+        assert_eq!(refused(b"a: 1\nb: \xff"), "f:2: the file is not valid UTF-8: is it binary?");
+        assert_eq!(
+            refused(b"a: 1\n\nb: \0"),
+            "f:3: the file holds the control character U+0000: is it binary?"
+        );
+        assert!(refused(b"\xef\xbb\xbfa: 1").contains("byte order mark"));
+        assert!(refused(b"\xff\xfea\0").contains("UTF-16"));
+        assert!(refused(b"# x\n%YAML 1.2\n---\n").starts_with("f:2: YAML directives"));
+    }
+
+    #[test]
+    fn size_and_number_are_bounded() {
+        assert!(refused(&vec![b'a'; MAX_FILE_BYTES + 1]).contains("larger than 1024 KiB"));
+        assert!(
+            refused(&vec![b'a'; MAX_DOCUMENT_BYTES + 1]).contains("f:1: the document is larger than 256 KiB")
+        );
+        assert!(
+            refused("---\na\n".repeat(MAX_DOCUMENTS + 2).as_bytes()).contains("more than 2000 documents")
+        );
+    }
 }

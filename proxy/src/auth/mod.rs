@@ -1,5 +1,9 @@
 //! The two doors, used by every protocol and knowing none: what a caller shows is verified, what we show is attached.
 
+pub mod active;
+pub mod attach;
+pub mod credentials;
+pub mod enforce;
 pub mod issuers;
 pub mod tokens;
 pub mod verify;

@@ -1,5 +1,11 @@
 //! What changes while we run: cells with one writer each, and where their content comes from.
 
+pub mod backoff;
+pub mod control;
 pub mod dir;
 pub mod files;
+pub mod folder;
 pub mod live;
+mod report;
+pub mod source;
+pub mod watch;

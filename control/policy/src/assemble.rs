@@ -1,0 +1,112 @@
+//! What holds for one workload? The documents that select it, put together into its snapshot.
+
+mod inbound;
+mod outbound;
+
+use crate::compile::report::Report;
+use crate::documents::Documents;
+use crate::field::Field;
+use crate::problem::Problem;
+use crate::snapshot::{Credential, CredentialId, Issuer, IssuerId, Snapshot};
+use crate::workload::Workload;
+
+pub(crate) use outbound::certain_conflicts;
+
+pub(crate) fn snapshot(
+    documents: &Documents,
+    workload: &Workload,
+    version: String,
+) -> Result<Snapshot, Vec<Problem>> {
+    let inbound: Vec<_> =
+        documents.inbound.iter().filter(|policy| policy.value.selector.selects(workload)).collect();
+    let outbound: Vec<_> =
+        documents.outbound.iter().filter(|policy| policy.value.selector.selects(workload)).collect();
+
+    let mut parts = Parts::new(documents, workload);
+    let (inbound, rules) = inbound::assemble(&inbound, &mut parts);
+    let (outbound, token_requests) = outbound::assemble(&outbound, &mut parts);
+    if !parts.problems.is_empty() {
+        return Err(parts.problems);
+    }
+    let Parts { issuers, credentials, .. } = parts;
+    Ok(Snapshot {
+        version,
+        workload: workload.clone(),
+        issuers: issuers.all,
+        credentials: credentials.all,
+        token_requests,
+        rules,
+        inbound,
+        outbound,
+    })
+}
+
+/// What the policies refer to, numbered as it is referred to.
+struct Parts<'d> {
+    documents: &'d Documents,
+    workload: &'d Workload,
+    issuers: Gathered<Issuer>,
+    credentials: Gathered<Credential>,
+    problems: Vec<Problem>,
+}
+
+/// Things in the order of their numbers, and the place among the documents of each.
+struct Gathered<T> {
+    all: Vec<T>,
+    places: Vec<usize>,
+}
+
+// === impl Parts ===
+
+impl<'d> Parts<'d> {
+    fn new(documents: &'d Documents, workload: &'d Workload) -> Self {
+        let (issuers, credentials) = (Gathered::new(), Gathered::new());
+        Self { documents, workload, issuers, credentials, problems: Vec::new() }
+    }
+
+    /// The issuer at this place among the documents.
+    fn issuer(&mut self, place: usize) -> Option<IssuerId> {
+        if let Some(number) = self.issuers.number(place) {
+            return Some(IssuerId(number));
+        }
+        let issuer = self.documents.issuers.get(place)?;
+        Some(IssuerId(self.issuers.add(place, issuer.value.clone())))
+    }
+
+    /// The credential at this place among the documents. `None` where this workload can have none, which is a problem.
+    fn credential(&mut self, place: usize) -> Option<CredentialId> {
+        if let Some(number) = self.credentials.number(place) {
+            return Some(CredentialId(number));
+        }
+        let credential = self.documents.credentials.get(place)?;
+        let issuer = self.issuer(credential.value.issuer)?;
+        let name = format!("{}/{}", credential.name.namespace, credential.name.name);
+        match credential.value.fill(name, issuer, self.issuers.all.get(issuer.0)?, self.workload) {
+            Ok(filled) => Some(CredentialId(self.credentials.add(place, filled))),
+            Err(message) => {
+                let mut report = Report::new(&credential.source, &credential.name);
+                report.add(&Field::parse("spec.clientId"), message);
+                self.problems.extend(report.into_problems());
+                None
+            }
+        }
+    }
+}
+
+// === impl Gathered ===
+
+impl<T> Gathered<T> {
+    fn new() -> Self {
+        Self { all: Vec::new(), places: Vec::new() }
+    }
+
+    fn number(&self, place: usize) -> Option<usize> {
+        self.places.iter().position(|known| *known == place)
+    }
+
+    fn add(&mut self, place: usize, thing: T) -> usize {
+        self.all.push(thing);
+        self.places.push(place);
+        self.all.len() - 1
+    }
+}

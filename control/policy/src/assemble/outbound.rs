@@ -1,0 +1,162 @@
+//! The outbound side of a snapshot: precedence settled, tokens shared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::compile::outbound::{CheckedOutbound, CheckedRule, CheckedToken};
+use crate::compile::report::Report;
+use crate::documents::{Checked, Documents};
+use crate::field::Field;
+use crate::fingerprint::Fingerprint;
+use crate::host::HostPattern;
+use crate::outbound::{OutboundRule, OutboundTable};
+use crate::problem::Problem;
+use crate::snapshot::{TokenRequest, TokenRequestId};
+
+use super::Parts;
+
+type Policies<'d> = [&'d Checked<CheckedOutbound>];
+
+/// A rule among those of several policies, in their order.
+#[derive(Clone, Copy)]
+struct Candidate<'d> {
+    policy: &'d Checked<CheckedOutbound>,
+    rule: &'d CheckedRule,
+    /// Index in its policy.
+    index: usize,
+    /// Place among all rules.
+    place: usize,
+}
+
+/// How closely a rule names a destination, beyond the host: a named port before the default, then a policy with
+/// `workloads` before one without. The greater wins.
+type Rank = (bool, bool);
+
+/// The rule for each host, port and rank.
+type Settled<'d> = BTreeMap<(&'d str, u16, Rank), Candidate<'d>>;
+
+pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (OutboundTable, Vec<TokenRequest>) {
+    let (settled, conflicts) = settle(policies);
+    parts.problems.extend(conflicts);
+    let mut table = OutboundTable {
+        denies_others: policies.iter().any(|policy| policy.value.denies_others),
+        ..OutboundTable::default()
+    };
+    let mut requests = Vec::new();
+    for candidate in candidates(policies) {
+        let token = candidate.rule.token.as_ref().and_then(|token| request(token, &mut requests, parts));
+        table.rules.push(rule(candidate, token));
+    }
+    // In the order of ranks, so that what comes last is what wins.
+    for ((host, port, _), candidate) in settled {
+        let (destinations, host) = match host.strip_prefix("*.") {
+            Some(suffix) => (&mut table.wildcard, suffix),
+            None => (&mut table.exact, host),
+        };
+        let ports = destinations.entry(host.to_owned()).or_default();
+        ports.retain(|(named, _)| *named != port);
+        ports.push((port, candidate.place));
+    }
+    (table, requests)
+}
+
+/// Conflicts between policies that select the same workloads by the same words, so whoever the workload is.
+pub(crate) fn certain_conflicts(documents: &Documents) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut rest: Vec<_> = documents.outbound.iter().collect();
+    while let Some(first) = rest.first().copied() {
+        let (same, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|policy| policy.value.selector.is_same(&first.value.selector));
+        problems.extend(settle(&same).1);
+        rest = others;
+    }
+    problems
+}
+
+/// Which rule names which destination, and where two do so equally.
+fn settle<'d>(policies: &Policies<'d>) -> (Settled<'d>, Vec<Problem>) {
+    let mut settled: Settled<'d> = BTreeMap::new();
+    let mut conflicts = Vec::new();
+    let mut told = BTreeSet::new();
+    for candidate in candidates(policies) {
+        let rank = (candidate.rule.names_ports, candidate.policy.value.selector.is_specific());
+        for (index, port, host) in destinations(candidate.rule) {
+            let other = *settled.entry((host.as_str(), port, rank)).or_insert(candidate);
+            if other.place != candidate.place && told.insert((other.place, candidate.place)) {
+                conflicts.extend(conflict(candidate, index, port, other));
+            }
+        }
+    }
+    (settled, conflicts)
+}
+
+fn conflict(candidate: Candidate<'_>, host: usize, port: u16, other: Candidate<'_>) -> Vec<Problem> {
+    let mut report = Report::new(&candidate.policy.source, &candidate.policy.name);
+    let at = Field::parse("spec.rules").index(candidate.index).key("to").key("hosts").index(host);
+    let (policy, rule) = (&other.policy.name, &other.rule.name);
+    let message = format!(
+        "rule `{rule}` of {policy} names this host on port {port} too, and just as closely: remove one"
+    );
+    report.add(&at, message);
+    report.into_problems()
+}
+
+fn candidates<'d>(policies: &Policies<'d>) -> impl Iterator<Item = Candidate<'d>> {
+    let rules = policies
+        .iter()
+        .flat_map(|policy| policy.value.rules.iter().enumerate().map(move |rule| (*policy, rule)));
+    rules.enumerate().map(|(place, (policy, (index, rule)))| Candidate { policy, rule, index, place })
+}
+
+fn destinations(rule: &CheckedRule) -> impl Iterator<Item = (usize, u16, &HostPattern)> {
+    let ports = |(index, host)| rule.ports.iter().map(move |port| (index, *port, host));
+    rule.hosts.iter().enumerate().flat_map(ports)
+}
+
+fn rule(candidate: Candidate<'_>, token: Option<TokenRequestId>) -> OutboundRule {
+    let Candidate { policy, rule, .. } = candidate;
+    OutboundRule {
+        policy: format!("{}/{}", policy.name.namespace, policy.name.name),
+        name: rule.name.clone(),
+        token,
+        tls: rule.tls.clone(),
+        existing_authorization: rule.existing_authorization,
+        on_failure: rule.on_failure,
+        protocol: rule.protocol,
+        timeouts: rule.timeouts,
+        transport: rule.transport,
+    }
+}
+
+/// The token that a rule asks for, shared with every rule that asks for the same.
+fn request(
+    token: &CheckedToken,
+    requests: &mut Vec<TokenRequest>,
+    parts: &mut Parts<'_>,
+) -> Option<TokenRequestId> {
+    let credential = parts.credential(token.credential)?;
+    let fingerprint = parts.credentials.all.get(credential.0)?.fingerprint;
+    let key = key(token, &fingerprint);
+    if let Some(place) = requests.iter().position(|request| request.key == key) {
+        return Some(TokenRequestId(place));
+    }
+    requests.push(TokenRequest {
+        credential,
+        scopes: token.scopes.clone(),
+        audience: token.audience.clone(),
+        resource: token.resource.clone(),
+        parameters: token.parameters.clone(),
+        key,
+    });
+    Some(TokenRequestId(requests.len() - 1))
+}
+
+fn key(token: &CheckedToken, credential: &[u8; 32]) -> [u8; 32] {
+    let parameters = token.parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    Fingerprint::of("token")
+        .bytes(credential)
+        .list(token.scopes.iter().map(String::as_str))
+        .optional(token.audience.as_deref())
+        .optional(token.resource.as_deref())
+        .list(parameters.collect::<Vec<_>>().into_iter())
+        .finish()
+}

@@ -1,0 +1,213 @@
+//! Whom a policy lets in, checked: tokens, headers and rules.
+
+use std::sync::Arc;
+
+use crate::document::inbound::{
+    AcceptedSpec, DefaultWord, ForwardToken, InboundRuleSpec, InboundSpec, Mode, ProtocolWord,
+};
+use crate::document::words;
+use crate::field::Field;
+use crate::inbound::ClaimSource;
+use crate::rule::{RuleBody, To};
+use crate::snapshot::{Effect, Issuer};
+
+use super::from::KnownIssuer;
+use super::report::Report;
+use super::values::{self, WrittenTimeouts};
+use super::{Reference, Selector, from, headers};
+
+/// An inbound policy, whoever the workload is.
+#[derive(Debug)]
+pub(crate) struct CheckedInbound {
+    pub(crate) selector: Selector,
+    /// Absent: every port.
+    pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) mode: Mode,
+    pub(crate) tokens: Vec<CheckedTokens>,
+    pub(crate) forward_claims: Vec<(String, ClaimSource)>,
+    pub(crate) strip_token: bool,
+    pub(crate) timeouts: WrittenTimeouts,
+    pub(crate) rules: Vec<Arc<RuleBody>>,
+}
+
+/// Tokens of one issuer that a policy accepts.
+#[derive(Debug)]
+pub(crate) struct CheckedTokens {
+    /// Place of the issuer among the documents' issuers.
+    pub(crate) issuer: usize,
+    pub(crate) audiences: Vec<String>,
+}
+
+/// Finds an issuer by its name: its place and itself.
+pub(crate) type FindIssuer<'a> = dyn Fn(&str) -> Reference<(usize, &'a Issuer)> + 'a;
+
+pub(crate) fn compile(
+    namespace: &str,
+    spec: &InboundSpec,
+    find: &FindIssuer<'_>,
+    report: &mut Report<'_>,
+) -> CheckedInbound {
+    let at = Field::root().key("spec");
+    refuse_unsupported(spec, &at, report);
+    values::ports(spec.ports.as_ref(), &at.key("ports"), report);
+    let mut policy = PolicyBeingChecked { spec, issuers: Vec::new(), all_known: true };
+    let tokens = policy.tokens(find, &at.key("tokens"), report);
+    let rules = policy.rules(&at.key("rules"), report);
+    CheckedInbound {
+        selector: Selector::compile(namespace, spec.workloads.as_ref(), report),
+        ports: spec.ports.clone(),
+        mode: spec.mode,
+        tokens,
+        forward_claims: headers::compile(
+            &spec.forward_claims,
+            &policy.issuers,
+            &at.key("forwardClaims"),
+            report,
+        ),
+        strip_token: spec.forward_token == ForwardToken::Strip,
+        timeouts: WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report),
+        rules: rules.into_iter().map(Arc::new).collect(),
+    }
+}
+
+fn refuse_unsupported(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) {
+    report.unsupported_if(spec.protocol != ProtocolWord::Http, &at.key("protocol"));
+    report.unsupported_if(spec.tls.is_some(), &at.key("tls"));
+    report.unsupported_if(spec.mtls.is_some(), &at.key("mtls"));
+    report.unsupported_if(spec.resource_metadata, &at.key("resourceMetadata"));
+}
+
+struct PolicyBeingChecked<'s> {
+    spec: &'s InboundSpec,
+    issuers: Vec<KnownIssuer>,
+    /// Could every entry of `tokens` be resolved? If not, what rules say of issuers cannot be judged.
+    all_known: bool,
+}
+
+// === impl PolicyBeingChecked ===
+
+impl PolicyBeingChecked<'_> {
+    fn tokens(&mut self, find: &FindIssuer<'_>, at: &Field, report: &mut Report<'_>) -> Vec<CheckedTokens> {
+        let entries = self.spec.tokens.iter().enumerate();
+        entries.filter_map(|(index, entry)| self.accepted(entry, find, &at.index(index), report)).collect()
+    }
+
+    fn accepted(
+        &mut self,
+        spec: &AcceptedSpec,
+        find: &FindIssuer<'_>,
+        at: &Field,
+        report: &mut Report<'_>,
+    ) -> Option<CheckedTokens> {
+        report.unsupported_if(spec.binding.is_some(), &at.key("binding"));
+        report.unsupported_if(spec.introspect.is_some(), &at.key("introspect"));
+        values::not_empty(Some(&spec.audiences), &at.key("audiences"), report);
+        values::not_blank(&spec.audiences, &at.key("audiences"), report);
+        let (place, issuer) = match find(&spec.issuer) {
+            Reference::Found(found) => found,
+            Reference::Broken => {
+                self.all_known = false;
+                return None;
+            }
+            Reference::Missing => {
+                self.all_known = false;
+                report.add(&at.key("issuer"), format!("there is no Issuer `{}`", spec.issuer));
+                return None;
+            }
+        };
+        if self.issuers.iter().any(|known| known.name == issuer.name) {
+            report.add(
+                &at.key("issuer"),
+                format!("`{}` is named twice: gather the audiences in one entry", issuer.name),
+            );
+        }
+        self.issuers.push(KnownIssuer {
+            name: issuer.name.clone(),
+            issuer: issuer.issuer.clone(),
+            profile: issuer.profile,
+        });
+        Some(CheckedTokens { issuer: place, audiences: words::strings(&spec.audiences) })
+    }
+
+    fn rules(&self, at: &Field, report: &mut Report<'_>) -> Vec<RuleBody> {
+        let mut names: Vec<&str> = Vec::new();
+        let mut rules = Vec::new();
+        for (index, spec) in self.spec.rules.iter().enumerate() {
+            let at = at.index(index);
+            values::rule_name(&spec.name, &names, &at.key("name"), report);
+            names.push(&spec.name);
+            rules.push(self.rule(spec, &at, report));
+        }
+        rules
+    }
+
+    fn rule(&self, spec: &InboundRuleSpec, at: &Field, report: &mut Report<'_>) -> RuleBody {
+        report.unsupported_if(spec.when.is_some(), &at.key("when"));
+        report.unsupported_if(spec.raw_paths, &at.key("rawPaths"));
+        let to = from::to(&spec.to, &at.key("to"), report);
+        match spec.effect {
+            Effect::Allow => self.check_allow(spec, &to, at, report),
+            Effect::Deny => check_deny(spec, &to, at, report),
+        }
+        for (word, condition) in [("from", &spec.from), ("unless", &spec.unless)] {
+            if condition.is_some() && self.spec.tokens.is_empty() {
+                let message = "demands a token, but this policy accepts none: write `tokens` \
+                               (client certificates are not supported by this version)";
+                report.add(&at.key(word), message);
+            }
+        }
+        let mut condition = |word: &str, spec: &Option<_>| {
+            let spec = spec.as_ref().filter(|_| self.all_known)?;
+            Some(from::from(spec, &self.issuers, &at.key(word), report))
+        };
+        RuleBody {
+            name: spec.name.to_string(),
+            effect: spec.effect,
+            public: spec.public,
+            shadow: spec.shadow,
+            to,
+            from: condition("from", &spec.from),
+            unless: condition("unless", &spec.unless),
+        }
+    }
+
+    /// Semantics 2.
+    fn check_allow(&self, spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'_>) {
+        if self.spec.default == DefaultWord::None {
+            report.add(
+                &at.key("effect"),
+                "an allow rule in a policy with `default: none`, which only adds deny rules",
+            );
+        }
+        match (spec.public, &spec.from) {
+            (false, None) => report.add(at, "an allow rule says from whom: write `from`, or `public: true`"),
+            (true, Some(_)) => report.add(&at.key("from"), "contradicts `public: true`: remove one of them"),
+            (true, None) if spec.to.paths.is_none() && spec.to.grpc.is_none() => {
+                report.add(&at.key("public"), "a public rule names its `to.paths` or `to.grpc`");
+            }
+            _ => {}
+        }
+        if spec.unless.is_some() {
+            report.add(&at.key("unless"), "stands in deny rules only");
+        }
+        if spec.public && to.paths.iter().any(|path| path.needs_claims()) {
+            report.add(&at.key("to").key("paths"), "a public rule has no token to take {claims.…} from");
+        }
+    }
+}
+
+/// Semantics 3.
+fn check_deny(spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'_>) {
+    if spec.public {
+        report.add(&at.key("public"), "stands in allow rules only");
+    }
+    let scopes = spec.from.as_ref().and_then(|from| from.scopes.as_ref());
+    if scopes.is_some_and(|scopes| scopes.len() > 1) {
+        let message = "more than one scope in the `from` of a deny rule: write a rule for each";
+        report.add(&at.key("from").key("scopes"), message);
+    }
+    if to.paths.iter().any(|path| path.needs_claims()) {
+        // A token without the claim would slip through.
+        report.add(&at.key("to").key("paths"), "{claims.…} in a deny rule is not supported by this version");
+    }
+}

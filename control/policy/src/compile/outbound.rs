@@ -1,0 +1,251 @@
+//! What a workload shows and to whom, checked: destinations, tokens and how to speak to them.
+
+use crate::document::outbound::{
+    BindingWord, DestinationSpec, Egress, OriginateSpec, OutboundRuleSpec, OutboundSpec, TlsWord, TokenSpec,
+};
+use crate::document::words;
+use crate::field::Field;
+use crate::fingerprint::Fingerprint;
+use crate::host::HostPattern;
+use crate::outbound::{ExistingAuthorization, OnFailure, OutboundTls, Protocol};
+use crate::snapshot::Timeouts;
+use crate::source::Source;
+
+use super::issuer::with_file;
+use super::report::Report;
+use super::values::{self, WrittenTimeouts};
+use super::{Reference, Selector, url};
+
+/// The ports of a rule that names none.
+const DEFAULT_PORTS: [u16; 2] = [80, 443];
+/// Parameters of a token request that have words of their own, or that we set ourselves.
+const RESERVED_PARAMETERS: [&str; 9] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "scope",
+    "audience",
+    "resource",
+    "dpop",
+];
+
+/// An outbound policy, whoever the workload is.
+#[derive(Debug)]
+pub(crate) struct CheckedOutbound {
+    pub(crate) selector: Selector,
+    pub(crate) denies_others: bool,
+    pub(crate) rules: Vec<CheckedRule>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CheckedRule {
+    pub(crate) name: String,
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) ports: Vec<u16>,
+    /// Are the ports written, rather than the default?
+    pub(crate) names_ports: bool,
+    pub(crate) token: Option<CheckedToken>,
+    pub(crate) tls: OutboundTls,
+    pub(crate) existing_authorization: ExistingAuthorization,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) protocol: Protocol,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) transport: [u8; 32],
+}
+
+#[derive(Debug)]
+pub(crate) struct CheckedToken {
+    /// Place of the credential among the documents' credentials.
+    pub(crate) credential: usize,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) resource: Option<String>,
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// Finds a credential of the policy's namespace by its name.
+pub(crate) type FindCredential<'a> = dyn Fn(&str) -> Reference<usize> + 'a;
+
+pub(crate) fn compile(
+    namespace: &str,
+    spec: &OutboundSpec,
+    find: &FindCredential<'_>,
+    source: &Source,
+    report: &mut Report<'_>,
+) -> CheckedOutbound {
+    let mut names: Vec<&str> = Vec::new();
+    let mut rules = Vec::new();
+    for (index, rule_spec) in spec.rules.iter().enumerate() {
+        let at = Field::parse("spec.rules").index(index);
+        values::rule_name(&rule_spec.name, &names, &at.key("name"), report);
+        names.push(&rule_spec.name);
+        rules.push(rule(rule_spec, find, &at, source, report));
+    }
+    CheckedOutbound {
+        selector: Selector::compile(namespace, spec.workloads.as_ref(), report),
+        denies_others: spec.egress == Egress::Deny,
+        rules,
+    }
+}
+
+fn rule(
+    spec: &OutboundRuleSpec,
+    find: &FindCredential<'_>,
+    at: &Field,
+    source: &Source,
+    report: &mut Report<'_>,
+) -> CheckedRule {
+    report.unsupported_if(spec.binding != BindingWord::None, &at.key("binding"));
+    if spec.token.is_none() && spec.on_failure.is_some() {
+        report.add(&at.key("onFailure"), "means nothing without `token`: remove it");
+    }
+    let hosts = hosts(&spec.to, &at.key("to"), report);
+    let token = spec.token.as_ref().and_then(|token| {
+        check_audience(token, spec, &hosts, at, report);
+        self::token(token, find, &at.key("token"), report)
+    });
+    let tls = tls(spec, at, source, report);
+    let timeouts = WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report).or_default();
+    CheckedRule {
+        name: spec.name.to_string(),
+        hosts,
+        ports: spec.to.ports.clone().unwrap_or_else(|| DEFAULT_PORTS.to_vec()),
+        names_ports: spec.to.ports.is_some(),
+        token,
+        existing_authorization: spec.existing_authorization.unwrap_or_default(),
+        on_failure: spec.on_failure.unwrap_or_default(),
+        protocol: spec.protocol,
+        timeouts,
+        transport: transport(&tls, spec.protocol, timeouts),
+        tls,
+    }
+}
+
+fn hosts(spec: &DestinationSpec, at: &Field, report: &mut Report<'_>) -> Vec<HostPattern> {
+    values::not_empty(Some(&spec.hosts), &at.key("hosts"), report);
+    values::ports(spec.ports.as_ref(), &at.key("ports"), report);
+    let at = at.key("hosts");
+    let written = spec.hosts.iter().enumerate();
+    written.filter_map(|(index, text)| report.ok(&at.index(index), HostPattern::parse(text))).collect()
+}
+
+/// A token for one audience must not reach several hosts unawares (semantics 9).
+fn check_audience(
+    token: &TokenSpec,
+    rule: &OutboundRuleSpec,
+    hosts: &[HostPattern],
+    at: &Field,
+    report: &mut Report<'_>,
+) {
+    let is_several = rule.to.hosts.len() > 1 || hosts.iter().any(HostPattern::is_wildcard);
+    if !is_several || rule.same_audience {
+        return;
+    }
+    for (word, is_written) in [("audience", token.audience.is_some()), ("resource", token.resource.is_some())]
+    {
+        if is_written {
+            let message = "one token for several hosts: split the rule, or write `sameAudience: true`";
+            report.add(&at.key("token").key(word), message);
+        }
+    }
+}
+
+fn token(
+    spec: &TokenSpec,
+    find: &FindCredential<'_>,
+    at: &Field,
+    report: &mut Report<'_>,
+) -> Option<CheckedToken> {
+    values::scopes(&spec.scopes, &at.key("scopes"), report);
+    if spec.audience.as_ref().is_some_and(|audience| audience.is_empty()) {
+        report.add(&at.key("audience"), "is an empty string");
+    }
+    if let Some(resource) = &spec.resource {
+        report.ok(&at.key("resource"), url::check_resource(resource));
+    }
+    for (name, value) in &spec.parameters {
+        let at = at.key("parameters").key(name);
+        if RESERVED_PARAMETERS.contains(&&**name) {
+            report.add(&at, "is set by other fields: remove it");
+        }
+        if name.is_empty() || value.is_empty() {
+            report.add(&at, "an empty parameter counts as none (RFC 6749 §3.2): remove it");
+        }
+    }
+    let credential = match find(&spec.credential) {
+        Reference::Found(credential) => credential,
+        Reference::Broken => return None,
+        Reference::Missing => {
+            let message = format!("there is no Credential `{}` in this namespace", spec.credential);
+            report.add(&at.key("credential"), message);
+            return None;
+        }
+    };
+    let mut scopes = words::strings(&spec.scopes);
+    scopes.sort();
+    scopes.dedup();
+    Some(CheckedToken {
+        credential,
+        scopes,
+        audience: spec.audience.as_ref().map(ToString::to_string),
+        resource: spec.resource.as_ref().map(ToString::to_string),
+        parameters: spec
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+    })
+}
+
+fn tls(spec: &OutboundRuleSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
+    let word = spec.tls.unwrap_or(TlsWord::Originate);
+    report.unsupported_if(matches!(word, TlsWord::Mesh | TlsWord::Passthrough), &at.key("tls"));
+    match &spec.originate {
+        Some(_) if word == TlsWord::None => {
+            report.add(&at.key("originate"), "contradicts `tls: none`: remove one of them");
+            OutboundTls::None
+        }
+        None if word == TlsWord::None => OutboundTls::None,
+        Some(originate) => self::originate(originate, &at.key("originate"), source, report),
+        None => OutboundTls::Originate { port: None, server_name: None, ca_file: None },
+    }
+}
+
+fn originate(spec: &OriginateSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
+    report.unsupported_if(spec.cert_file.is_some(), &at.key("certFile"));
+    report.unsupported_if(spec.key_file.is_some(), &at.key("keyFile"));
+    if spec.port == Some(0) {
+        report.add(&at.key("port"), "0 is no port");
+    }
+    let server_name = spec.server_name.as_ref().and_then(|name| {
+        let pattern = report.ok(&at.key("serverName"), HostPattern::parse(name))?;
+        if pattern.is_wildcard() {
+            report.add(&at.key("serverName"), "is one name: no wildcard");
+        }
+        Some(pattern.as_str().to_owned())
+    });
+    let ca_file = spec.ca_file.as_ref().map(|path| values::file(path, &at.key("caFile"), source, report));
+    OutboundTls::Originate { port: spec.port, server_name, ca_file }
+}
+
+fn transport(tls: &OutboundTls, protocol: Protocol, timeouts: Timeouts) -> [u8; 32] {
+    let hash = Fingerprint::of("transport").text(match protocol {
+        Protocol::Auto => "auto",
+        Protocol::Http1 => "http1",
+        Protocol::Http2 => "http2",
+    });
+    let hash = [timeouts.connect, timeouts.first_byte, timeouts.idle]
+        .iter()
+        .fold(hash, |hash, timeout| hash.text(&timeout.as_millis().to_string()));
+    match tls {
+        OutboundTls::None => hash.text("none"),
+        OutboundTls::Originate { port, server_name, ca_file } => {
+            let port = port.map(|port| port.to_string());
+            let hash = hash.text("originate").optional(port.as_deref()).optional(server_name.as_deref());
+            with_file(hash, ca_file.as_ref())
+        }
+    }
+    .finish()
+}

@@ -1,0 +1,65 @@
+//! What is wrong with this document? Problems gathered while it is compiled, each with its line.
+
+use crate::document::DocumentName;
+use crate::field::Field;
+use crate::places::Places;
+use crate::problem::Problem;
+use crate::source::Source;
+
+/// The problems of one document.
+pub(crate) struct Report<'s> {
+    source: &'s Source,
+    document: String,
+    /// Made when first asked for: nearly every document is in order.
+    places: Option<Places<'s>>,
+    problems: Vec<Problem>,
+}
+
+// === impl Report ===
+
+impl<'s> Report<'s> {
+    pub(crate) fn new(source: &'s Source, document: &DocumentName) -> Self {
+        Self { source, document: document.to_string(), places: None, problems: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, at: &Field, message: impl Into<String>) {
+        let line = self.places().line(at).unwrap_or(1);
+        self.problems.push(Problem {
+            file: self.source.file.clone(),
+            line: (self.source.line + line).saturating_sub(1),
+            document: self.document.clone(),
+            field: at.to_string(),
+            message: message.into(),
+        });
+    }
+
+    /// A field or value of a later version.
+    pub(crate) fn unsupported(&mut self, at: &Field) {
+        self.add(at, "not supported by this version");
+    }
+
+    /// A field of a later version, where it is written.
+    pub(crate) fn unsupported_if(&mut self, is_written: bool, at: &Field) {
+        if is_written {
+            self.unsupported(at);
+        }
+    }
+
+    /// The value, or the problem with it.
+    pub(crate) fn ok<T>(&mut self, at: &Field, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.add(at, message)).ok()
+    }
+
+    /// Is the value at this field written in quotes?
+    pub(crate) fn is_quoted(&mut self, at: &Field) -> bool {
+        self.places().is_quoted(at)
+    }
+
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    fn places(&mut self) -> &Places<'s> {
+        self.places.get_or_insert_with(|| Places::of(&self.source.text))
+    }
+}

@@ -1,0 +1,133 @@
+//! Which plain values does the language know? Strings that are strings, durations, names and selectors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+/// A string, and nothing that merely looks like one: `1` and `true` are no strings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Text(String);
+
+/// `workloads`: which workloads of the namespace a policy selects.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Workloads {
+    pub(crate) labels: BTreeMap<Text, Text>,
+}
+
+/// `timeouts`, as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct TimeoutsSpec {
+    pub(crate) connect: Option<Text>,
+    pub(crate) first_byte: Option<Text>,
+    pub(crate) idle: Option<Text>,
+}
+
+// === impl Text ===
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Strings;
+
+        impl Visitor<'_> for Strings {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Strings)
+    }
+}
+
+/// The strings of a list.
+pub(crate) fn strings(texts: &[Text]) -> Vec<String> {
+    texts.iter().map(|text| text.0.clone()).collect()
+}
+
+/// A number and `ms`, `s`, `m` or `h`. Longer than zero, at most a day.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits).unwrap_or_default();
+    let milliseconds = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok();
+    match milliseconds.zip(number).and_then(|(unit, number)| number.checked_mul(unit)) {
+        Some(0) => Err("must be longer than zero".to_owned()),
+        Some(duration) if duration > 86_400_000 => Err("must be at most 24h".to_owned()),
+        Some(duration) => Ok(Duration::from_millis(duration)),
+        None => Err(format!("`{text}` is no duration: write e.g. 500ms, 30s, 5m or 1h")),
+    }
+}
+
+/// A DNS label (RFC 1123): lower-case letters, digits and `-`, at most 63, a letter or digit at both ends.
+pub(crate) fn dns_label(text: &str) -> Result<(), String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_label {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no name: lower-case letters, digits and `-`, at most 63, none of them `-` at an end"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        for text in
+            ["", "30", "s", "-1s", "1.5s", "30 s", "30S", "0s", "25h", "99999999999999999999s", "\u{e9}"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        for name in ["a", "orders-2", "0", &"a".repeat(63)] {
+            assert_eq!(dns_label(name), Ok(()), "{name}");
+        }
+        for name in ["", "-a", "a-", "A", "a.b", "a_b", "a/b", "\u{e9}", &"a".repeat(64)] {
+            assert!(dns_label(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which field is meant? The path of a value inside a document, as problems print it: `spec.rules[0].to.paths[1]`.
+
+use std::fmt;
+
+/// A path from the root of a document. The empty path is the document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Field(Vec<Step>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+// === impl Field ===
+
+impl Field {
+    pub(crate) fn root() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn key(&self, key: &str) -> Self {
+        let mut below = self.clone();
+        below.push_key(key);
+        below
+    }
+
+    pub(crate) fn index(&self, index: usize) -> Self {
+        let mut below = self.clone();
+        below.push_index(index);
+        below
+    }
+
+    pub(crate) fn push_key(&mut self, key: &str) {
+        self.0.push(Step::Key(key.to_owned()));
+    }
+
+    pub(crate) fn push_index(&mut self, index: usize) {
+        self.0.push(Step::Index(index));
+    }
+
+    pub(crate) fn pop(&mut self) {
+        self.0.pop();
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// Below this key of the document?
+    pub(crate) fn is_under(&self, key: &str) -> bool {
+        matches!(self.0.first(), Some(Step::Key(first)) if first == key)
+    }
+
+    /// The path that such a text means, where no key holds a dot or a bracket.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut field = Self::root();
+        for part in text.split(['.', '[']).filter(|part| !part.is_empty()) {
+            match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+                Some(index) => field.push_index(index),
+                None => field.push_key(part),
+            }
+        }
+        field
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if position == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_and_parses() {
+        let field = Field::root().key("spec").key("rules").index(3).key("to");
+        assert_eq!(field.to_string(), "spec.rules[3].to");
+        assert_eq!(Field::parse("spec.rules[3].to"), field);
+        assert_eq!(Field::parse("."), Field::root());
+        assert!(field.is_under("spec"));
+    }
+}

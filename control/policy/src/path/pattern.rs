@@ -1,0 +1,173 @@
+//! Does this rule mean this path? Patterns of whole segments, matched against canonical paths without allocation.
+
+use serde_json::{Map, Value};
+
+use super::{CanonicalPath, decoded};
+
+/// A path pattern of a rule (semantics 8): segments, each a literal, `{name}` or `{claims.NAME}`, and `*` as the last.
+///
+/// An escape and the character it stands for match each other, in literals and in claims: `/a@b` is also `/a%40b`.
+/// Servers read the two alike, so a deny of one must not be dodged by writing the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    written: String,
+    segments: Vec<Segment>,
+    /// Ends in `*`: also whatever is below.
+    below: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    /// The decoded bytes. Empty for a trailing slash.
+    Literal(Vec<u8>),
+    /// One segment, not empty. The name is the capture's.
+    Any(String),
+    /// One segment, equal to this string claim.
+    Claim(String),
+}
+
+// === impl PathPattern ===
+
+impl PathPattern {
+    /// Reads a pattern. Fails, with what to write instead, where it could never match a canonical path.
+    pub fn parse(written: &str) -> Result<Self, String> {
+        let Some(path) = written.strip_prefix('/') else {
+            return Err("a path pattern starts with `/`".into());
+        };
+        let (path, below) = match path.strip_suffix('*') {
+            // The slash before the `*` belongs to what is below: `/a/*` is also `/a`.
+            Some("") => (None, true),
+            Some(front) if front.ends_with('/') => (front.strip_suffix('/'), true),
+            _ => (Some(path), false),
+        };
+        let mut segments = Vec::new();
+        if let Some(path) = path {
+            let mut parts = path.split('/').peekable();
+            while let Some(part) = parts.next() {
+                let last = parts.peek().is_none() && !below;
+                if part.is_empty() && !last {
+                    return Err("an empty segment (`//`) never matches, such requests are refused".into());
+                }
+                let segment = Segment::parse(part)?;
+                if let Segment::Any(name) = &segment
+                    && segments.contains(&segment)
+                {
+                    return Err(format!("`{{{name}}}` stands twice in one pattern, give each its own name"));
+                }
+                segments.push(segment);
+            }
+        }
+        Ok(Self { written: written.into(), segments, below })
+    }
+
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// Does it hold a `{claims.NAME}`? Without a verified token such a pattern matches nothing.
+    pub fn needs_claims(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Claim(_)))
+    }
+
+    /// Does it match this path for a caller with these verified claims?
+    pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
+        let mut parts = path.segments();
+        let prefix = self
+            .segments
+            .iter()
+            .all(|segment| parts.next().is_some_and(|part| segment.matches(part, claims)));
+        prefix && (self.below || parts.next().is_none())
+    }
+}
+
+// === impl Segment ===
+
+impl Segment {
+    fn parse(part: &str) -> Result<Self, String> {
+        if part.contains('*') {
+            return Err(
+                "`*` stands only for the whole last segment, as in `/orders/*`; for one segment write \
+                        `{name}`, for the character itself `%2A`"
+                    .into(),
+            );
+        }
+        if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            return Self::variable(name);
+        }
+        if part.contains(['{', '}']) {
+            return Err(
+                "braces stand only around a whole segment, as in `/orders/{id}`; for the characters themselves \
+                 write `%7B` and `%7D`"
+                    .into(),
+            );
+        }
+        literal(part).map(Segment::Literal)
+    }
+
+    fn variable(name: &str) -> Result<Self, String> {
+        if let Some(claim) = name.strip_prefix("claims.") {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':');
+            return if !claim.is_empty() && claim.bytes().all(plain) {
+                Ok(Segment::Claim(claim.into()))
+            } else {
+                Err(format!(
+                    "`{{{name}}}` does not name a claim: the name of a claim at the top level of the token is \
+                     expected, of letters, digits, `_`, `-` and `:`"
+                ))
+            };
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let starts = |byte: &u8| !byte.is_ascii_digit();
+        if name == "claims" || !name.bytes().all(plain) || !name.as_bytes().first().is_some_and(starts) {
+            return Err(format!(
+                "`{{{name}}}` is not a name: letters, digits and `_` are expected, or `claims.` and the name of a \
+                 claim"
+            ));
+        }
+        Ok(Segment::Any(name.into()))
+    }
+
+    fn matches(&self, part: &str, claims: Option<&Map<String, Value>>) -> bool {
+        match self {
+            Segment::Literal(bytes) => decoded(part).eq(bytes.iter().copied()),
+            Segment::Any(_) => !part.is_empty(),
+            // No segment decodes to a slash today; the check holds also where `%2F` is admitted.
+            Segment::Claim(name) => match claims.and_then(|claims| claims.get(name)) {
+                Some(Value::String(claim)) if !claim.is_empty() && !claim.contains('/') => {
+                    decoded(part).eq(claim.bytes())
+                }
+                _ => false,
+            },
+        }
+    }
+}
+
+/// The bytes of a literal segment that is canonical.
+fn literal(part: &str) -> Result<Vec<u8>, String> {
+    if part.contains('?') {
+        return Err(
+            "the query is never matched, leave it out of the pattern; for the character itself write `%3F`"
+                .into(),
+        );
+    }
+    let target = format!("/{part}");
+    match CanonicalPath::parse(&target) {
+        Some(path) if path.as_str() == target => Ok(decoded(part).collect()),
+        Some(path) => {
+            let canonical = path.as_str().trim_start_matches('/');
+            Err(format!(
+                "`{part}` never matches, requests are brought to canonical form: write `{canonical}`"
+            ))
+        }
+        None if part.is_ascii() => Err(format!(
+            "`{}` never matches, such requests are refused: no dot segments, `;`, `\\`, `#`, spaces, controls, \
+             invalid escapes, nor any of these escaped",
+            part.escape_debug()
+        )),
+        None => Err(format!(
+            "`{}` never matches: write non-ASCII characters as escapes of their UTF-8",
+            part.escape_debug()
+        )),
+    }
+}

@@ -1,0 +1,179 @@
+//! How is a connection taken and ended? Bounded in number, per peer and in age; each in a task of its own, so that a
+//! panic ends one connection and nothing else.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use hyper::rt::{Read, Write};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::metrics::Metrics;
+use crate::versions::lock;
+
+/// Connections at once, of all and of one address. A sidecar needs one.
+const MAX_CONNECTIONS: usize = 8192;
+const MAX_PER_PEER: usize = 512;
+/// Streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 16;
+/// Of a request's head.
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+/// For the TLS handshake; for a request's head, and between two requests.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(10);
+/// After this a connection is ended gracefully, so that one that is never read from does not live for ever.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// For what is in flight when a connection is to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Whose certificate is shown; replaced when it is renewed.
+pub(crate) type Tls = Arc<ArcSwap<ServerConfig>>;
+
+/// A listener and what it serves.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) listener: TcpListener,
+    /// None: plain HTTP, for the admin listener on loopback alone.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) router: Router,
+    pub(crate) metrics: Metrics,
+    /// True once the process is to end.
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+/// Counts the connections of each address.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of an address.
+#[derive(Debug)]
+struct Place {
+    peers: Peers,
+    address: IpAddr,
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Until the process is to end, and what is in flight is done.
+    pub(crate) async fn run(self) {
+        let (peers, mut tasks, mut draining) = (Peers::default(), JoinSet::new(), self.draining.clone());
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.take(stream, peer, &peers, &mut tasks),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: others must end first.
+                        tracing::error!(%error, "no connection could be accepted");
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(done) = tasks.join_next() => self.ended(&done),
+                () = begun(&mut draining) => break,
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            self.ended(&done);
+        }
+    }
+
+    fn take(&self, stream: TcpStream, peer: SocketAddr, peers: &Peers, tasks: &mut JoinSet<()>) {
+        let refused = |reason: &str| self.metrics.connections_refused.with_label_values(&[reason]).inc();
+        if tasks.len() >= MAX_CONNECTIONS {
+            return refused("total");
+        }
+        let Some(place) = peers.place(peer.ip()) else { return refused("peer") };
+        let (tls, router, metrics) = (self.tls.clone(), self.router.clone(), self.metrics.clone());
+        let draining = self.draining.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = tls else { return serve(TokioIo::new(stream), router, draining).await };
+            match timeout(HANDSHAKE, TlsAcceptor::from(tls.load_full()).accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    metrics.connections.inc();
+                    serve(TokioIo::new(stream), router, draining).await;
+                    metrics.connections.dec();
+                }
+                _ => metrics.connections_refused.with_label_values(&["handshake"]).inc(),
+            }
+        });
+    }
+
+    fn ended(&self, done: &Result<(), JoinError>) {
+        if done.as_ref().is_err_and(JoinError::is_panic) {
+            self.metrics.panics.inc();
+            tracing::error!("a panic ended one connection: please report it");
+        }
+    }
+}
+
+/// Waits for the end to begin.
+async fn begun(draining: &mut watch::Receiver<bool>) {
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+async fn serve(
+    io: impl Read + Write + Unpin + Send + 'static,
+    router: Router,
+    mut draining: watch::Receiver<bool>,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(HEAD);
+    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = begun(&mut draining) => {}
+        () = sleep(MAX_AGE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(GRACE, connection).await;
+}
+
+// === impl Peers ===
+
+impl Peers {
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let mut peers = lock(&self.0);
+        let count = peers.entry(address).or_default();
+        if *count >= MAX_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Place { peers: self.clone(), address })
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut peers = lock(&self.peers.0);
+        if let Some(count) = peers.get_mut(&self.address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                peers.remove(&self.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What is going on inside? The admin pages, for people and probes; nothing in them is secret, nothing in them changes
+//! anything but `POST /drain`.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_policy::host;
+use countersign_policy::snapshot::{Authentication, Snapshot};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tower::{ServiceBuilder, ServiceExt};
+
+use crate::auth::active::Armory;
+use crate::http::sidecar::Sidecar;
+use crate::listen::Listeners;
+
+/// What the pages show.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    sidecar: Arc<Sidecar>,
+    armory: Arc<Armory>,
+    draining: watch::Receiver<bool>,
+    end: Arc<Notify>,
+}
+
+/// Which pages a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// On loopback.
+    All,
+    /// `/livez`, `/readyz` and `/metrics`, for the kubelet and Prometheus.
+    Health,
+}
+
+/// Serves the pages for ever.
+pub async fn serve(mut listeners: Listeners, admin: Admin, pages: Pages) {
+    let listener = match listeners.sockets.pop().map(TcpListener::from_std) {
+        Some(Ok(listener)) => listener,
+        Some(Err(error)) => return tracing::error!(%error, "the admin pages cannot be served"),
+        None => return,
+    };
+    // A page is cheap, and nobody needs many at once.
+    let limits = ServiceBuilder::new().load_shed().concurrency_limit(MAX_AT_ONCE).timeout(TIMEOUT);
+    let service = limits.service_fn(move |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.page(&request, pages)) }
+    });
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the admin pages");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        let page = service_fn(move |request| {
+            let page = service.clone().oneshot(request);
+            let busy = |_| text(StatusCode::SERVICE_UNAVAILABLE, "busy\n");
+            async move { Ok::<_, Infallible>(page.await.unwrap_or_else(busy)) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(TIMEOUT).max_buf_size(MAX_HEAD);
+        let connection = server.serve_connection(TokioIo::new(stream), page);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the admin pages ended");
+            }
+        });
+    }
+}
+
+/// Writes access-log lines to stdout for as long as somebody sends them. Blocks.
+pub fn write_lines(mut lines: mpsc::Receiver<String>) {
+    while let Some(mut line) = lines.blocking_recv() {
+        line.push('\n');
+        if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Does the sidecar with this admin address say that it is ready?
+pub async fn is_ready(admin: SocketAddr) -> bool {
+    let ask = async {
+        let stream = TcpStream::connect(admin).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(connection);
+        let request =
+            Request::get("/readyz").header(HOST, admin.to_string()).body(Empty::<Bytes>::new()).ok()?;
+        let response = sender.send_request(request).await.ok()?;
+        let ready = response.status() == StatusCode::OK;
+        response.into_body().collect().await.ok()?;
+        Some(ready)
+    };
+    tokio::time::timeout(TIMEOUT, ask).await.ok().flatten().unwrap_or(false)
+}
+
+// === impl Admin ===
+
+impl Admin {
+    pub fn new(
+        sidecar: Arc<Sidecar>,
+        armory: Arc<Armory>,
+        draining: watch::Receiver<bool>,
+        end: Arc<Notify>,
+    ) -> Self {
+        Self { sidecar, armory, draining, end }
+    }
+
+    fn page(&self, request: &Request<Incoming>, pages: Pages) -> Response<Full<Bytes>> {
+        // A page of the web must not reach us through a name that it owns (DNS rebinding).
+        if pages == Pages::All && !names_us(request) {
+            return text(StatusCode::FORBIDDEN, "name the address itself, or localhost\n");
+        }
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (request.uri().path(), pages) {
+            ("/drain", Pages::All) if request.method() == Method::POST => {
+                self.end.notify_one();
+                text(StatusCode::ACCEPTED, "draining\n")
+            }
+            ("/drain", Pages::All) => text(StatusCode::METHOD_NOT_ALLOWED, "POST drains\n"),
+            _ if !is_get => text(StatusCode::METHOD_NOT_ALLOWED, "GET shows, POST /drain drains\n"),
+            ("/livez", _) => text(StatusCode::OK, "ok\n"),
+            ("/readyz", _) => self.ready(),
+            ("/metrics", _) => self.metrics(),
+            ("/snapshot", Pages::All) => match self.sidecar.policy.load().as_ref() {
+                Some(active) => json(&snapshot(&active.snapshot)),
+                None => text(StatusCode::NOT_FOUND, "no policy yet\n"),
+            },
+            ("/tokens", Pages::All) => json(&json!({ "tokens": self.armory.tokens.report() })),
+            ("/explain", Pages::All) => self.explain(request.uri().query().unwrap_or_default()),
+            ("/", Pages::All) => text(StatusCode::OK, INDEX),
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let mut missing = Vec::new();
+        if self.sidecar.policy.load().is_none() {
+            missing.push("policy");
+        }
+        if *self.draining.borrow() {
+            missing.push("draining");
+        }
+        match missing.as_slice() {
+            [] => text(StatusCode::OK, "ready\n"),
+            missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.sidecar.metrics.encode() {
+            Ok(page) => answer(StatusCode::OK, "text/plain; version=0.0.4", page),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+        let Some(id) = query.split('&').find_map(|pair| pair.strip_prefix("decision=")) else {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "ask /explain?decision=ID, with the decision_id of a refusal\n",
+            );
+        };
+        match self.sidecar.recorder.explain(id) {
+            Some(entry) => json(&entry),
+            None => text(StatusCode::NOT_FOUND, "not known: another sidecar's, or too long ago\n"),
+        }
+    }
+}
+
+/// The running policy, without anything that a file of it holds.
+fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
+    let issuers: Vec<_> =
+        snapshot.issuers.iter().map(|i| json!({ "name": i.name, "issuer": i.issuer })).collect();
+    let credentials: Vec<_> = snapshot
+        .credentials
+        .iter()
+        .map(|credential| {
+            let method = match credential.authentication {
+                Authentication::ClientSecretBasic { .. } => "client_secret_basic",
+                Authentication::PrivateKeyJwt { .. } => "private_key_jwt",
+            };
+            json!({ "name": credential.name, "clientId": credential.client_id, "authentication": method })
+        })
+        .collect();
+    let rules: Vec<_> = snapshot
+        .rules
+        .iter()
+        .map(|rule| {
+            let effect = format!("{:?}", rule.effect).to_lowercase();
+            json!({ "policy": rule.policy, "rule": rule.rule, "effect": effect, "shadow": rule.shadow })
+        })
+        .collect();
+    json!({
+        "version": snapshot.version,
+        "workload": snapshot.workload,
+        "issuers": issuers,
+        "credentials": credentials,
+        "inboundRules": rules,
+    })
+}
+
+fn names_us(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).and_then(host::normalize);
+    host.is_some_and(|(host, _)| {
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || literal.parse::<std::net::IpAddr>().is_ok()
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec_pretty(value) {
+        Ok(body) => answer(StatusCode::OK, "application/json", body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
+    answer(status, "text/plain; charset=utf-8", body.into().into_bytes())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}
+
+const INDEX: &str = "/metrics /livez /readyz /snapshot /tokens /explain?decision=ID, and POST /drain\n";
+const MAX_AT_ONCE: usize = 16;
+const MAX_HEAD: usize = 16 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,296 @@
+//! How is a sidecar put together? From a checked configuration to threads that serve, and to an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
+
+use crate::admin::{self, Admin};
+use crate::auth::active::Armory;
+use crate::auth::issuers::Services;
+use crate::auth::verify::Verifier;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::drain::{self, Drain, Signal};
+use crate::fetch::Fetcher;
+use crate::http::inbound::{self, Application};
+use crate::http::outbound;
+use crate::http::sidecar::{Sidecar, Worker};
+use crate::listen::{self, ListenError, Listeners};
+use crate::metrics::Metrics;
+use crate::record::Recorder;
+use crate::state::dir::StateDir;
+use crate::state::live::live;
+use crate::state::source;
+
+/// A sidecar that listens, and serves once it is [run](App::run).
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    inbound: Vec<(Listeners, SocketAddr)>,
+    outbound: Option<Listeners>,
+    workers: usize,
+    sidecar: Arc<Sidecar>,
+    clock: Clock,
+    drain: Drain,
+    signal: Signal,
+    end: Arc<Notify>,
+    background: Background,
+}
+
+/// Where a sidecar listens: what was asked for, with free ports filled in.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// In the order of the configuration.
+    pub inbound: Vec<SocketAddr>,
+    pub outbound: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    pub health: Option<SocketAddr>,
+}
+
+/// A sidecar that serves. Dropped, it ends at once; [`Running::shutdown`] lets requests finish.
+#[derive(Debug)]
+pub struct Running {
+    pub addresses: Addresses,
+    pub metrics: Arc<Metrics>,
+    /// For tests that turn the time forward.
+    pub clock: Clock,
+    signal: Signal,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    end: Arc<Notify>,
+    _background: Background,
+}
+
+/// Why a sidecar does not start. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("--state-dir: {0}")]
+    State(io::Error),
+    #[error(transparent)]
+    Policy(#[from] source::StartError),
+    #[error("cannot start: {0}")]
+    System(String),
+}
+
+/// The runtime of the background thread: admin, watching and fetching, so that none of it delays a request.
+#[derive(Debug)]
+struct Background(Option<Runtime>);
+
+// === impl App ===
+
+impl App {
+    /// Binds every listener and loads policy. Nothing is accepted yet.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let background = Background::start()?;
+        let workers = config.workers.get();
+        let inbound = config
+            .inbound
+            .iter()
+            .map(|inbound| Ok((listen::bind(inbound.listen, workers)?, inbound.target)))
+            .collect::<Result<Vec<_>, ListenError>>()?;
+        let outbound = config.outbound.map(|address| listen::bind(address, workers)).transpose()?;
+        let admin = listen::bind(config.admin, 1)?;
+        let health = config.health.map(|address| listen::bind(address, 1)).transpose()?;
+        let addresses = Addresses {
+            inbound: inbound.iter().map(|(listeners, _)| listeners.address).collect(),
+            outbound: outbound.as_ref().map(|listeners| listeners.address),
+            admin: admin.address,
+            health: health.as_ref().map(|listeners| listeners.address),
+        };
+
+        let metrics = Metrics::new().map_err(system)?;
+        let clock = Clock::default();
+        let state_dir = match &config.state_dir {
+            Some(path) => {
+                let (namespace, workload) = config.source.owner()?;
+                Some(StateDir::open(path, &namespace, &workload).map_err(StartError::State)?)
+            }
+            None => None,
+        };
+        let (recorder, lines) =
+            Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
+        background.spawn_blocking(|| admin::write_lines(lines));
+        let services = Services {
+            fetcher: Fetcher::new(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            files: config.files.clone(),
+            state_dir: state_dir.clone(),
+            background: background.handle(),
+        };
+        let armory = Arc::new(Armory::new(services));
+
+        // The first policy, then all later ones.
+        let start =
+            background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
+        let (policy, mut writer) = live(start.snapshot.map(|snapshot| armory.arm(snapshot)));
+        let arming = armory.clone();
+        background.spawn(start.updates.run(move |snapshot| writer.store(Some(arming.arm(snapshot)))));
+
+        let sidecar = Arc::new(Sidecar {
+            policy,
+            verifier: Verifier::new(clock.clone(), metrics.clone()),
+            recorder,
+            metrics,
+            connector: Connector::new(),
+            files: config.files,
+            inbound_default: config.inbound_default,
+            outbound: addresses.outbound,
+        });
+        let (signal, drain) = drain::channel();
+        let end = Arc::new(Notify::new());
+        let pages = Admin::new(sidecar.clone(), armory, signal.watch(), end.clone());
+        background.spawn(admin::serve(admin, pages.clone(), admin::Pages::All));
+        if let Some(health) = health {
+            background.spawn(admin::serve(health, pages, admin::Pages::Health));
+        }
+        Ok(Self { addresses, inbound, outbound, workers, sidecar, clock, drain, signal, end, background })
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Starts the workers.
+    pub fn run(mut self) -> Result<Running, StartError> {
+        let (stop, stopped) = watch::channel(false);
+        let mut threads = Vec::with_capacity(self.workers);
+        for index in 0..self.workers {
+            let listeners = WorkerListeners {
+                inbound: self
+                    .inbound
+                    .iter_mut()
+                    .filter_map(|(l, target)| Some((l.sockets.pop()?, *target)))
+                    .collect(),
+                outbound: self.outbound.as_mut().and_then(|listeners| listeners.sockets.pop()),
+            };
+            let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
+            let work = work(self.sidecar.clone(), listeners, self.drain.clone(), stopped.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || runtime.block_on(work))
+                .map_err(system)?;
+            threads.push(thread);
+        }
+        Ok(Running {
+            addresses: self.addresses,
+            metrics: self.sidecar.metrics.clone(),
+            clock: self.clock,
+            signal: self.signal,
+            stop,
+            threads,
+            end: self.end,
+            _background: self.background,
+        })
+    }
+}
+
+/// The listeners of one worker.
+struct WorkerListeners {
+    inbound: Vec<(std::net::TcpListener, SocketAddr)>,
+    outbound: Option<std::net::TcpListener>,
+}
+
+/// One worker, from its first connection until it is told to stop.
+async fn work(
+    sidecar: Arc<Sidecar>,
+    listeners: WorkerListeners,
+    drain: Drain,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let worker = Worker::new(sidecar.clone());
+    let mut applications = Vec::new();
+    for (listener, target) in listeners.inbound {
+        let application = Application::new(target, &sidecar);
+        applications.push(application.clone());
+        let worker = worker.clone();
+        tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+            inbound::serve(worker.clone(), application.clone(), stream, peer, drain)
+        }));
+    }
+    if let Some(listener) = listeners.outbound {
+        let worker = worker.clone();
+        tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+            outbound::serve(worker.clone(), stream, peer, drain)
+        }));
+    }
+    drop(drain);
+    tokio::spawn(worker.sweep(applications));
+    // The sender is gone when the sidecar is dropped, which stops us too.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Resolves when somebody asked us to end by `POST /drain`.
+    pub async fn asked_to_end(&self) {
+        self.end.notified().await;
+    }
+
+    /// Stops accepting, lets what is in flight finish, and ends. `false`: some of it had to be cut off.
+    pub async fn shutdown(mut self) -> bool {
+        self.signal.start();
+        let clean = self.signal.wait(DRAIN).await;
+        self.stop.send_replace(true);
+        let threads = std::mem::take(&mut self.threads);
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()))
+                .await;
+        clean && joined.unwrap_or(false)
+    }
+}
+
+// === impl Background ===
+
+impl Background {
+    fn start() -> Result<Self, StartError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(system)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        // It is there until we are dropped; what would run on another runtime would be no harm.
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+
+    fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.handle().spawn(future)
+    }
+
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.handle().spawn_blocking(work);
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // We may be dropped inside another runtime, where waiting is not allowed.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn system(error: impl std::fmt::Display) -> StartError {
+    StartError::System(error.to_string())
+}
+
+/// Less than the 30 s that Kubernetes grants by default.
+const DRAIN: Duration = Duration::from_secs(25);

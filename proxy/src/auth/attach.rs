@@ -1,0 +1,54 @@
+//! What do we show to a destination? The outbound door: from the rule that names it to the credential that goes along.
+
+use countersign_policy::Reason;
+use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRule};
+use http::header::{AUTHORIZATION, HeaderMap};
+
+use super::active::Active;
+use crate::rejection::Refusal;
+
+/// What goes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// A token of ours.
+    Token,
+    /// The application's own credential.
+    Existing,
+    /// Nothing: the rule asks for no token.
+    Nothing,
+    /// Nothing, since no token could be had and the rule says that the request goes all the same.
+    Failed,
+}
+
+/// Attaches what the rule says. There is exactly one `Authorization` field afterwards, or none (security OUT-5).
+pub async fn attach(
+    headers: &mut HeaderMap,
+    rule: &OutboundRule,
+    active: &Active,
+) -> Result<Attached, Refusal> {
+    let Some(request) = rule.token else { return Ok(Attached::Nothing) };
+    if headers.contains_key(AUTHORIZATION) {
+        match rule.existing_authorization {
+            ExistingAuthorization::Keep => return Ok(Attached::Existing),
+            ExistingAuthorization::Reject => return Err(Reason::MultipleTokens.into()),
+            ExistingAuthorization::Replace => {
+                headers.remove(AUTHORIZATION);
+            }
+        }
+    }
+    let slot = active.tokens.get(request.0).ok_or(Reason::Internal)?;
+    let value = match slot.ready() {
+        Some(value) => Ok(value),
+        None => slot.token().await,
+    };
+    match value {
+        Ok(value) => {
+            headers.insert(AUTHORIZATION, value);
+            Ok(Attached::Token)
+        }
+        Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),
+        Err(unavailable) => {
+            Err(Refusal { retry_after: Some(unavailable.retry_after), ..Reason::TokenUnavailable.into() })
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What did the caller show? The one `Authorization` field of a request, read strictly (RFC 6750 §2.1).
+
+use countersign_policy::Reason;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+/// What a request carries as its credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shown<'a> {
+    /// No token, or the credential of another scheme, which is the application's business.
+    Nothing,
+    /// A bearer token.
+    Bearer(&'a str),
+    /// A token with a proof of possession (RFC 9449 §7.1).
+    Dpop,
+}
+
+/// Reads the credential. `query` is the request's, which must not carry a second token (RFC 6750 §2.3).
+pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>, Reason> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(Shown::Nothing) };
+    if fields.next().is_some() {
+        return Err(Reason::MultipleTokens);
+    }
+    let bytes = field.as_bytes();
+    let scheme_end = bytes.iter().position(|&byte| byte == b' ').unwrap_or(bytes.len());
+    let (scheme, rest) = bytes.split_at_checked(scheme_end).unwrap_or((bytes, b""));
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
+    if !is_bearer && !scheme.eq_ignore_ascii_case(b"dpop") {
+        return Ok(Shown::Nothing);
+    }
+    if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("access_token="))) {
+        return Err(Reason::MultipleTokens);
+    }
+    // 1*SP b64token: nothing before, between or behind.
+    let token = rest.trim_ascii_start();
+    if token.contains(&b',') {
+        return Err(Reason::MultipleTokens);
+    }
+    let unpadded = token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    let is_b64token = unpadded > 0
+        && token.iter().take(unpadded).all(|&byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte));
+    match std::str::from_utf8(token) {
+        Ok(token) if is_b64token && is_bearer => Ok(Shown::Bearer(token)),
+        Ok(_) if is_b64token => Ok(Shown::Dpop),
+        _ => Err(Reason::BadRequest),
+    }
+}
+
+impl std::fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Bearer(_) => "Bearer([redacted])",
+            Self::Dpop => "Dpop([redacted])",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn shown(fields: &[&str], query: Option<&str>) -> Result<String, Reason> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(field).unwrap());
+        }
+        read(&headers, query).map(|shown| match shown {
+            Shown::Bearer(token) => token.to_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn v1_the_scheme_is_case_insensitive_and_spaces_separate() {
+        for field in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
+            assert_eq!(shown(&[field], None).unwrap(), "a.b.c");
+        }
+        assert_eq!(shown(&["Bearer ab=="], Some("x=1")).unwrap(), "ab==");
+    }
+
+    #[test]
+    fn v2_more_than_one_or_a_malformed_field_is_the_callers_fault() {
+        assert_eq!(shown(&["Bearer a", "Bearer b"], None), Err(Reason::MultipleTokens));
+        assert_eq!(shown(&["Bearer a, Bearer b"], None), Err(Reason::MultipleTokens));
+        assert_eq!(shown(&["Bearer a"], Some("x=1&access_token=b")), Err(Reason::MultipleTokens));
+        for field in ["Bearer", "Bearer ", "Bearer a b", "Bearer a\tb", "Bearer a=b", "Bearer ==", "Bearer é"]
+        {
+            assert_eq!(shown(&[field], None), Err(Reason::BadRequest), "{field}");
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_not_ours() {
+        assert_eq!(shown(&["Basic dTpw"], None).unwrap(), "Nothing");
+        assert_eq!(shown(&["DPoP a"], None).unwrap(), "Dpop([redacted])");
+    }
+}

@@ -1,0 +1,245 @@
+//! May this request come in? The inbound door: from what the caller shows and what policy says to a decision.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use countersign_policy::inbound::{Decision, Policies, PortPolicy};
+use countersign_policy::path::CanonicalPath;
+use countersign_policy::request::{AccessRequest, Presented, Principal};
+use countersign_policy::snapshot::RuleId;
+use countersign_policy::{Reason, Token};
+use http::HeaderMap;
+
+use super::active::Active;
+use super::credentials::{self, Shown};
+use super::verify::{LastVerdict, Verifier};
+use crate::metrics::Metrics;
+use crate::rejection::Refusal;
+
+/// A request at the door, whatever protocol brought it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub method: &'a str,
+    pub path: &'a CanonicalPath<'a>,
+    pub query: Option<&'a str>,
+    pub host: &'a str,
+    pub grpc: bool,
+    pub headers: &'a HeaderMap,
+    pub source: IpAddr,
+}
+
+/// A request that may come in.
+#[derive(Debug)]
+pub struct Admission {
+    /// The rule that allowed; none where only audit policies select the port.
+    pub rule: Option<RuleId>,
+    /// Who the caller is, where that was verified. A public rule makes it anonymous.
+    pub token: Option<Arc<Token>>,
+    /// In audit mode: why it would have been refused.
+    pub would_refuse: Option<Reason>,
+}
+
+/// Decides one request: semantics 5 and 6, in the order of time.
+pub async fn admit(
+    ask: Ask<'_>,
+    port: &PortPolicy,
+    active: &Active,
+    verifier: &Verifier,
+    last: &LastVerdict,
+    metrics: &Metrics,
+) -> Result<Admission, Refusal> {
+    let request = ask.anonymous();
+    let Some(policies) = port.enforce.as_ref() else {
+        return audit(ask, port, active, verifier, last, metrics).await;
+    };
+    // What needs no token to be judged: a deny, or a public rule.
+    let (decision, token) = match policies.screen(&request) {
+        Some(decision) => (decision, None),
+        None => {
+            let shown = credentials::read(ask.headers, ask.query)?;
+            let token = verify(shown, port, active, verifier, last).await;
+            (policies.decide(&ask.presenting(&token)), Some(token))
+        }
+    };
+    count(active, &decision);
+    if policies.has_shadows() || port.audit.is_some() {
+        let token = match token.clone() {
+            Some(token) => token,
+            None => present(&ask, port, active, verifier, last).await,
+        };
+        let request = ask.presenting(&token);
+        shadow(policies, &request, &decision, active, metrics);
+        if let Some(audited) = &port.audit {
+            count(active, &audited.decide(&request));
+            shadow(audited, &request, &decision, active, metrics);
+        }
+    }
+    match decision {
+        Decision::Allow { rule, public } => Ok(Admission {
+            rule: Some(rule),
+            token: token.filter(|_| !public).and_then(Verified::into_token),
+            would_refuse: None,
+        }),
+        Decision::Deny { reason, rule } => Err(refusal(reason, rule, active)),
+    }
+}
+
+/// A port that only audit policies select: everything passes but what is malformed; what would be refused is recorded.
+async fn audit(
+    ask: Ask<'_>,
+    port: &PortPolicy,
+    active: &Active,
+    verifier: &Verifier,
+    last: &LastVerdict,
+    metrics: &Metrics,
+) -> Result<Admission, Refusal> {
+    let Some(policies) = port.audit.as_ref() else { return Err(Reason::Internal.into()) };
+    let token = present(&ask, port, active, verifier, last).await;
+    let request = ask.presenting(&token);
+    let decision = policies.decide(&request);
+    count(active, &decision);
+    shadow(policies, &request, &decision, active, metrics);
+    Ok(match decision {
+        Decision::Allow { rule, public } => Admission {
+            rule: Some(rule),
+            token: Some(token).filter(|_| !public).and_then(Verified::into_token),
+            would_refuse: None,
+        },
+        Decision::Deny { reason, .. } => {
+            Admission { rule: None, token: token.into_token(), would_refuse: Some(reason) }
+        }
+    })
+}
+
+/// What the request shows, verified; what cannot be read counts as rejected.
+async fn present(
+    ask: &Ask<'_>,
+    port: &PortPolicy,
+    active: &Active,
+    verifier: &Verifier,
+    last: &LastVerdict,
+) -> Verified {
+    match credentials::read(ask.headers, ask.query) {
+        Ok(shown) => verify(shown, port, active, verifier, last).await,
+        Err(reason) => Verified::No(reason),
+    }
+}
+
+/// What verification said of what was shown.
+#[derive(Clone, Debug)]
+enum Verified {
+    Nothing,
+    No(Reason),
+    Yes(Arc<Token>),
+}
+
+async fn verify(
+    shown: Shown<'_>,
+    port: &PortPolicy,
+    active: &Active,
+    verifier: &Verifier,
+    last: &LastVerdict,
+) -> Verified {
+    match shown {
+        Shown::Nothing => Verified::Nothing,
+        // A proof that nobody checks proves nothing.
+        Shown::Dpop => Verified::No(Reason::ProofInvalid),
+        Shown::Bearer(token) => {
+            match verifier.verify(last, token, port, &active.snapshot.issuers, &active.keys).await {
+                Ok(token) => Verified::Yes(token),
+                Err(reason) => Verified::No(reason),
+            }
+        }
+    }
+}
+
+fn refusal(reason: Reason, rule: Option<RuleId>, active: &Active) -> Refusal {
+    let scopes = match (reason, rule) {
+        (Reason::InsufficientScope, Some(rule)) => active.snapshot.required_scopes(rule).to_vec(),
+        _ => Vec::new(),
+    };
+    Refusal { reason, rule, scopes, retry_after: None }
+}
+
+fn count(active: &Active, decision: &Decision) {
+    let rule = match decision {
+        Decision::Allow { rule, .. } => Some(*rule),
+        // A rule whose scopes are lacking did not decide.
+        Decision::Deny { reason: Reason::DeniedByRule, rule } => *rule,
+        Decision::Deny { .. } => None,
+    };
+    if let Some(counter) = rule.and_then(|RuleId(index)| active.decisions.get(index)) {
+        counter.inc();
+    }
+}
+
+/// Records what the shadow rules that match would have changed.
+fn shadow(
+    policies: &Policies,
+    request: &AccessRequest<'_>,
+    enforced: &Decision,
+    active: &Active,
+    metrics: &Metrics,
+) {
+    if !policies.has_shadows() {
+        return;
+    }
+    for shadow in policies.shadows(request) {
+        let Some(name) = active.snapshot.rules.get(shadow.rule.0) else { continue };
+        let word = |decision: &Decision| match decision {
+            Decision::Allow { .. } => "allow",
+            Decision::Deny { .. } => "deny",
+        };
+        let would = word(&shadow.would);
+        metrics.shadow_decisions.with_label_values(&[&name.policy, &name.rule, would]).inc();
+        if would != word(enforced) {
+            tracing::info!(
+                policy = name.policy,
+                rule = name.rule,
+                would,
+                enforced = word(enforced),
+                method = request.method,
+                path = request.path.as_str(),
+                "a shadow rule would decide otherwise"
+            );
+        }
+    }
+}
+
+// === impl Ask ===
+
+impl<'a> Ask<'a> {
+    fn anonymous(self) -> AccessRequest<'a> {
+        AccessRequest {
+            principal: Principal { token: Presented::Nothing, peer: None },
+            method: self.method,
+            path: self.path,
+            host: self.host,
+            grpc: self.grpc,
+            source: self.source,
+        }
+    }
+
+    fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>
+    where
+        'a: 'b,
+    {
+        let token = match token {
+            Verified::Nothing => Presented::Nothing,
+            Verified::No(reason) => Presented::Rejected(*reason),
+            Verified::Yes(token) => Presented::Verified(token),
+        };
+        AccessRequest { principal: Principal { token, peer: None }, ..self.anonymous() }
+    }
+}
+
+// === impl Verified ===
+
+impl Verified {
+    fn into_token(self) -> Option<Arc<Token>> {
+        match self {
+            Self::Yes(token) => Some(token),
+            Self::Nothing | Self::No(_) => None,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What were we told to do? Flags as written, and the configuration once checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+use countersign_policy::Workload;
+
+use crate::state::control::ControlUrl;
+use crate::state::files::PolicyFiles;
+use crate::state::source::PolicySource;
+
+/// The command line. Every flag is also an environment variable `COUNTERSIGN_<FLAG>`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign-proxy",
+    version,
+    about = "The sidecar of Countersign: authenticates workload traffic."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the sidecar.
+    Run(Box<RunArgs>),
+    /// Wait until the sidecar is ready; exit 1 after the timeout.
+    Wait(WaitArgs),
+}
+
+/// The flags of `run`, as written.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Policy from a file or folder of YAML.
+    #[arg(long, env = "COUNTERSIGN_POLICIES", value_name = "PATH", conflicts_with = "control")]
+    pub policies: Option<PathBuf>,
+    /// Policy from the control plane at this URL.
+    #[arg(long, env = "COUNTERSIGN_CONTROL", value_name = "URL")]
+    pub control: Option<ControlUrl>,
+    /// Namespace of the workload, with --policies [default: default].
+    #[arg(long, env = "COUNTERSIGN_NAMESPACE", value_name = "NS", conflicts_with = "control")]
+    pub namespace: Option<String>,
+    /// Name of the workload, with --policies [default: workload].
+    #[arg(long, env = "COUNTERSIGN_WORKLOAD", value_name = "NAME", conflicts_with = "control")]
+    pub workload: Option<String>,
+    /// Label of the workload, with --policies (repeatable).
+    #[arg(
+        long,
+        env = "COUNTERSIGN_LABEL",
+        value_name = "K=V",
+        value_delimiter = ',',
+        conflicts_with = "control"
+    )]
+    pub label: Vec<String>,
+    /// CA certificate of the control plane (PEM), with --control.
+    #[arg(long, env = "COUNTERSIGN_CONTROL_CA", value_name = "FILE", requires = "control")]
+    pub control_ca: Option<PathBuf>,
+    /// Join token, with --control: the control plane knows from it who we are.
+    #[arg(long, env = "COUNTERSIGN_JOIN_TOKEN", value_name = "FILE", requires = "control")]
+    pub join_token: Option<PathBuf>,
+    /// Listen on ADDR and forward what policy allows to the application at TARGET (repeatable).
+    #[arg(long, env = "COUNTERSIGN_INBOUND", value_name = "ADDR=TARGET", value_delimiter = ',')]
+    pub inbound: Vec<String>,
+    /// Forward proxy for what the application sends; loopback only.
+    #[arg(long, env = "COUNTERSIGN_OUTBOUND", value_name = "ADDR")]
+    pub outbound: Option<SocketAddr>,
+    /// What holds for inbound ports that no policy selects: deny, audit or pass [default: deny].
+    #[arg(long, env = "COUNTERSIGN_INBOUND_DEFAULT", value_name = "WHAT", value_enum)]
+    pub inbound_default: Option<InboundDefault>,
+    /// Admin endpoints; loopback only [default: 127.0.0.1:16020].
+    #[arg(long, env = "COUNTERSIGN_ADMIN", value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Serve /livez, /readyz and /metrics, nothing else, on this address too.
+    #[arg(long, env = "COUNTERSIGN_HEALTH", value_name = "ADDR")]
+    pub health: Option<SocketAddr>,
+    /// Where policy may name files, with --control [default: /var/run/secrets/countersign].
+    #[arg(long, env = "COUNTERSIGN_SECRETS_DIR", value_name = "DIR", requires = "control")]
+    pub secrets_dir: Option<PathBuf>,
+    /// Keep the last good policy and key sets here.
+    #[arg(long, env = "COUNTERSIGN_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Worker threads [default: CPUs of the cgroup, at most 2].
+    #[arg(long, env = "COUNTERSIGN_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+    /// Requests to log on stdout: off, denied, all or N% [default: denied].
+    #[arg(long, env = "COUNTERSIGN_ACCESS_LOG", value_name = "WHICH")]
+    pub access_log: Option<AccessLog>,
+}
+
+/// The flags of `wait`.
+#[derive(Clone, Debug, Args)]
+pub struct WaitArgs {
+    /// Admin address of the sidecar.
+    #[arg(long, env = "COUNTERSIGN_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:16020")]
+    pub admin: SocketAddr,
+    /// Give up after so many seconds.
+    #[arg(long, env = "COUNTERSIGN_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// The configuration of a sidecar, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: PolicySource,
+    pub files: PolicyFiles,
+    pub inbound: Vec<Inbound>,
+    pub outbound: Option<SocketAddr>,
+    pub inbound_default: InboundDefault,
+    pub admin: SocketAddr,
+    pub health: Option<SocketAddr>,
+    pub state_dir: Option<PathBuf>,
+    pub workers: NonZeroUsize,
+    pub access_log: AccessLog,
+}
+
+/// One inbound listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    pub listen: SocketAddr,
+    /// The application. Its port is the one that policies select.
+    pub target: SocketAddr,
+}
+
+/// What holds for inbound ports that no policy selects (semantics 7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum InboundDefault {
+    #[default]
+    Deny,
+    Audit,
+    Pass,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum AccessLog {
+    Off,
+    #[default]
+    Denied,
+    /// This share of the requests that are let through, 0 to 1, and all that are refused.
+    Sampled(f64),
+}
+
+/// What is wrong with the flags, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+// === impl Config ===
+
+impl TryFrom<RunArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
+        let inbound = args.inbound.iter().map(|text| text.parse()).collect::<Result<Vec<Inbound>, _>>()?;
+        if inbound.is_empty() && args.outbound.is_none() {
+            return Err(error("nothing to do: give --inbound ADDR=TARGET, --outbound ADDR or both"));
+        }
+        let admin = args.admin.unwrap_or(DEFAULT_ADMIN);
+        for (flag, address) in [("--outbound", args.outbound), ("--admin", Some(admin))] {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                return Err(error(format!("{flag} {address}: must be a loopback address, e.g. 127.0.0.1")));
+            }
+        }
+        let source = source(&args)?;
+        Ok(Self {
+            files: source.files(args.secrets_dir.as_deref().unwrap_or(Path::new(DEFAULT_SECRETS_DIR))),
+            source,
+            inbound,
+            outbound: args.outbound,
+            inbound_default: args.inbound_default.unwrap_or_default(),
+            admin,
+            health: args.health,
+            state_dir: args.state_dir,
+            workers: args.workers.unwrap_or_else(default_workers),
+            access_log: args.access_log.unwrap_or_default(),
+        })
+    }
+}
+
+/// Where policy comes from: one of the two, with all that it needs.
+fn source(args: &RunArgs) -> Result<PolicySource, ConfigError> {
+    match (&args.policies, &args.control) {
+        (Some(path), None) => Ok(PolicySource::Folder { path: path.clone(), workload: workload(args)? }),
+        (None, Some(url)) => match (&args.control_ca, &args.join_token) {
+            (Some(ca), Some(token)) => Ok(PolicySource::Control {
+                url: url.clone(),
+                ca_file: ca.clone(),
+                join_token_file: token.clone(),
+            }),
+            _ => Err(error("--control needs --control-ca FILE and --join-token FILE")),
+        },
+        _ => Err(error("no policy: give --policies PATH or --control URL")),
+    }
+}
+
+fn workload(args: &RunArgs) -> Result<Workload, ConfigError> {
+    let mut labels = BTreeMap::new();
+    for label in &args.label {
+        let (key, value) = label
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| error(format!("--label {label}: write key=value")))?;
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(error(format!("--label {key}: given twice")));
+        }
+    }
+    Ok(Workload {
+        namespace: args.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        name: args.workload.clone().unwrap_or_else(|| "workload".to_owned()),
+        labels,
+        service_account: None,
+    })
+}
+
+/// The CPUs that the cgroup and affinity grant, at most two.
+fn default_workers() -> NonZeroUsize {
+    const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+    std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cpus| cpus.min(TWO))
+}
+
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 16020);
+const DEFAULT_SECRETS_DIR: &str = "/var/run/secrets/countersign";
+
+// === impl Inbound ===
+
+impl FromStr for Inbound {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong =
+            || error(format!("--inbound {text}: write ADDR=TARGET, e.g. 0.0.0.0:8081=127.0.0.1:8080"));
+        let (listen, target) = text.split_once('=').ok_or_else(wrong)?;
+        let inbound = Self {
+            listen: listen.parse().map_err(|_| wrong())?,
+            target: target.parse().map_err(|_| wrong())?,
+        };
+        if inbound.listen == inbound.target {
+            return Err(error(format!(
+                "--inbound {text}: the application and the sidecar cannot share an address"
+            )));
+        }
+        Ok(inbound)
+    }
+}
+
+// === impl AccessLog ===
+
+impl FromStr for AccessLog {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "off" => Ok(Self::Off),
+            "denied" => Ok(Self::Denied),
+            "all" => Ok(Self::Sampled(1.0)),
+            _ => text
+                .strip_suffix('%')
+                .and_then(|percent| percent.parse::<f64>().ok())
+                .filter(|percent| (0.0..=100.0).contains(percent))
+                .map(|percent| Self::Sampled(percent / 100.0))
+                .ok_or_else(|| error(format!("{text}: write off, denied, all or N%, e.g. 1%"))),
+        }
+    }
+}
+
+// === impl ConfigError ===
+
+fn error(message: impl fmt::Display) -> ConfigError {
+    ConfigError(message.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from(["countersign-proxy", "run"].iter().chain(args))
+            .map_err(|e| e.to_string())?;
+        match cli.command {
+            Command::Run(args) => Config::try_from(*args).map_err(|e| e.to_string()),
+            Command::Wait(_) => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn policies_need_no_more_than_a_listener() {
+        let config =
+            check(&["--policies", "p", "--inbound", "127.0.0.1:1=127.0.0.1:2", "--label", "app=a"]).unwrap();
+        let PolicySource::Folder { workload, .. } = config.source else { panic!() };
+        assert_eq!(workload.namespace, "default");
+        assert_eq!(workload.labels["app"], "a");
+        assert_eq!(config.inbound_default, InboundDefault::Deny);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let inbound = ["--inbound", "127.0.0.1:1=127.0.0.1:2"];
+        for (args, expected) in [
+            (&["--policies", "p"][..], "nothing to do"),
+            (&inbound[..], "no policy"),
+            (&["--policies", "p", "--outbound", "0.0.0.0:1"], "loopback"),
+            (&["--policies", "p", "--outbound", "127.0.0.1:1", "--admin", "0.0.0.0:1"], "loopback"),
+            (&["--policies", "p", "--inbound", "1=2"], "ADDR=TARGET"),
+            (&["--policies", "p", "--control", "u", "--outbound", "127.0.0.1:1"], "cannot be used with"),
+            (&["--control", "u", "--outbound", "127.0.0.1:1"], "--control-ca"),
+            (&["--policies", "p", "--outbound", "127.0.0.1:1", "--label", "a"], "key=value"),
+            (&["--policies", "p", "--outbound", "127.0.0.1:1", "--access-log", "101%"], "off, denied, all"),
+        ] {
+            let message = check(args).unwrap_err();
+            assert!(message.contains(expected), "{args:?}: {message}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What flows? The bodies that we relay, frame by frame and never buffered, and the short ones of our own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::pool::Lease;
+
+/// A body, in either direction.
+#[derive(Debug, Default)]
+pub(crate) enum Body {
+    #[default]
+    Empty,
+    /// Our own words.
+    Text(Bytes),
+    /// From one connection to the other.
+    Relay(Box<Relay>),
+}
+
+/// A body on its way through.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    incoming: Incoming,
+    stall: Stall,
+    /// Trailer fields that must not pass, lower case with `-`.
+    forbidden: Forbidden,
+    /// Told when the body has ended well.
+    done: Option<Arc<AtomicBool>>,
+    /// The upstream connection, given back when an answer's body has ended well.
+    lease: Option<Lease>,
+}
+
+/// Which trailer fields are removed.
+#[derive(Debug)]
+enum Forbidden {
+    None,
+    /// From a caller: credentials, and identity headers of the port (the names are the running policy's).
+    Identity(Vec<String>),
+}
+
+/// Why a relayed body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("nothing arrived for {0:?}")]
+    Stalled(Duration),
+}
+
+/// A timer between two frames, armed only while nothing is at hand.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+// === impl Body ===
+
+impl Body {
+    /// A request's body, with what tells that all of it has been sent: `None` where it is empty.
+    pub(crate) fn request(
+        incoming: Incoming,
+        idle: Duration,
+        identity: Option<&[String]>,
+    ) -> (Self, Option<Arc<AtomicBool>>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let forbidden = identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec()));
+        let relay =
+            Relay { incoming, stall: Stall::new(idle), forbidden, done: Some(done.clone()), lease: None };
+        (Self::Relay(Box::new(relay)), Some(done))
+    }
+
+    /// An answer's body; the lease goes back to its pool at the end.
+    pub(crate) fn response(incoming: Incoming, idle: Duration, lease: Option<Lease>) -> Self {
+        if incoming.is_end_stream() {
+            if let Some(lease) = lease {
+                lease.give_back();
+            }
+            return Self::Empty;
+        }
+        Self::Relay(Box::new(Relay {
+            incoming,
+            stall: Stall::new(idle),
+            forbidden: Forbidden::None,
+            done: None,
+            lease,
+        }))
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Text(text) if text.is_empty() => Poll::Ready(None),
+            Self::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Relay(relay) => relay.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Text(text) => text.is_empty(),
+            Self::Relay(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Text(text) => SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX)),
+            Self::Relay(relay) => relay.incoming.size_hint(),
+        }
+    }
+}
+
+// === impl Relay ===
+
+impl Relay {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.stall.poll(context));
+                return Poll::Ready(Some(Err(BodyError::Stalled(self.stall.limit))));
+            }
+        };
+        self.stall.armed = false;
+        let frame = match frame {
+            Some(Ok(frame)) => Some(Ok(self.forbidden.strip(frame))),
+            Some(Err(error)) => Some(Err(error.into())),
+            None => None,
+        };
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn end(&mut self) {
+        if let Some(done) = self.done.take() {
+            done.store(true, Ordering::Relaxed);
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+// === impl Forbidden ===
+
+impl Forbidden {
+    fn strip(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Self::Identity(names) = self else { return frame };
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                strip_trailers(&mut trailers, names);
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }
+    }
+}
+
+/// Trailers never carry credentials or identity (security IN-2, IN-18, IN-22).
+fn strip_trailers(trailers: &mut HeaderMap, names: &[String]) {
+    super::headers::strip_identity(trailers, names);
+    for name in ["authorization", "host", "content-length", "transfer-encoding", "cookie"] {
+        trailers.remove(name);
+    }
+}
+
+// === impl Stall ===
+
+impl Stall {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None, armed: false }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| {
+            self.armed = true;
+            Box::pin(tokio::time::sleep(limit))
+        });
+        if !self.armed {
+            sleep.as_mut().reset(Instant::now() + limit);
+            self.armed = true;
+        }
+        sleep.as_mut().poll(context)
+    }
+}

@@ -1,0 +1,149 @@
+//! How does a request reach its upstream, and the answer its caller? The road that both stories share.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use countersign_policy::Reason;
+use countersign_policy::snapshot::Timeouts;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+
+use super::body::Body;
+use super::headers;
+use super::pool::{Carrier, Lease, Upstream};
+
+/// A request that may pass, as the upstream shall see it but for what depends on the HTTP version.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) head: http::request::Parts,
+    /// The path and query to ask for.
+    pub(crate) target: PathAndQuery,
+    /// The host that the caller named.
+    pub(crate) authority: Authority,
+    pub(crate) incoming: Incoming,
+    /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
+    pub(crate) identity: Option<&'a [String]>,
+}
+
+/// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
+pub(crate) async fn forward(
+    outgoing: Outgoing<'_>,
+    upstream: &Arc<Upstream>,
+    timeouts: Timeouts,
+) -> Result<Response<Body>, Reason> {
+    let Outgoing { mut head, target, authority, incoming, identity } = outgoing;
+    headers::strip_hop_by_hop(&mut head.headers)?;
+    let downstream = head.version;
+    let (body, sent) = Body::request(incoming, timeouts.idle, identity);
+    let mut request = Request::from_parts(head, body);
+    let mut attempts = 0;
+    loop {
+        let carrier = upstream.connection().await?;
+        attempts += 1;
+        address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
+        let answer =
+            await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
+        match answer {
+            Attempt::Answered(response, lease) => return relay(response, lease, downstream, timeouts.idle),
+            // The connection ended before it took the request: nothing was sent, so it can be sent again.
+            Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+            Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
+        }
+    }
+}
+
+/// Puts the target where this HTTP version has it: a request line and `Host`, or pseudo header fields.
+fn address(
+    request: &mut Request<Body>,
+    carrier: &Carrier,
+    scheme: Scheme,
+    authority: &Authority,
+    target: &PathAndQuery,
+) -> Result<(), Reason> {
+    match carrier {
+        Carrier::Http1(_) => {
+            *request.version_mut() = Version::HTTP_11;
+            *request.uri_mut() = Uri::from(target.clone());
+            if !request.headers().contains_key(HOST) {
+                let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::BadRequest)?;
+                request.headers_mut().insert(HOST, host);
+            }
+        }
+        Carrier::Http2(_) => {
+            *request.version_mut() = Version::HTTP_2;
+            let uri =
+                Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
+            *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
+            request.headers_mut().remove(HOST);
+        }
+    }
+    Ok(())
+}
+
+/// What became of an attempt.
+enum Attempt {
+    Answered(Response<Incoming>, Option<Lease>),
+    /// Nothing was sent, and here it is again.
+    Returned(Box<Request<Body>>),
+    Broken,
+}
+
+async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicBool>>) -> Attempt {
+    let (result, lease) = match carrier {
+        Carrier::Http1(mut lease) => {
+            lease.request_done = sent;
+            (lease.sender.try_send_request(request).await, Some(lease))
+        }
+        Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
+    };
+    match result {
+        Ok(response) => Attempt::Answered(response, lease),
+        Err(mut error) => match error.take_message() {
+            Some(request) => Attempt::Returned(Box::new(request)),
+            None => {
+                tracing::debug!(error = %error.error(), "an upstream did not answer");
+                Attempt::Broken
+            }
+        },
+    }
+}
+
+/// The time to the first byte of the answer counts from when all of the request has been sent; while the body still
+/// flows, its own idle limit holds.
+async fn await_answer(
+    answer: impl Future<Output = Attempt>,
+    sent: Option<&Arc<AtomicBool>>,
+    limit: Duration,
+) -> Result<Attempt, Reason> {
+    let mut answer = pin!(answer);
+    loop {
+        let sending = sent.is_some_and(|sent| !sent.load(Ordering::Relaxed));
+        match tokio::time::timeout(limit, answer.as_mut()).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if sending => {}
+            Err(_) => return Err(Reason::UpstreamTimeout),
+        }
+    }
+}
+
+/// The answer as the caller sees it: our own framing, no field of the upstream's connection.
+fn relay(
+    response: Response<Incoming>,
+    lease: Option<Lease>,
+    downstream: Version,
+    idle: Duration,
+) -> Result<Response<Body>, Reason> {
+    let (mut head, incoming) = response.into_parts();
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
+    head.version = downstream;
+    head.extensions.clear();
+    Ok(Response::from_parts(head, Body::response(incoming, idle, lease)))
+}
+
+const MAX_ATTEMPTS: u32 = 3;

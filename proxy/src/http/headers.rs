@@ -1,0 +1,222 @@
+//! Which header fields pass? Hop-by-hop fields and spoofed identity are removed, identity is set.
+
+use countersign_policy::Reason;
+use countersign_policy::inbound::ClaimSource;
+use countersign_policy::request::{Peer, Token};
+use http::header::{
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value;
+
+/// Removes what belongs to one connection (RFC 9110 §7.6.1). A `Connection` that names a field with a meaning of its own
+/// is an attempt to have it removed: `bad_request` (security IN-17).
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Reason> {
+    let mut named = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for name in value.to_str().map_err(|_| Reason::BadRequest)?.split(',') {
+            let name = name.trim();
+            if name.is_empty()
+                || name.eq_ignore_ascii_case("close")
+                || name.eq_ignore_ascii_case("keep-alive")
+            {
+                continue;
+            }
+            let name: HeaderName = name.parse().map_err(|_| Reason::BadRequest)?;
+            if is_protected(&name) {
+                return Err(Reason::BadRequest);
+            }
+            named.push(name);
+        }
+    }
+    let keeps_trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    headers.remove(PROXY_AUTHENTICATE);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+    headers.remove("http2-settings");
+    headers.remove(TE);
+    if keeps_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
+}
+
+/// May a `Connection` header not nominate this field?
+fn is_protected(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    const PROTECTED: [&str; 12] = [
+        "authorization",
+        "host",
+        "content-length",
+        "content-type",
+        "cookie",
+        "forwarded",
+        "traceparent",
+        "tracestate",
+        "via",
+        "origin",
+        "dpop",
+        "expect",
+    ];
+    PROTECTED.contains(&name) || name.starts_with("x-")
+}
+
+/// Removes every spelling of these identity headers: any case, `_` for `-` (semantics 1).
+pub(crate) fn strip_identity(headers: &mut HeaderMap, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    // Two cheap passes: nearly no request has a name to remove that is not spelled with `-`.
+    for name in names {
+        headers.remove(name.as_str());
+    }
+    if headers.keys().any(|name| name.as_str().contains('_')) {
+        let spoofed: Vec<HeaderName> =
+            headers.keys().filter(|name| names.iter().any(|own| same(own, name.as_str()))).cloned().collect();
+        for name in spoofed {
+            headers.remove(name);
+        }
+    }
+}
+
+fn same(own: &str, name: &str) -> bool {
+    own.len() == name.len() && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
+}
+
+/// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c).
+pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
+    let ours = |value: &HeaderValue| {
+        let scheme = value.as_bytes().split(|&byte| byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"dpop")
+    };
+    if headers.get_all(AUTHORIZATION).iter().any(ours) {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
+/// Sets the identity headers from what was verified. What the token does not have is not set.
+pub(crate) fn set_identity(
+    headers: &mut HeaderMap,
+    forward: &[(String, ClaimSource)],
+    token: Option<&Token>,
+    peer: Option<&Peer>,
+) {
+    for (name, source) in forward {
+        let value = match source {
+            ClaimSource::Peer => peer.map(|peer| encode(&peer.id)),
+            source => token.and_then(|token| claim(token, source)),
+        };
+        let Some(value) = value else { continue };
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn claim(token: &Token, source: &ClaimSource) -> Option<String> {
+    match source {
+        ClaimSource::Client => token.client.as_deref().map(encode),
+        ClaimSource::Subject => token.subject.as_deref().map(encode),
+        ClaimSource::Scopes => list(token.scopes.iter().map(String::as_str), " "),
+        ClaimSource::Roles => list(token.roles.iter().map(String::as_str), ","),
+        ClaimSource::Claim(name) => plain(token.claims.get(name)?),
+        ClaimSource::Peer => None,
+    }
+}
+
+/// Strings, numbers, booleans and lists of strings have a plain form; anything else is not forwarded.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(encode(text)),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Array(values) => {
+            let texts = values.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+            list(texts.into_iter(), ",")
+        }
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+fn list<'a>(values: impl Iterator<Item = &'a str>, separator: &str) -> Option<String> {
+    let encoded: Vec<String> = values.map(encode).collect();
+    (!encoded.is_empty()).then(|| encoded.join(separator))
+}
+
+/// Percent-encodes everything that could end a value, a list item or a line (security IN-18).
+fn encode(text: &str) -> String {
+    const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b',').add(b';').add(b'"').add(b'\\').add(b'%');
+    utf8_percent_encode(text, UNSAFE).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn in_17_connection_names_no_field_with_a_meaning() {
+        for name in ["authorization", "Host", "x-client-id", "TraceParent", "a b", "content-length, close"] {
+            let mut map = HeaderMap::new();
+            map.insert(CONNECTION, HeaderValue::from_str(name).unwrap());
+            assert_eq!(strip_hop_by_hop(&mut map), Err(Reason::BadRequest), "{name}");
+        }
+    }
+
+    #[test]
+    fn in_16_hop_by_hop_fields_go_and_te_trailers_stays() {
+        let mut map = headers(&[
+            ("connection", "close, te, other"),
+            ("te", "trailers"),
+            ("other", "1"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("keep-alive", "timeout=5"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map).unwrap();
+        assert_eq!(map, headers(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn in_18_spoofed_identity_goes_however_it_is_spelled() {
+        let mut map = headers(&[
+            ("x-client-id", "a"),
+            ("x_client_id", "b"),
+            ("x-client_id", "c"),
+            ("x-client-idx", "d"),
+        ]);
+        strip_identity(&mut map, &["x-client-id".to_owned()]);
+        assert_eq!(map, headers(&[("x-client-idx", "d")]));
+    }
+
+    #[test]
+    fn a_credential_that_was_not_verified_is_not_forwarded() {
+        for (value, stays) in [("Bearer x", false), ("bearer x", false), ("DPoP x", false), ("Basic x", true)]
+        {
+            let mut map = headers(&[("authorization", value)]);
+            strip_unverified(&mut map);
+            assert_eq!(map.contains_key(AUTHORIZATION), stays, "{value}");
+        }
+    }
+
+    #[test]
+    fn claims_cannot_inject() {
+        assert_eq!(encode("a\r\nb: c,d%\"é"), "a%0D%0Ab:%20c%2Cd%25%22%C3%A9");
+        assert_eq!(plain(&serde_json::json!(["a,b", "c"])).unwrap(), "a%2Cb,c");
+        assert_eq!(plain(&serde_json::json!({"a": 1})), None);
+        assert_eq!(plain(&serde_json::json!(7)).unwrap(), "7");
+    }
+}

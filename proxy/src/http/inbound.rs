@@ -1,0 +1,215 @@
+//! The inbound story: a request arrives for the application, says who it is from, and is let through or refused.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use countersign_policy::PortPolicy;
+use countersign_policy::Reason;
+use countersign_policy::path::CanonicalPath;
+use countersign_policy::snapshot::Timeouts;
+use http::header::{AUTHORIZATION, HeaderMap};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{Request, Response, Version as HttpVersion};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+
+use super::body::Body;
+use super::dial::{Address, Dial, Version};
+use super::forward::{Outgoing, forward};
+use super::pool::Upstream;
+use super::seen::Seen;
+use super::sidecar::{Sidecar, Worker};
+use super::{headers, target};
+use crate::auth::active::Active;
+use crate::auth::enforce::{Admission, Ask, admit};
+use crate::auth::verify::LastVerdict;
+use crate::config::InboundDefault;
+use crate::drain::Drain;
+use crate::record::{Direction, Outcome};
+use crate::rejection::Refusal;
+
+/// One inbound listener of one worker: the application behind it, and the open connections to it.
+#[derive(Debug)]
+pub struct Application {
+    /// The port that policies select.
+    port: u16,
+    http1: Arc<Upstream>,
+    http2: Arc<Upstream>,
+}
+
+/// One connection of a caller.
+struct Caller {
+    worker: Arc<Worker>,
+    application: Arc<Application>,
+    address: SocketAddr,
+    last: LastVerdict,
+}
+
+// === impl Application ===
+
+impl Application {
+    pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
+        let upstream = |version| {
+            let timeout = Timeouts::default().connect;
+            let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
+            Upstream::new(dial, sidecar.connector.clone(), None)
+        };
+        Arc::new(Self {
+            port: target.port(),
+            http1: upstream(Version::Http1),
+            http2: upstream(Version::Http2),
+        })
+    }
+
+    /// Closes connections that have been idle for long.
+    pub(super) fn sweep(&self) {
+        self.http1.sweep();
+        self.http2.sweep();
+    }
+
+    /// The application is spoken to as the caller speaks: gRPC needs HTTP/2, and most else has only HTTP/1.1.
+    fn for_version(&self, version: HttpVersion) -> &Arc<Upstream> {
+        if version == HttpVersion::HTTP_2 { &self.http2 } else { &self.http1 }
+    }
+}
+
+/// Serves one connection of a caller.
+pub async fn serve(
+    worker: Arc<Worker>,
+    application: Arc<Application>,
+    stream: TcpStream,
+    address: SocketAddr,
+    drain: Drain,
+) {
+    let _connected = worker.connected(Direction::Inbound);
+    let caller = Arc::new(Caller { worker, application, address, last: LastVerdict::default() });
+    super::serve(stream, drain, move |request| {
+        let caller = caller.clone();
+        async move { caller.handle(request).await }
+    })
+    .await;
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// One request, from its head to the head of its answer.
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let recorder = &self.worker.sidecar.recorder;
+        let policy = self.worker.sidecar.policy.load();
+        let active = policy.as_ref().as_ref();
+        let mut seen = Seen::new(Direction::Inbound, self.address.ip(), &head, Outcome::Allow);
+        match self.pass(head, body, active, &mut seen).await {
+            Ok(response) => {
+                seen.passed(recorder, &response);
+                response
+            }
+            Err(refusal) => seen.refused(&refusal, active, recorder),
+        }
+    }
+
+    /// The story itself, in the order of time.
+    async fn pass(
+        &self,
+        mut head: Parts,
+        incoming: Incoming,
+        active: Option<&Active>,
+        seen: &mut Seen,
+    ) -> Result<Response<Body>, Refusal> {
+        let _under_way = self.worker.begin()?;
+        // Framing, host and path are in order, or nothing is judged.
+        let target = target::inspect(&head)?;
+        let uri = head.uri.clone();
+        let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
+        let active = active.ok_or(Reason::PolicyUnavailable)?;
+
+        // Who is it, and may it?
+        let ask = Ask {
+            method: head.method.as_str(),
+            path: &path,
+            query: uri.query(),
+            host: &target.host,
+            grpc: seen.is_grpc(),
+            headers: &head.headers,
+            source: self.address.ip(),
+        };
+        let (identity, timeouts) = match active.snapshot.inbound(self.application.port) {
+            Some(port) => {
+                let admission = self.admit(ask, port, active).await?;
+                note(seen, &admission);
+                headers::strip_identity(&mut head.headers, &port.identity_headers);
+                show(&mut head.headers, &admission, active);
+                (port.identity_headers.as_slice(), port.timeouts)
+            }
+            None => {
+                self.unselected(seen)?;
+                (&[][..], Timeouts::default())
+            }
+        };
+
+        // What the application sees is what was judged.
+        let outgoing = Outgoing {
+            target: canonical_target(&uri, &path)?,
+            authority: target.authority,
+            incoming,
+            identity: Some(identity),
+            head,
+        };
+        let upstream = self.application.for_version(seen.version);
+        Ok(forward(outgoing, upstream, timeouts).await?)
+    }
+
+    async fn admit(&self, ask: Ask<'_>, port: &PortPolicy, active: &Active) -> Result<Admission, Refusal> {
+        let sidecar = &self.worker.sidecar;
+        admit(ask, port, active, &sidecar.verifier, &self.last, &sidecar.metrics).await
+    }
+
+    /// A port that no policy selects (semantics 7).
+    fn unselected(&self, seen: &mut Seen) -> Result<(), Refusal> {
+        match self.worker.sidecar.inbound_default {
+            InboundDefault::Deny => return Err(Reason::NoRule.into()),
+            InboundDefault::Audit => {
+                seen.outcome = Outcome::Audit;
+                seen.would_refuse = Some(Reason::NoRule);
+            }
+            InboundDefault::Pass => {}
+        }
+        Ok(())
+    }
+}
+
+fn note(seen: &mut Seen, admission: &Admission) {
+    seen.token.clone_from(&admission.token);
+    seen.would_refuse = admission.would_refuse;
+    if admission.would_refuse.is_some() {
+        seen.outcome = Outcome::Audit;
+    }
+}
+
+/// Sets what the policy that allowed shows to the application: our word on who it is, and nobody else's.
+fn show(headers: &mut HeaderMap, admission: &Admission, active: &Active) {
+    let Some(rule) = admission.rule else { return };
+    let forward = active.snapshot.forward(rule);
+    headers::set_identity(headers, forward.claims, admission.token.as_deref(), None);
+    if forward.strip_token {
+        headers.remove(AUTHORIZATION);
+    } else if admission.token.is_none() {
+        headers::strip_unverified(headers);
+    }
+}
+
+/// The canonical path with the query as it came.
+fn canonical_target(uri: &Uri, path: &CanonicalPath<'_>) -> Result<PathAndQuery, Reason> {
+    match uri.path_and_query() {
+        Some(target) if target.path() == path.as_str() => Ok(target.clone()),
+        _ => {
+            let target = match uri.query() {
+                Some(query) => format!("{}?{query}", path.as_str()),
+                None => path.as_str().to_owned(),
+            };
+            PathAndQuery::try_from(target).map_err(|_| Reason::BadRequest)
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! How does HTTP travel? One connection is served here; [`inbound`] and [`outbound`] are the two stories, [`forward`] the
+//! road that they share.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod dial;
+mod forward;
+mod headers;
+pub mod inbound;
+pub mod outbound;
+mod pool;
+mod seen;
+pub mod sidecar;
+mod target;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::drain::Drain;
+use crate::record::Protocol;
+use body::Body;
+
+/// Serves one connection, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
+pub(crate) async fn serve<F>(
+    stream: TcpStream,
+    mut drain: Drain,
+    handle: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let is_h2 = match speaks_h2(&stream).await {
+        Ok(is_h2) => is_h2,
+        Err(error) => return tracing::debug!(%error, "a connection ended before its first request"),
+    };
+    let service = service_fn(move |request| {
+        let response = handle(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let io = TokioIo::new(stream);
+    let result = if is_h2 {
+        let mut connection = pin!(http2_server().serve_connection(io, service));
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => result,
+            () = drain.signaled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut connection = pin!(http1_server().serve_connection(io, service));
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => result,
+            () = drain.signaled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+/// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
+/// of HTTP/1 begins with `PRI`.
+async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; 3];
+    let look = async {
+        loop {
+            match stream.peek(&mut first).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read if read >= first.len() || !b"PRI".starts_with(first.get(..read).unwrap_or_default()) => {
+                    return Ok(&first == b"PRI");
+                }
+                _ => tokio::time::sleep(PEEK_AGAIN).await,
+            }
+        }
+    };
+    tokio::time::timeout(IDLE, look).await?
+}
+
+fn http1_server() -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_PARSED_FIELDS)
+        .writev(false);
+    server
+}
+
+fn http2_server() -> http2::Builder<TokioExecutor> {
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .initial_stream_window_size(H2_WINDOW)
+        .initial_connection_window_size(H2_WINDOW * 4)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    server
+}
+
+/// What a request is spoken in, and whether it is gRPC.
+fn protocol(request: &http::request::Parts) -> Protocol {
+    let content_type =
+        request.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    match request.version {
+        Version::HTTP_2 if content_type.starts_with(b"application/grpc") => Protocol::Grpc,
+        Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    }
+}
+
+/// A connection without a request is closed after this long, and so is one whose request head takes longer.
+const IDLE: Duration = Duration::from_secs(60);
+const PEEK_AGAIN: Duration = Duration::from_millis(5);
+/// hyper's own bounds lie above ours, so that it is us who answer.
+const MAX_BUFFER: usize = 2 * target::MAX_HEAD;
+const MAX_PARSED_FIELDS: usize = 2 * target::MAX_FIELDS;
+const MAX_STREAMS: u32 = 100;
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+const H2_WINDOW: u32 = 1024 * 1024;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);

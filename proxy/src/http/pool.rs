@@ -1,0 +1,221 @@
+//! Which connection carries the request? The open connections to each upstream of one worker, last in first out.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use countersign_policy::Reason;
+use hyper::client::conn::{http1, http2};
+
+use super::body::Body;
+use super::dial::{Dial, Sender, Version};
+use crate::connect::Connector;
+
+/// Connections to one upstream. Belongs to one worker, so its locks are never contended.
+pub(crate) struct Upstream {
+    dial: Dial,
+    connector: Connector,
+    /// Our own listener, which is never a destination.
+    own: Option<SocketAddr>,
+    http1: Mutex<Vec<Idle>>,
+    http2: Mutex<Option<http2::SendRequest<Body>>>,
+    /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// A connection that carries a request.
+pub(crate) enum Carrier {
+    Http1(Lease),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// An HTTP/1 connection in use. It goes back to its pool only by [`Lease::give_back`]; dropped, it is closed.
+pub(crate) struct Lease {
+    upstream: Arc<Upstream>,
+    pub(crate) sender: http1::SendRequest<Body>,
+    /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
+    pub(crate) request_done: Option<Arc<AtomicBool>>,
+}
+
+/// The upstreams that outbound requests of one worker go to.
+#[derive(Debug, Default)]
+pub(crate) struct Pools {
+    upstreams: Mutex<HashMap<Key, Arc<Upstream>>>,
+}
+
+/// What makes two requests fit for one connection (security OUT-8).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) version: Version,
+    /// Fingerprint of the rule's transport settings; zero without a rule.
+    pub(crate) transport: [u8; 32],
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    pub(crate) fn new(dial: Dial, connector: Connector, own: Option<SocketAddr>) -> Arc<Self> {
+        Arc::new(Self {
+            dial,
+            connector,
+            own,
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The scheme of what is spoken, for `:scheme` (RFC 9113 §8.3.1).
+    pub(crate) fn scheme(&self) -> http::uri::Scheme {
+        if self.dial.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP }
+    }
+
+    /// A connection that is open and ready, if there is one.
+    pub(crate) fn ready(self: &Arc<Self>) -> Option<Carrier> {
+        if self.dial.version != Version::Http1 {
+            let mut kept = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
+            match kept.as_ref() {
+                Some(sender) if !sender.is_closed() => return Some(Carrier::Http2(sender.clone())),
+                _ => *kept = None,
+            }
+        }
+        if self.dial.version == Version::Http2 {
+            return None;
+        }
+        let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Idle { sender, since }) = idle.pop() {
+            if since.elapsed() > MAX_IDLE {
+                idle.clear();
+                return None;
+            }
+            if sender.is_ready() {
+                return Some(Carrier::Http1(self.lease(sender)));
+            }
+        }
+        None
+    }
+
+    /// A connection: one that is ready, else a new one.
+    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Carrier, Reason> {
+        if let Some(carrier) = self.ready() {
+            return Ok(carrier);
+        }
+        if self.dial.version == Version::Http2 {
+            let _one_at_a_time = self.opening.lock().await;
+            match self.ready() {
+                Some(carrier) => Ok(carrier),
+                None => self.open().await,
+            }
+        } else {
+            self.open().await
+        }
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Carrier, Reason> {
+        Ok(match self.dial.connect(&self.connector, self.own).await? {
+            Sender::Http1(mut sender) => {
+                sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
+                Carrier::Http1(self.lease(sender))
+            }
+            Sender::Http2(sender) => {
+                *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+                Carrier::Http2(sender)
+            }
+        })
+    }
+
+    fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>) -> Lease {
+        Lease { upstream: self.clone(), sender, request_done: None }
+    }
+
+    /// Closes what has been idle for long.
+    pub(crate) fn sweep(&self) {
+        let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
+    }
+
+    fn keep(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_CONNECTIONS {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("dial", &self.dial).finish_non_exhaustive()
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// The answer has been read to its end: the connection may carry another request.
+    pub(crate) fn give_back(self) {
+        let Self { upstream, mut sender, request_done } = self;
+        if request_done.is_some_and(|done| !done.load(Ordering::Relaxed)) || sender.is_closed() {
+            return;
+        }
+        if sender.is_ready() {
+            return upstream.keep(sender);
+        }
+        // The connection's own task has a last step to make.
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
+                upstream.keep(sender);
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+// === impl Pools ===
+
+impl Pools {
+    /// The upstream of this key, made on first use.
+    pub(crate) fn upstream(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Arc<Upstream>, Reason>,
+    ) -> Result<Arc<Upstream>, Reason> {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upstream) = upstreams.get(&key) {
+            return Ok(upstream.clone());
+        }
+        let upstream = make()?;
+        upstreams.insert(key, upstream.clone());
+        Ok(upstream)
+    }
+
+    /// Closes what has been idle for long, and forgets upstreams that nobody uses.
+    pub(crate) fn sweep(&self) {
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        upstreams.retain(|_, upstream| {
+            upstream.sweep();
+            let busy = Arc::strong_count(upstream) > 1;
+            let idle = upstream.http1.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            let http2 = upstream.http2.lock().unwrap_or_else(PoisonError::into_inner);
+            busy || !idle || http2.as_ref().is_some_and(|sender| !sender.is_closed())
+        });
+    }
+}
+
+/// Idle connections are closed after this long: shorter than what most servers grant.
+const MAX_IDLE: Duration = Duration::from_secs(30);
+const MAX_IDLE_CONNECTIONS: usize = 1024;
+const SETTLE: Duration = Duration::from_secs(1);

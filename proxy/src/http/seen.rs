@@ -1,0 +1,121 @@
+//! What is remembered of a request while it is on its way, so that it can be recorded once its fate is known?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use countersign_policy::{Reason, Token};
+use http::header::{HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::Uri;
+use http::{Method, Response, Version};
+
+use super::answer::answer;
+use super::body::Body;
+use crate::auth::active::Active;
+use crate::record::{Direction, Entry, Outcome, Protocol, Recorder};
+use crate::rejection::Refusal;
+
+/// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
+pub(super) struct Seen {
+    direction: Direction,
+    source: IpAddr,
+    started: Instant,
+    pub(super) protocol: Protocol,
+    pub(super) version: Version,
+    method: Method,
+    pub(super) uri: Uri,
+    host: Option<HeaderValue>,
+    /// How it goes on, if it does.
+    pub(super) outcome: Outcome,
+    /// Why it would have been refused, in audit mode.
+    pub(super) would_refuse: Option<Reason>,
+    pub(super) token: Option<Arc<Token>>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    pub(super) fn new(direction: Direction, source: IpAddr, head: &Parts, outcome: Outcome) -> Self {
+        Self {
+            direction,
+            source,
+            started: Instant::now(),
+            protocol: super::protocol(head),
+            version: head.version,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            host: head.headers.get(HOST).cloned(),
+            outcome,
+            would_refuse: None,
+            token: None,
+        }
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        self.protocol == Protocol::Grpc
+    }
+
+    /// Records a request that went on.
+    pub(super) fn passed(&self, recorder: &Recorder, response: &Response<Body>) {
+        if let Some(reason) = self.would_refuse {
+            recorder.audited(self.direction, self.protocol, reason);
+        }
+        recorder.passed(self.direction, self.protocol, self.outcome, self.started.elapsed(), || {
+            let mut entry = self.entry(recorder, self.outcome, response.status().as_u16());
+            entry.reason = self.would_refuse.map(Reason::as_str);
+            entry
+        });
+    }
+
+    /// Records a request that did not, and answers it.
+    pub(super) fn refused(
+        &self,
+        refusal: &Refusal,
+        active: Option<&Active>,
+        recorder: &Recorder,
+    ) -> Response<Body> {
+        let id = recorder.decision_id();
+        let challenge = self.direction == Direction::Inbound;
+        let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
+        let decision = Outcome::of(self.direction, refusal.reason);
+        let mut entry = self.entry(recorder, decision, response.status().as_u16());
+        if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
+            entry.policy = Some(name.policy.clone());
+            entry.rule = Some(name.rule.clone());
+        }
+        entry.reason = Some(refusal.reason.as_str());
+        entry.decision_id = Some(id);
+        recorder.refused(refusal.reason, entry);
+        response
+    }
+
+    fn entry(&self, recorder: &Recorder, decision: Outcome, status: u16) -> Entry {
+        let authority = self.uri.authority().map(|authority| authority.as_str());
+        let host = self.host.as_ref().map(|host| String::from_utf8_lossy(host.as_bytes()));
+        Entry {
+            time: recorder.now(),
+            direction: self.direction,
+            protocol: self.protocol,
+            method: clip(self.method.as_str()),
+            path: clip(self.uri.path()),
+            host: clip(authority.or(host.as_deref()).unwrap_or_default()),
+            source: self.source,
+            status,
+            decision,
+            reason: None,
+            decision_id: None,
+            policy: None,
+            rule: None,
+            client: self.token.as_ref().and_then(|token| token.client.clone()),
+            duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+        }
+    }
+}
+
+/// The beginning is enough to find a request again, and a flood of long ones costs no memory.
+fn clip(text: &str) -> String {
+    text.chars().take(MAX_CHARS).collect()
+}
+
+const MAX_CHARS: usize = 256;

@@ -1,0 +1,101 @@
+//! What do both stories work with? The parts that all connections share, and those that belong to one worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use countersign_policy::Reason;
+use prometheus::IntGauge;
+
+use super::inbound::Application;
+use super::pool::Pools;
+use crate::auth::active::Active;
+use crate::auth::verify::Verifier;
+use crate::config::InboundDefault;
+use crate::connect::Connector;
+use crate::metrics::Metrics;
+use crate::record::{Direction, Recorder};
+use crate::state::files::PolicyFiles;
+use crate::state::live::Live;
+
+/// Shared by all workers.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// What is in force; `None` before the first policy.
+    pub policy: Live<Option<Active>>,
+    pub verifier: Verifier,
+    pub recorder: Recorder,
+    pub metrics: Arc<Metrics>,
+    pub connector: Connector,
+    pub files: PolicyFiles,
+    pub inbound_default: InboundDefault,
+    /// The outbound listener, which is never a destination.
+    pub outbound: Option<SocketAddr>,
+}
+
+/// One worker: a thread with its own listeners and upstream connections.
+#[derive(Debug)]
+pub struct Worker {
+    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) pools: Pools,
+    /// Requests under way.
+    load: AtomicUsize,
+}
+
+/// An open connection in the metrics.
+pub(super) struct Connected(IntGauge);
+
+/// Counts a request as under way until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay<'a>(&'a AtomicUsize);
+
+// === impl Worker ===
+
+impl Worker {
+    pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
+        Arc::new(Self { sidecar, pools: Pools::default(), load: AtomicUsize::new(0) })
+    }
+
+    /// Closes idle upstream connections from time to time; runs as long as the worker.
+    pub async fn sweep(self: Arc<Self>, applications: Vec<Arc<Application>>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.pools.sweep();
+            applications.iter().for_each(|application| application.sweep());
+        }
+    }
+
+    /// Counts a connection as open until what is returned is dropped.
+    pub(super) fn connected(&self, direction: Direction) -> Connected {
+        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), "http"]);
+        gauge.inc();
+        Connected(gauge)
+    }
+
+    /// Admits a request to the worker, or sheds it: better one refusal than all requests late.
+    pub(super) fn begin(&self) -> Result<UnderWay<'_>, Reason> {
+        let under_way = UnderWay(&self.load);
+        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY {
+            Err(Reason::Overloaded)
+        } else {
+            Ok(under_way)
+        }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Requests that one worker has under way before it sheds.
+const MAX_UNDER_WAY: usize = 10_000;
+const SWEEP: Duration = Duration::from_secs(10);

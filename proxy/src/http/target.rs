@@ -1,0 +1,196 @@
+//! What is asked for? The request's framing, host and path, in order before anything is judged (semantics 5a).
+
+use std::borrow::Cow;
+
+use countersign_policy::Reason;
+use countersign_policy::host;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{Method, Version};
+
+/// The authority of a request: the one host that it names.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) authority: Authority,
+    /// Lower case, without port and trailing dot.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+}
+
+/// Checks the head of a request, whatever policy says: method, sizes, framing, host.
+pub(crate) fn inspect(head: &Parts) -> Result<Target, Reason> {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Reason::MethodNotAllowed);
+    }
+    sizes(head)?;
+    framing(&head.headers)?;
+    target(head)
+}
+
+fn sizes(head: &Parts) -> Result<(), Reason> {
+    let uri = &head.uri;
+    let length = uri.path().len()
+        + uri.query().map_or(0, |query| query.len() + 1)
+        + uri.authority().map_or(0, |authority| authority.as_str().len());
+    if length > MAX_URI {
+        return Err(Reason::UriTooLong);
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head.headers.len() > MAX_FIELDS || bytes > MAX_HEAD {
+        return Err(Reason::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// What hyper lets through and should not (security IN-2, IN-15).
+fn framing(headers: &HeaderMap) -> Result<(), Reason> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            if headers.contains_key(CONTENT_LENGTH) {
+                return Err(Reason::BadRequest);
+            }
+        }
+        _ => return Err(Reason::BadRequest),
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => {}
+        (Some(length), None) if !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit) => {}
+        _ => return Err(Reason::BadRequest),
+    }
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(Reason::MultipleTokens);
+    }
+    Ok(())
+}
+
+/// Exactly one host, however it is spelled (security IN-15, IN-20, IN-22).
+fn target(head: &Parts) -> Result<Target, Reason> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() || !head.uri.path().starts_with('/') {
+        return Err(Reason::BadRequest);
+    }
+    let field = match field {
+        Some(value) => Some(parse(value.as_bytes())?),
+        None if head.version < Version::HTTP_2 => return Err(Reason::BadRequest),
+        None => None,
+    };
+    if head.version < Version::HTTP_2 && head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
+        return Err(Reason::BadRequest);
+    }
+    let authority = match (head.uri.authority(), field) {
+        (None, None) => return Err(Reason::BadRequest),
+        (None, Some(field)) => field,
+        (Some(authority), None) => authority.clone(),
+        (Some(authority), Some(field)) if agree(authority, &field) => authority.clone(),
+        (Some(_), Some(_)) => return Err(Reason::AmbiguousDestination),
+    };
+    let (host, port) = host::normalize(authority.as_str()).ok_or(Reason::BadRequest)?;
+    Ok(Target { host: host.into_owned(), port, authority })
+}
+
+fn parse(value: &[u8]) -> Result<Authority, Reason> {
+    Authority::try_from(value).map_err(|_| Reason::BadRequest)
+}
+
+/// Do two spellings name the same host and port (80 where none is written)?
+fn agree(one: &Authority, other: &Authority) -> bool {
+    let normal = |authority: &'_ Authority| -> Option<(String, u16)> {
+        let (host, port) = host::normalize(authority.as_str())?;
+        Some((Cow::into_owned(host), port.unwrap_or(80)))
+    };
+    match (normal(one), normal(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// The largest request target, in bytes (security IN-24).
+pub(crate) const MAX_URI: usize = 16 * 1024;
+/// The largest request head, in bytes.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// The most header fields in a request.
+pub(crate) const MAX_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
+        build(Request::builder()).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn in_15_one_host_or_none_at_all() {
+        for hosts in [&[][..], &["a", "a"], &["a b"], &["u@a"], &["a:b"], &[""]] {
+            let head = head(|b| hosts.iter().fold(b.uri("/"), |b, host| b.header(HOST, *host)));
+            assert_eq!(inspect(&head).unwrap_err(), Reason::BadRequest, "{hosts:?}");
+        }
+        let target = inspect(&head(|b| b.uri("/").header(HOST, "Orders.Shop.:8080"))).unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("orders.shop", Some(8080)));
+    }
+
+    #[test]
+    fn in_20_absolute_form_agrees_with_host() {
+        let absolute = |host| head(|b| b.uri("http://a/x").header(HOST, host));
+        assert!(inspect(&absolute("A:80")).is_ok());
+        assert_eq!(inspect(&absolute("b")).unwrap_err(), Reason::AmbiguousDestination);
+        assert_eq!(
+            inspect(&head(|b| b.uri("https://a/x").header(HOST, "a"))).unwrap_err(),
+            Reason::BadRequest
+        );
+        assert_eq!(
+            inspect(&head(|b| b.method("OPTIONS").uri("*").header(HOST, "a"))).unwrap_err(),
+            Reason::BadRequest
+        );
+    }
+
+    #[test]
+    fn in_22_authority_agrees_with_host_in_http2() {
+        let h2 = |host| head(|b| b.version(Version::HTTP_2).uri("http://a/x").header(HOST, host));
+        assert!(inspect(&h2("a")).is_ok());
+        assert_eq!(inspect(&h2("b")).unwrap_err(), Reason::AmbiguousDestination);
+    }
+
+    #[test]
+    fn in_15_framing_that_can_be_read_twice_is_refused() {
+        for (name, values) in [
+            ("transfer-encoding", &["gzip, chunked"][..]),
+            ("transfer-encoding", &["chunked", "chunked"]),
+            ("transfer-encoding", &["identity"]),
+            ("content-length", &["1", "1"]),
+            ("content-length", &["+1"]),
+            ("content-length", &["1, 1"]),
+        ] {
+            let head =
+                head(|b| values.iter().fold(b.uri("/").header(HOST, "a"), |b, value| b.header(name, *value)));
+            assert_eq!(inspect(&head).unwrap_err(), Reason::BadRequest, "{name} {values:?}");
+        }
+    }
+
+    #[test]
+    fn in_24_sizes_are_bounded() {
+        let long = format!("/{}", "a".repeat(MAX_URI));
+        assert_eq!(inspect(&head(|b| b.uri(long).header(HOST, "a"))).unwrap_err(), Reason::UriTooLong);
+        let many = head(|b| {
+            (0..=MAX_FIELDS).fold(b.uri("/").header(HOST, "a"), |b, i| b.header(format!("x{i}"), "1"))
+        });
+        assert_eq!(inspect(&many).unwrap_err(), Reason::HeadTooLarge);
+        let large = head(|b| b.uri("/").header(HOST, "a").header("x", "a".repeat(MAX_HEAD)));
+        assert_eq!(inspect(&large).unwrap_err(), Reason::HeadTooLarge);
+    }
+
+    #[test]
+    fn methods_that_are_not_ours_are_refused() {
+        for method in ["CONNECT", "TRACE"] {
+            let head = head(|b| b.method(method).uri("/").header(HOST, "a"));
+            assert_eq!(inspect(&head).unwrap_err(), Reason::MethodNotAllowed);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Who connects? Listeners, one per worker on the same port, and the accept loop.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::drain::Drain;
+
+/// One address, with a listener for each worker (SO_REUSEPORT): the kernel spreads connections over them.
+#[derive(Debug)]
+pub struct Listeners {
+    pub address: SocketAddr,
+    pub sockets: Vec<StdListener>,
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct ListenError {
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+/// Binds an address for a number of workers. Port 0 is any free port, the same for all.
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Listeners, ListenError> {
+    let fail = |error| ListenError { address, error };
+    // SO_REUSEPORT would let a second sidecar of the same user share the port in silence: look first.
+    let probe = socket(address, false).map_err(fail)?;
+    let address = probe.local_addr().map_err(fail)?;
+    drop(probe);
+    let sockets = (0..workers).map(|_| socket(address, true)).collect::<io::Result<_>>().map_err(fail)?;
+    Ok(Listeners { address, sockets })
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until it is time to end, and then what has already arrived in the queue. Each connection gets a drain of its
+/// own to hold.
+pub async fn accept<F>(
+    listener: StdListener,
+    mut drain: Drain,
+    mut serve: impl FnMut(TcpStream, SocketAddr, Drain) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot accept connections"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = drain.signaled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tune(&stream);
+                tokio::spawn(serve(stream, peer, drain.clone()));
+            }
+            // The peer is gone already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Out of file descriptors or memory: it passes when connections end.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Small answers leave at once; a peer that vanished is noticed.
+fn tune(stream: &TcpStream) {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    if let Err(error) =
+        stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive))
+    {
+        tracing::debug!(%error, "cannot tune a connection");
+    }
+}
+
+const BACKLOG: i32 = 1024;
+const PAUSE: Duration = Duration::from_millis(50);
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_and_a_stranger_is_refused() {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(listeners.sockets.len(), 2);
+        assert_ne!(listeners.address.port(), 0);
+        let error = bind(listeners.address, 1).unwrap_err();
+        assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_queue_is_accepted_before_the_end() {
+        let mut listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let (mut signal, drain) = crate::drain::channel();
+        let _queued = TcpStream::connect(listeners.address).await.unwrap();
+        signal.start();
+        let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+        let listener = listeners.sockets.pop().unwrap();
+        accept(listener, drain, move |_, peer, _| {
+            sender.send(peer).unwrap();
+            async {}
+        })
+        .await;
+        assert!(accepted.recv().await.is_some());
+        assert!(signal.wait(Duration::from_secs(1)).await);
+    }
+}

@@ -1,0 +1,295 @@
+//! What became of a request? Counted for all, logged for some, kept to be explained for those that were refused.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use countersign_policy::Reason;
+use prometheus::{Histogram, IntCounter};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::AccessLog;
+use crate::metrics::Metrics;
+
+/// Which door a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// What a request was spoken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Grpc,
+}
+
+/// How a request went on: the values of the label `decision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Inbound, let through.
+    Allow,
+    /// Inbound, let through although policy in audit mode would refuse.
+    Audit,
+    /// Inbound, refused by what was shown or by policy.
+    Deny,
+    /// Either direction: the fault is ours or the upstream's.
+    Error,
+    /// Outbound, with a token of ours.
+    Attach,
+    /// Outbound, with the application's own credential.
+    Keep,
+    /// Outbound, without a token.
+    Bypass,
+    /// Outbound, refused.
+    Reject,
+}
+
+/// One request, as the access log and `/explain` show it. Never a query, header or token.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Seconds since the epoch.
+    pub time: f64,
+    pub direction: Direction,
+    pub protocol: Protocol,
+    pub method: String,
+    pub path: String,
+    pub host: String,
+    pub source: IpAddr,
+    pub status: u16,
+    pub decision: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
+    /// `namespace/name` of the policy, and its rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    pub duration_ms: f64,
+}
+
+/// Records requests; shared by all workers.
+#[derive(Debug)]
+pub struct Recorder {
+    instance: String,
+    next: AtomicU64,
+    refused: Mutex<VecDeque<Entry>>,
+    which: AccessLog,
+    passed: AtomicU64,
+    lines: mpsc::Sender<String>,
+    counters: [Counters; 3],
+    clock: Clock,
+    metrics: std::sync::Arc<Metrics>,
+}
+
+/// The handles of one protocol, so that a request that passes looks no label up.
+#[derive(Debug)]
+struct Counters {
+    allow: IntCounter,
+    attach: IntCounter,
+    keep: IntCounter,
+    bypass: IntCounter,
+    inbound: Histogram,
+    outbound: Histogram,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// A recorder, and the access-log lines that somebody is to write.
+    pub fn new(
+        which: AccessLog,
+        clock: Clock,
+        metrics: std::sync::Arc<Metrics>,
+    ) -> Result<(Self, mpsc::Receiver<String>), aws_lc_rs::error::Unspecified> {
+        let mut instance = [0; 4];
+        rand::fill(&mut instance)?;
+        let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (lines, receiver) = mpsc::channel(MAX_LINES);
+        let counters = [Protocol::Http1, Protocol::Http2, Protocol::Grpc].map(|p| Counters::new(&metrics, p));
+        let recorder = Self {
+            instance,
+            next: AtomicU64::new(1),
+            refused: Mutex::default(),
+            which,
+            passed: AtomicU64::new(0),
+            lines,
+            counters,
+            clock,
+            metrics,
+        };
+        Ok((recorder, receiver))
+    }
+
+    /// A new decision id; begins with this instance's.
+    pub fn decision_id(&self) -> String {
+        format!("{}-{}", self.instance, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Counts a request that went on to its upstream. `describe` is called only if it is to be logged.
+    pub fn passed(
+        &self,
+        direction: Direction,
+        protocol: Protocol,
+        outcome: Outcome,
+        duration: Duration,
+        describe: impl FnOnce() -> Entry,
+    ) {
+        let counters = self.counters(protocol);
+        match direction {
+            Direction::Inbound => &counters.inbound,
+            Direction::Outbound => &counters.outbound,
+        }
+        .observe(duration.as_secs_f64());
+        match outcome {
+            Outcome::Allow => counters.allow.inc(),
+            Outcome::Attach => counters.attach.inc(),
+            Outcome::Keep => counters.keep.inc(),
+            Outcome::Bypass => counters.bypass.inc(),
+            outcome => self.count(direction, protocol, outcome, ""),
+        }
+        if self.is_sampled() {
+            self.log(&describe());
+        }
+    }
+
+    /// Counts, logs and keeps a request that was refused or failed.
+    pub fn refused(&self, reason: Reason, mut entry: Entry) {
+        self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
+        entry.time = self.now();
+        if self.which != AccessLog::Off {
+            self.log(&entry);
+        }
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MAX_REFUSED {
+            refused.pop_front();
+        }
+        refused.push_back(entry);
+    }
+
+    /// A request in audit mode that would have been refused.
+    pub fn audited(&self, direction: Direction, protocol: Protocol, reason: Reason) {
+        self.count(direction, protocol, Outcome::Audit, reason.as_str());
+    }
+
+    /// The refused request of this decision id, if it is still remembered.
+    pub fn explain(&self, decision_id: &str) -> Option<Entry> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().rev().find(|entry| entry.decision_id.as_deref() == Some(decision_id)).cloned()
+    }
+
+    /// Seconds since the epoch.
+    pub fn now(&self) -> f64 {
+        self.clock.now().as_secs_f64()
+    }
+
+    fn count(&self, direction: Direction, protocol: Protocol, outcome: Outcome, reason: &str) {
+        let labels = [direction.as_str(), protocol.as_str(), outcome.as_str(), reason];
+        self.metrics.requests.with_label_values(&labels).inc();
+    }
+
+    fn counters(&self, protocol: Protocol) -> &Counters {
+        let [http1, http2, grpc] = &self.counters;
+        match protocol {
+            Protocol::Http1 => http1,
+            Protocol::Http2 => http2,
+            Protocol::Grpc => grpc,
+        }
+    }
+
+    /// Evenly spread: of N passed requests, this share.
+    fn is_sampled(&self) -> bool {
+        let AccessLog::Sampled(share) = self.which else { return false };
+        let before = self.passed.fetch_add(1, Ordering::Relaxed);
+        let taken = |count: u64| (count as f64 * share).floor();
+        taken(before.wrapping_add(1)) > taken(before)
+    }
+
+    fn log(&self, entry: &Entry) {
+        if let Ok(line) = serde_json::to_string(entry) {
+            // A log that cannot keep up loses lines, never requests.
+            let _ = self.lines.try_send(line);
+        }
+    }
+}
+
+// === impl Counters ===
+
+impl Counters {
+    fn new(metrics: &Metrics, protocol: Protocol) -> Self {
+        let protocol = protocol.as_str();
+        let count = |direction, outcome: Outcome| {
+            metrics.requests.with_label_values(&[direction, protocol, outcome.as_str(), ""])
+        };
+        Self {
+            allow: count("inbound", Outcome::Allow),
+            attach: count("outbound", Outcome::Attach),
+            keep: count("outbound", Outcome::Keep),
+            bypass: count("outbound", Outcome::Bypass),
+            inbound: metrics.request_duration.with_label_values(&["inbound", protocol]),
+            outbound: metrics.request_duration.with_label_values(&["outbound", protocol]),
+        }
+    }
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Audit => "audit",
+            Self::Deny => "deny",
+            Self::Error => "error",
+            Self::Attach => "attach",
+            Self::Keep => "keep",
+            Self::Bypass => "bypass",
+            Self::Reject => "reject",
+        }
+    }
+
+    /// How a refusal for this reason counts.
+    pub fn of(direction: Direction, reason: Reason) -> Self {
+        match direction {
+            _ if reason.status() >= 500 && reason != Reason::TokenUnavailable => Self::Error,
+            Direction::Inbound => Self::Deny,
+            Direction::Outbound => Self::Reject,
+        }
+    }
+}
+
+/// Refused requests that `/explain` remembers.
+const MAX_REFUSED: usize = 1000;
+/// Access-log lines that wait to be written.
+const MAX_LINES: usize = 4096;

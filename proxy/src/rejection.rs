@@ -1,0 +1,106 @@
+//! Why do we refuse, and what do we tell the caller? A refusal, the same for every protocol; each protocol has one
+//! function that turns it into an answer.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use countersign_policy::Reason;
+use countersign_policy::snapshot::RuleId;
+
+/// A request that is not let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    /// The inbound rule that refused, or whose scopes are lacking.
+    pub rule: Option<RuleId>,
+    /// For `insufficient_scope`: the scopes that would do.
+    pub scopes: Vec<String>,
+    /// For what may work later: when to come back.
+    pub retry_after: Option<Duration>,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// The value of `Retry-After` (RFC 9110 §10.2.3), in whole seconds, at least one.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        let after = match (self.reason.status(), self.retry_after) {
+            (503, after) => after.unwrap_or(Duration::from_secs(1)),
+            _ => return None,
+        };
+        Some(after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1))
+    }
+
+    /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1). Made of fixed words and of scopes that policy names,
+    /// whose characters the policy language has checked (RFC 6749 §3.3), so nothing in it needs quoting.
+    pub fn challenge(&self) -> Option<String> {
+        let reason = self.reason;
+        let error = match reason {
+            Reason::MissingToken => return Some(format!("Bearer realm=\"{REALM}\"")),
+            Reason::ProofInvalid | Reason::ProofReplayed => {
+                return Some("DPoP error=\"invalid_dpop_proof\", algs=\"ES256\"".to_owned());
+            }
+            Reason::MultipleTokens => "invalid_request",
+            Reason::InsufficientScope => "insufficient_scope",
+            _ if reason.status() == 401 => "invalid_token",
+            _ => return None,
+        };
+        let mut challenge =
+            format!("Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{}\"", reason.title());
+        if reason == Reason::InsufficientScope && !self.scopes.is_empty() {
+            // Writing to a String cannot fail.
+            let _ = write!(challenge, ", scope=\"{}\"", self.scopes.join(" "));
+        }
+        Some(challenge)
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, rule: None, scopes: Vec::new(), retry_after: None }
+    }
+}
+
+/// The protection space that challenges name (RFC 9110 §11.5).
+const REALM: &str = "countersign";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v3_every_401_has_a_challenge_with_a_parameter() {
+        for &reason in Reason::ALL.iter().filter(|reason| reason.status() == 401) {
+            let challenge = Refusal::from(reason).challenge().unwrap();
+            assert!(challenge.contains('='), "{reason}: {challenge}");
+        }
+    }
+
+    #[test]
+    fn v4_no_credentials_no_error_code() {
+        assert_eq!(Refusal::from(Reason::MissingToken).challenge().unwrap(), "Bearer realm=\"countersign\"");
+    }
+
+    #[test]
+    fn v6_insufficient_scope_lists_the_scopes() {
+        let scopes = vec!["orders:write".to_owned(), "orders:read".to_owned()];
+        let refusal = Refusal { scopes, ..Reason::InsufficientScope.into() };
+        assert!(refusal.challenge().unwrap().ends_with("scope=\"orders:write orders:read\""));
+    }
+
+    #[test]
+    fn v7_titles_fit_the_charset_of_error_description() {
+        for reason in Reason::ALL {
+            let fits = |c: char| matches!(c, ' '..='!' | '#'..='[' | ']'..='~');
+            assert!(reason.title().chars().all(fits), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_work_later_has_retry_after() {
+        for &reason in Reason::ALL {
+            let refusal = Refusal { retry_after: Some(Duration::from_millis(1500)), ..reason.into() };
+            assert_eq!(refusal.retry_after_seconds(), (reason.status() == 503).then_some(2), "{reason}");
+        }
+    }
+}
