@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Nothing to link: the package holds the micro-benchmarks in `benches/` and the comparison `./compare`.

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Does it work end to end? Both planes as built programs, real sockets, and servers and clients that we did not write.
+//!
+//! A module that begins with `with_` needs what its name says, which `tests/run` installs; the others need nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod control_plane;
+mod drain;
+mod framing;
+mod hostile;
+mod reload;
+mod support;
+mod tidy;
+mod wire;
+mod with_grpc;
+mod with_oidc_provider;

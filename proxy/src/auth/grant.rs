@@ -1,0 +1,294 @@
+//! What do we ask a token endpoint, and what does its answer mean? The client credentials grant (RFC 6749 §4.4), read
+//! strictly: an answer that is not exactly what §5.1 says is no token.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_policy::snapshot::TokenRequest;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use zeroize::Zeroize;
+
+use crate::auth::failure::{Cause, Failure};
+use crate::auth::http_date;
+use crate::auth::lifetime::DEFAULT_LIFE;
+use crate::auth::secret::Secret;
+
+/// Of an access token, in bytes: more does not fit into a header field anywhere.
+const LONGEST_TOKEN: usize = 16 * 1024;
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// Parameters that are ours: another of the same name would be sent twice (RFC 6749 §3.2).
+const RESERVED: &[&str] = &[
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+];
+
+/// Proof of who we are, in one of the two forms.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    Basic(HeaderValue),
+    Assertion { client_id: String, assertion: Secret },
+}
+
+/// A token as it was granted.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub access_token: Secret,
+    /// From when the request was sent.
+    pub life: Duration,
+    /// What was granted, where that is less than was asked for (RFC 6749 §3.3).
+    pub narrowed: Option<Vec<String>>,
+}
+
+/// The token request (RFC 6749 §4.4.2, RFC 8707 §2). The endpoint keeps its query.
+pub(crate) fn request(endpoint: &str, asked: &TokenRequest, proof: Proof) -> Result<Request<Bytes>, Failure> {
+    if endpoint.contains('#') {
+        return Err(Failure::new(Cause::Address, "the token endpoint's URL has a fragment; remove it"));
+    }
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(endpoint)
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(ACCEPT, "application/json");
+    let mut form = Form::new();
+    form.add("grant_type", "client_credentials");
+    form.add("scope", &asked.scopes.join(" "));
+    form.add("audience", asked.audience.as_deref().unwrap_or_default());
+    form.add("resource", asked.resource.as_deref().unwrap_or_default());
+    let mut last = "";
+    for (name, value) in &asked.parameters {
+        if RESERVED.contains(&name.as_str()) || name == last {
+            let text = format!("the rule's parameter {name} would be sent twice; remove it from parameters");
+            return Err(Failure::new(Cause::InvalidRequest, text));
+        }
+        form.add(name, value);
+        last = name;
+    }
+    match proof {
+        Proof::Basic(value) => request = request.header(AUTHORIZATION, value),
+        Proof::Assertion { client_id, assertion } => {
+            form.add("client_id", &client_id);
+            form.add("client_assertion_type", ASSERTION_TYPE);
+            form.add("client_assertion", assertion.expose());
+        }
+    }
+    request
+        .body(form.0.into_bytes())
+        .map_err(|_| Failure::new(Cause::Address, "the token endpoint's URL is not valid"))
+}
+
+/// What the issuer answered.
+pub(crate) fn read(answer: Response<Bytes>, asked: &TokenRequest, now: i64) -> Result<Grant, Failure> {
+    let (head, body) = answer.into_parts();
+    let grant = match head.status {
+        StatusCode::OK => granted(&body, asked),
+        status => Err(refused(status, &head.headers, &body, now)),
+    };
+    if let Ok(mut body) = body.try_into_mut() {
+        body.as_mut().zeroize();
+    }
+    grant
+}
+
+/// RFC 6749 §5.1. Members that are not ours are ignored, ours may stand there once.
+#[derive(Deserialize)]
+struct Answer {
+    access_token: Option<Secret>,
+    token_type: Option<String>,
+    expires_in: Option<ExpiresIn>,
+    scope: Option<String>,
+}
+
+fn granted(body: &[u8], asked: &TokenRequest) -> Result<Grant, Failure> {
+    // serde reads a struct from an array too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Failure::malformed("it is not a JSON object"));
+    }
+    // The parser's own text would repeat what it read.
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|_| Failure::malformed("it is not JSON, or a member is repeated or of the wrong type"))?;
+    let token = answer.access_token.ok_or_else(|| Failure::malformed("it has no access_token"))?;
+    match answer.token_type {
+        Some(kind) if kind.eq_ignore_ascii_case("Bearer") => {}
+        Some(_) => {
+            return Err(Failure::new(
+                Cause::TokenType,
+                "the issuer grants tokens of another type than Bearer",
+            ));
+        }
+        None => return Err(Failure::new(Cause::TokenType, "the issuer's answer has no token_type")),
+    }
+    if token.expose().len() > LONGEST_TOKEN {
+        return Err(Failure::malformed("its access_token is longer than 16 KiB"));
+    }
+    if !is_b64token(token.expose()) {
+        return Err(Failure::malformed("its access_token has characters that a Bearer token cannot have"));
+    }
+    let life = answer.expires_in.map_or(DEFAULT_LIFE, |expires_in| expires_in.0);
+    if life.is_zero() {
+        return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
+    }
+    Ok(Grant {
+        access_token: token,
+        life,
+        narrowed: answer.scope.and_then(|scope| narrowed(&scope, &asked.scopes)),
+    })
+}
+
+/// RFC 6750 §2.1.
+fn is_b64token(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+}
+
+fn narrowed(granted: &str, asked: &[String]) -> Option<Vec<String>> {
+    let granted: Vec<&str> = granted.split(' ').filter(|scope| !scope.is_empty()).collect();
+    if asked.iter().all(|scope| granted.contains(&scope.as_str())) {
+        return None;
+    }
+    // Only what was asked for: the rest is the issuer's text, and nothing of ours.
+    Some(asked.iter().filter(|scope| granted.contains(&scope.as_str())).cloned().collect())
+}
+
+/// RFC 6749 §5.2.
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Failure {
+    let mut failure = if status.is_redirection() {
+        Failure::new(
+            Cause::Redirect,
+            "the token endpoint redirects, which is never followed; name the final URL",
+        )
+    } else if status == StatusCode::TOO_MANY_REQUESTS {
+        Failure::new(Cause::RateLimited, "the issuer asks for fewer requests (429)")
+    } else if status.is_server_error() {
+        Failure::new(Cause::ServerError, format!("the issuer failed with {}", status.as_u16()))
+    } else if status.is_client_error() {
+        rejected(status, body)
+    } else {
+        Failure::new(
+            Cause::Malformed,
+            format!("the issuer answered {}, which is no answer to it", status.as_u16()),
+        )
+    };
+    failure.retry_after = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+    failure
+}
+
+fn rejected(status: StatusCode, body: &[u8]) -> Failure {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    let error = serde_json::from_slice::<Refusal>(body).ok().map(|refusal| refusal.error);
+    // A 401 without a code is one all the same: the client was not authenticated.
+    let error = error.or_else(|| (status == StatusCode::UNAUTHORIZED).then(|| "invalid_client".to_owned()));
+    match error.as_deref().and_then(Cause::of_error) {
+        Some((cause, advice)) => {
+            Failure::new(cause, format!("the issuer answered {}: {advice}", cause.as_str()))
+        }
+        None => Failure::new(
+            Cause::Rejected,
+            format!("the issuer refused with {} and no known error", status.as_u16()),
+        ),
+    }
+}
+
+/// Seconds or an HTTP date (RFC 9110 §10.2.3).
+fn retry_after(value: &str, now: i64) -> Option<Duration> {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let at = http_date::parse(value)?;
+    Some(Duration::from_secs(u64::try_from(at.saturating_sub(now)).unwrap_or(0)))
+}
+
+/// A number of seconds. Some servers write it as a string of digits, which is as clear; nothing else is.
+struct ExpiresIn(Duration);
+
+impl<'de> Deserialize<'de> for ExpiresIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seconds;
+
+        impl Visitor<'_> for Seconds {
+            type Value = ExpiresIn;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of seconds")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<ExpiresIn, E> {
+                Ok(ExpiresIn(Duration::from_secs(value)))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<ExpiresIn, E> {
+                // Below zero: expired when it arrived.
+                Ok(ExpiresIn(Duration::from_secs(u64::try_from(value).unwrap_or(0))))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<ExpiresIn, E> {
+                Ok(ExpiresIn(Duration::try_from_secs_f64(value.max(0.0)).unwrap_or(Duration::MAX)))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<ExpiresIn, E> {
+                let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                let seconds = value.parse().ok().filter(|_| digits);
+                seconds
+                    .map(|seconds| ExpiresIn(Duration::from_secs(seconds)))
+                    .ok_or_else(|| E::custom("no number"))
+            }
+        }
+
+        deserializer.deserialize_any(Seconds)
+    }
+}
+
+/// A body of `application/x-www-form-urlencoded`, in the making.
+struct Form(Secret);
+
+// === impl Form ===
+
+impl Form {
+    fn new() -> Self {
+        Self(Secret::with_capacity(8 * 1024))
+    }
+
+    /// Adds a parameter; one without a value is as good as omitted (RFC 6749 §3.2).
+    fn add(&mut self, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        if !self.0.expose().is_empty() {
+            self.0.push_str("&");
+        }
+        form_encode(name, &mut self.0);
+        self.0.push_str("=");
+        form_encode(value, &mut self.0);
+    }
+}
+
+/// The bytes that a form leaves alone, beside letters and digits.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+
+/// Appends text in the encoding of RFC 6749 App. B: UTF-8, percent-encoded, a space as `+`.
+pub(crate) fn form_encode(text: &str, to: &mut Secret) {
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            to.push_str("+");
+        }
+        for part in utf8_percent_encode(word, FORM) {
+            to.push_str(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

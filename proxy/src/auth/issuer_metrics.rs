@@ -1,0 +1,67 @@
+//! What do we count of an issuer's key set? Series that live exactly as long as someone keeps that issuer's keys.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{Gauge, IntCounter};
+
+use crate::metrics::Metrics;
+
+/// How many keepers there are for an issuer's name: while one is replaced by the next, there are two.
+pub(crate) type Names = Arc<Mutex<HashMap<String, usize>>>;
+
+/// The series of one issuer, removed with the last of its name.
+#[derive(Debug)]
+pub(crate) struct IssuerMetrics {
+    metrics: Arc<Metrics>,
+    names: Names,
+    name: String,
+    pub(crate) counters: Counters,
+}
+
+/// Handles, looked up once.
+#[derive(Clone, Debug)]
+pub(crate) struct Counters {
+    pub(crate) success: IntCounter,
+    pub(crate) unchanged: IntCounter,
+    pub(crate) failure: IntCounter,
+    /// Seconds since the epoch.
+    pub(crate) last_success: Gauge,
+}
+
+const RESULTS: [&str; 3] = ["success", "unchanged", "failure"];
+
+// === impl IssuerMetrics ===
+
+impl IssuerMetrics {
+    pub(crate) fn new(metrics: &Arc<Metrics>, names: &Names, name: &str) -> Self {
+        let mut counts = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(name.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        let [success, unchanged, failure] =
+            RESULTS.map(|result| metrics.jwks_refreshes.with_label_values(&[name, result]));
+        let last_success = metrics.jwks_last_success.with_label_values(&[name]);
+        Self {
+            metrics: metrics.clone(),
+            names: names.clone(),
+            name: name.to_owned(),
+            counters: Counters { success, unchanged, failure, last_success },
+        }
+    }
+}
+
+impl Drop for IssuerMetrics {
+    fn drop(&mut self) {
+        // Held to the end, so that a successor of the same name makes its series after these are gone.
+        let mut counts = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.name).filter(|count| **count > 1) {
+            *count = count.saturating_sub(1);
+            return;
+        }
+        counts.remove(&self.name);
+        for result in RESULTS {
+            let _ = self.metrics.jwks_refreshes.remove_label_values(&[&self.name, result]);
+        }
+        let _ = self.metrics.jwks_last_success.remove_label_values(&[&self.name]);
+    }
+}

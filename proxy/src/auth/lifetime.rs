@@ -1,0 +1,109 @@
+//! How long is a token good, and how long do we wait after a failure? The arithmetic, without a clock.
+
+use std::time::Duration;
+
+/// Life of a token whose issuer does not say (`expires_in` is only RECOMMENDED, RFC 6749 §5.1).
+pub(crate) const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+/// Nothing lives longer; it keeps sums in range.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The longest `Retry-After` that is obeyed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// What will not mend by itself is tried again after this, or when the credential's file changes.
+const PERMANENT: Duration = Duration::from_secs(30);
+const LONGEST_BACKOFF: u32 = 60;
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Ages of a token, counted from before its request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// From here on the token is still sent, and another one is fetched.
+    pub soft: Duration,
+    /// From here on the token is never sent.
+    pub hard: Duration,
+    /// Its expiry.
+    pub life: Duration,
+}
+
+impl Lifetime {
+    /// Soft: life − max(10 %, min(300 s, 25 %)), less `random` × 10 %. Hard: life − min(5 s, 10 %). `random` is in 0..1.
+    pub(crate) fn new(life: Duration, random: f64) -> Self {
+        let life = life.min(LONGEST_LIFE);
+        let tenth = life / 10;
+        let ahead = tenth.max((life / 4).min(Duration::from_secs(300)));
+        Self {
+            soft: life.saturating_sub(ahead).saturating_sub(tenth.mul_f64(random)),
+            hard: life.saturating_sub(tenth.min(Duration::from_secs(5))),
+            life,
+        }
+    }
+}
+
+/// How long to wait after the `failures`th failure in a row (from 1): full jitter below 1 s, 2 s, 4 s ... 60 s, or what the
+/// issuer asked for, if that is longer.
+pub(crate) fn pause(failures: u32, permanent: bool, retry_after: Option<Duration>, random: f64) -> Duration {
+    let ceiling =
+        1_u32.checked_shl(failures.saturating_sub(1).min(6)).unwrap_or(LONGEST_BACKOFF).min(LONGEST_BACKOFF);
+    let backoff = Duration::from_secs(u64::from(ceiling)).mul_f64(random).max(SHORTEST_BACKOFF);
+    let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    backoff.max(asked).max(if permanent { PERMANENT } else { Duration::ZERO })
+}
+
+/// A number in 0..1, for jitter.
+pub(crate) fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness the jitter is lost, nothing else.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(lifetime: Lifetime) -> (f64, f64) {
+        (lifetime.soft.as_secs_f64(), lifetime.hard.as_secs_f64())
+    }
+
+    #[test]
+    fn limits_of_short_and_long_tokens() {
+        for (life, latest, earliest, hard) in [
+            (10, 7.5, 6.5, 9.0),
+            (60, 45.0, 39.0, 55.0),
+            (300, 225.0, 195.0, 295.0),
+            (3600, 3240.0, 2880.0, 3595.0),
+            (36_000, 32_400.0, 28_800.0, 35_995.0),
+        ] {
+            let life = Duration::from_secs(life);
+            assert_eq!(seconds(Lifetime::new(life, 0.0)), (latest, hard), "{life:?}");
+            assert_eq!(seconds(Lifetime::new(life, 1.0)), (earliest, hard), "{life:?}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_life_stays_in_range() {
+        let lifetime = Lifetime::new(Duration::MAX, 1.0);
+        assert!(lifetime.soft < lifetime.hard && lifetime.hard < lifetime.life);
+        assert_eq!(Lifetime::new(Duration::ZERO, 0.5).hard, Duration::ZERO);
+    }
+
+    #[test]
+    fn out_9_backoff_doubles_from_a_second_to_a_minute_with_full_jitter() {
+        let longest: Vec<_> = (1..=9).map(|failures| pause(failures, false, None, 1.0).as_secs()).collect();
+        assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause(u32::MAX, false, None, 0.5), Duration::from_secs(30));
+        assert_eq!(pause(5, false, None, 0.0), SHORTEST_BACKOFF);
+    }
+
+    #[test]
+    fn c17_a_longer_retry_after_wins_up_to_ten_minutes() {
+        let asked = |seconds| pause(1, false, Some(Duration::from_secs(seconds)), 1.0).as_secs();
+        assert_eq!((asked(0), asked(20), asked(86_400)), (1, 20, 600));
+        assert_eq!(pause(1, true, None, 0.0), Duration::from_secs(30));
+        assert_eq!(pause(1, true, Some(Duration::from_secs(90)), 0.0), Duration::from_secs(90));
+    }
+
+    #[test]
+    fn jitter_is_a_fraction() {
+        assert!((0..100).map(|_| random()).all(|value| (0.0..1.0).contains(&value)));
+    }
+}

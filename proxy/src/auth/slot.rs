@@ -1,0 +1,385 @@
+//! What is the life of one token? Served while it is good, refreshed ahead by one keeper, dropped at its hard limit.
+//!
+//! Each slot has one keeper, a task on the background runtime, and only the keeper fetches: so there is one flight at a
+//! time, and callers that go away cannot end it. Callers only read the token, board the flight, and wake the keeper.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderValue;
+use tokio::sync::{Notify, watch};
+
+use crate::auth::failure::{Cause, Failure};
+use crate::auth::lifetime::{self, DEFAULT_LIFE};
+use crate::auth::token_source::{Fingerprint, Held, Moment, TokenSource};
+
+/// How long a caller waits for a token.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a flight may take, with its wait for the issuer's other flights.
+const LONGEST_FLIGHT: Duration = Duration::from_secs(30);
+/// How often a refused credential's file is looked at.
+const FILE_CHECK: Duration = Duration::from_millis(500);
+
+/// One token request's token.
+#[derive(Debug)]
+pub struct TokenSlot {
+    source: Arc<TokenSource>,
+    /// Written by the keeper alone.
+    held: ArcSwapOption<Held>,
+    /// When a caller last asked, in seconds since the epoch.
+    last_used: AtomicU64,
+    /// The keeper knows that the soft limit has passed.
+    nudged: AtomicBool,
+    state: Mutex<State>,
+    landed: watch::Sender<Landing>,
+    wake: Arc<Notify>,
+}
+
+/// No token can be had now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// When to try again, for `Retry-After`.
+    pub retry_after: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A flight is under way, or the keeper has been told to begin one.
+    flying: bool,
+    /// Flights that have landed.
+    flights: u64,
+    /// Failures in a row.
+    failures: u32,
+    setback: Option<Setback>,
+    /// Callers that boarded a flight that was already under way.
+    coalesced: u64,
+}
+
+/// The last flight failed.
+#[derive(Clone, Debug)]
+struct Setback {
+    at: Moment,
+    pause: Duration,
+    failure: Failure,
+    /// The content of the credential's file that did not do.
+    file: Fingerprint,
+}
+
+/// The outcome of the last flight. The token itself is in the slot, so that it is wiped in time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Landing {
+    flight: u64,
+    failed: Option<Unavailable>,
+}
+
+/// What the keeper does next.
+enum Next {
+    Fetch,
+    Rest(Option<Duration>),
+}
+
+/// What a slot tells of itself.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub state: &'static str,
+    pub held: Option<Arc<Held>>,
+    pub last_error: Option<String>,
+    pub retry_in: Option<Duration>,
+    pub in_flight: bool,
+    pub coalesced: u64,
+}
+
+// === impl TokenSlot ===
+
+impl TokenSlot {
+    /// A slot with a keeper, which fetches the first token at once.
+    pub(crate) fn new(source: TokenSource) -> Arc<Self> {
+        let background = source.services.background.clone();
+        let wake = Arc::new(Notify::new());
+        let slot = Arc::new(Self {
+            last_used: AtomicU64::new(source.services.clock.now().as_secs()),
+            source: Arc::new(source),
+            held: ArcSwapOption::empty(),
+            nudged: AtomicBool::new(false),
+            state: Mutex::default(),
+            landed: watch::Sender::new(Landing::default()),
+            wake: wake.clone(),
+        });
+        background.spawn(keep(Arc::downgrade(&slot), wake));
+        slot
+    }
+
+    /// The value of `Authorization`, if a token is at hand that may be sent: no wait, no allocation.
+    pub fn ready(&self) -> Option<HeaderValue> {
+        let held = self.held.load();
+        let held = held.as_ref()?;
+        let now = self.source.services.clock.now();
+        let age = now.saturating_sub(held.sent.wall);
+        if age >= held.lifetime.hard {
+            return None;
+        }
+        self.touch(now);
+        if age < held.lifetime.soft {
+            self.source.metrics.hit.inc();
+        } else {
+            self.source.metrics.refresh.inc();
+            self.nudge();
+        }
+        Some(held.authorization.clone())
+    }
+
+    /// The value of `Authorization`, waiting for the one flight if there must be one.
+    pub async fn token(&self) -> Result<HeaderValue, Unavailable> {
+        if let Some(value) = self.ready() {
+            return Ok(value);
+        }
+        let mut landed = self.landed.subscribe();
+        let (flight, result) = self.board().inspect_err(|_| self.source.metrics.failed.inc())?;
+        let landing =
+            tokio::time::timeout(PATIENCE, landed.wait_for(|landing| landing.flight >= flight)).await;
+        let failed = match landing {
+            Ok(Ok(landing)) => landing.failed,
+            // It is late, or the background runtime is gone.
+            Err(_) | Ok(Err(_)) => Some(Unavailable::default()),
+        };
+        // A token may have come and gone meanwhile, or one may have come although the flight that we waited for failed.
+        match self.sendable() {
+            Some(value) => {
+                result.inc();
+                Ok(value)
+            }
+            None => {
+                self.source.metrics.failed.inc();
+                Err(failed.unwrap_or_default())
+            }
+        }
+    }
+
+    /// The flight that brings a token, and the counter of those who board it so. None departs before the pause after a
+    /// failure is over.
+    fn board(&self) -> Result<(u64, &prometheus::IntCounter), Unavailable> {
+        self.touch(self.source.services.clock.now());
+        let mut state = self.lock();
+        let flight = state.flights + 1;
+        if state.flying {
+            state.coalesced += 1;
+            return Ok((flight, &self.source.metrics.coalesced));
+        }
+        if let Some(retry_after) = self.pause_left(&state) {
+            drop(state);
+            // The keeper may have stopped watching the credential's file, while nobody asked for the token.
+            self.nudge();
+            return Err(Unavailable { retry_after });
+        }
+        state.flying = true;
+        drop(state);
+        self.wake.notify_one();
+        Ok((flight, &self.source.metrics.miss))
+    }
+
+    pub(crate) fn source(&self) -> &TokenSource {
+        &self.source
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let held = self.held.load_full();
+        let state = self.lock();
+        let age = held.as_ref().map(|held| (held.sent.elapsed(&self.source.services.clock), held.lifetime));
+        Status {
+            state: match age {
+                Some((age, lifetime)) if age < lifetime.soft => "fresh",
+                Some((age, lifetime)) if age < lifetime.hard => "refresh_due",
+                _ if state.setback.is_some() => "unavailable",
+                _ if state.flying => "pending",
+                _ => "idle",
+            },
+            last_error: state.setback.as_ref().map(|setback| setback.failure.to_string()),
+            retry_in: self.pause_left(&state),
+            in_flight: state.flying,
+            coalesced: state.coalesced,
+            held,
+        }
+    }
+
+    fn sendable(&self) -> Option<HeaderValue> {
+        let held = self.held.load();
+        let held = held.as_ref()?;
+        let age = held.sent.elapsed(&self.source.services.clock);
+        (age < held.lifetime.hard).then(|| held.authorization.clone())
+    }
+
+    /// Stores only what is new: workers share the line.
+    fn touch(&self, now: Duration) {
+        if self.last_used.load(Ordering::Relaxed) != now.as_secs() {
+            self.last_used.store(now.as_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the keeper, once, that there is something to do: it may sleep by a clock that stood still.
+    fn nudge(&self) {
+        if !self.nudged.load(Ordering::Relaxed) && !self.nudged.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn pause_left(&self, state: &State) -> Option<Duration> {
+        let setback = state.setback.as_ref()?;
+        let left = setback.pause.saturating_sub(setback.at.elapsed(&self.source.services.clock));
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for TokenSlot {
+    fn drop(&mut self) {
+        // So that the keeper sees it, and ends.
+        self.wake.notify_one();
+    }
+}
+
+// === impl Unavailable ===
+
+impl Default for Unavailable {
+    fn default() -> Self {
+        Self { retry_after: Duration::from_secs(1) }
+    }
+}
+
+// === the keeper ===
+
+/// Keeps a slot for as long as a snapshot holds it.
+async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
+    loop {
+        let Some(kept) = slot.upgrade() else { return };
+        kept.look_at_file();
+        let rest = match kept.next() {
+            Next::Fetch => {
+                kept.fly().await;
+                continue;
+            }
+            Next::Rest(rest) => rest,
+        };
+        drop(kept);
+        match rest {
+            Some(rest) => drop(tokio::time::timeout(rest, wake.notified()).await),
+            None => wake.notified().await,
+        }
+    }
+}
+
+impl TokenSlot {
+    fn next(&self) -> Next {
+        let mut state = self.lock();
+        if state.flying {
+            return Next::Fetch;
+        }
+        let held = self.held.load_full();
+        let age =
+            held.as_ref().map(|held| held.sent.elapsed(&self.source.services.clock)).unwrap_or_default();
+        let left = |limit: Duration| Some(limit.saturating_sub(age)).filter(|left| !left.is_zero());
+        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft));
+        let to_hard = held.as_ref().and_then(|held| left(held.lifetime.hard));
+        if to_hard.is_none() {
+            self.held.store(None);
+        }
+        if to_soft.is_some() || self.is_idle(held.as_deref()) {
+            self.nudged.store(false, Ordering::Relaxed);
+            return Next::Rest(to_soft.or(to_hard));
+        }
+        if let Some(pause) = self.pause_left(&state) {
+            let rest = to_hard.map_or(pause, |to_hard| to_hard.min(pause));
+            let permanent =
+                state.setback.as_ref().is_some_and(|setback| setback.failure.cause.is_permanent());
+            return Next::Rest(Some(if permanent { rest.min(FILE_CHECK) } else { rest }));
+        }
+        state.flying = true;
+        Next::Fetch
+    }
+
+    /// Has nobody asked for one lifetime?
+    fn is_idle(&self, held: Option<&Held>) -> bool {
+        let unused =
+            self.source.services.clock.now().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
+        Duration::from_secs(unused) >= held.map_or(DEFAULT_LIFE, |held| held.lifetime.life)
+    }
+
+    /// A credential that was refused is tried again as soon as its file is another.
+    fn look_at_file(&self) {
+        let refused = {
+            let state = self.lock();
+            let Some(setback) = &state.setback else { return };
+            if state.flying || !setback.failure.cause.is_permanent() {
+                return;
+            }
+            setback.file
+        };
+        if self.source.fingerprint() != refused {
+            let mut state = self.lock();
+            state.setback = None;
+            state.failures = 0;
+        }
+    }
+
+    async fn fly(&self) {
+        let source = self.source.clone();
+        // A task of its own: a panic in it is one failure, not the keeper's end.
+        let flight = tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch()).await });
+        let (result, file) = match flight.await {
+            Ok(Ok(landed)) => landed,
+            Ok(Err(_)) => (Err(Failure::new(Cause::Timeout, "no token came within 30 s")), None),
+            Err(_) => (Err(Failure::new(Cause::Internal, "the fetch broke off")), None),
+        };
+        match result {
+            Ok(held) => self.land(held),
+            Err(failure) => self.fail(failure, file),
+        }
+    }
+
+    fn land(&self, held: Held) {
+        let TokenSource { credential, request, metrics, .. } = &*self.source;
+        metrics.obtained(&credential.name, request.key, held.sent.wall.saturating_add(held.lifetime.life));
+        if let Some(granted) = &held.narrowed {
+            tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
+        }
+        self.held.store(Some(Arc::new(held)));
+        self.nudged.store(false, Ordering::Relaxed);
+        let mut state = self.lock();
+        if state.failures > 0 {
+            tracing::info!(credential = %credential.name, failures = state.failures, "tokens come again");
+        }
+        state.failures = 0;
+        state.setback = None;
+        self.announce(&mut state, None);
+    }
+
+    fn fail(&self, failure: Failure, file: Fingerprint) {
+        let TokenSource { credential, request, metrics, services, .. } = &*self.source;
+        metrics.failed_fetch(&credential.name, &request.key, failure.cause);
+        let mut state = self.lock();
+        state.failures = state.failures.saturating_add(1);
+        let permanent = failure.cause.is_permanent();
+        let pause = lifetime::pause(state.failures, permanent, failure.retry_after, lifetime::random());
+        tracing::warn!(
+            credential = %credential.name,
+            cause = failure.cause.as_str(),
+            retry_in = ?pause,
+            "no token: {failure}"
+        );
+        state.setback = Some(Setback { at: Moment::now(&services.clock), pause, failure, file });
+        self.announce(&mut state, Some(Unavailable { retry_after: pause }));
+    }
+
+    fn announce(&self, state: &mut State, failed: Option<Unavailable>) {
+        state.flying = false;
+        state.flights += 1;
+        self.landed.send_replace(Landing { flight: state.flights, failed });
+    }
+}
+
+#[cfg(test)]
+mod tests;

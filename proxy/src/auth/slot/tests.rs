@@ -1,0 +1,343 @@
+use std::time::Instant;
+
+use super::*;
+use crate::auth::token_server::{Answer, TokenServer, World, eventually};
+
+const LIFE: u64 = 3600;
+
+fn after(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A slot that asked at once and has its first token, `token-0`, unless the server is on hold.
+fn slot(world: &World) -> Arc<TokenSlot> {
+    TokenSlot::new(world.source())
+}
+
+async fn warm(world: &World) -> Arc<TokenSlot> {
+    let slot = slot(world);
+    eventually(|| slot.sendable().is_some()).await;
+    slot
+}
+
+/// A server that numbers its tokens.
+async fn numbered() -> TokenServer {
+    TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), LIFE)).await
+}
+
+/// A server that is down for the requests in `down`.
+async fn down_for(down: std::ops::Range<usize>) -> TokenServer {
+    TokenServer::start(move |before, _| match down.contains(&before) {
+        true => Answer::new("500 Oh", "", ""),
+        false => Answer::token(&format!("token-{before}"), LIFE),
+    })
+    .await
+}
+
+fn token(value: Option<HeaderValue>) -> String {
+    value.expect("a token").to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
+}
+
+/// Asks until there is an answer that fits: time does not pass by itself, so each turn ends the pause after a failure.
+async fn recovers(world: &World, slot: &Arc<TokenSlot>, within: Duration) -> Duration {
+    let mut waited = Duration::ZERO;
+    while slot.token().await.is_err() {
+        assert!(waited <= within, "still no token after {waited:?}");
+        world.clock.advance(after(1));
+        waited += after(1);
+    }
+    waited
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_6_two_hundred_requests_on_a_cold_cache_are_one_post() {
+    let server = numbered().await;
+    server.hold();
+    let world = World::new(&server);
+    let slot = slot(&world);
+    let callers: Vec<_> = (0..200)
+        .map(|_| {
+            let slot = slot.clone();
+            tokio::spawn(async move { slot.token().await })
+        })
+        .collect();
+    eventually(|| slot.status().coalesced >= 199).await;
+    server.release();
+    for caller in callers {
+        assert_eq!(token(caller.await.unwrap().ok()), "token-0");
+    }
+    assert_eq!(server.count(), 1);
+    let [hit, refresh, miss, coalesced, failed] = world.results();
+    assert_eq!((hit, refresh, miss + coalesced, failed), (0, 0, 200, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_6_five_hundred_requests_past_the_soft_limit_are_one_post_and_none_waits() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    world.clock.advance(after(3300));
+    server.hold();
+    for _ in 0..500 {
+        assert_eq!(token(slot.ready()), "token-0");
+    }
+    server.count_reaches(2).await;
+    assert_eq!(token(slot.ready()), "token-0");
+    server.release();
+    eventually(|| token(slot.ready()) == "token-1").await;
+    assert_eq!(server.count(), 2);
+    assert_eq!(world.results()[2..], [0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_caller_that_began_the_flight_goes_away_and_the_others_get_the_token() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    world.clock.advance(after(LIFE));
+    server.hold();
+    let leader = tokio::spawn({
+        let slot = slot.clone();
+        async move { slot.token().await }
+    });
+    server.count_reaches(2).await;
+    let follower = tokio::spawn({
+        let slot = slot.clone();
+        async move { slot.token().await }
+    });
+    eventually(|| slot.status().coalesced == 1).await;
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    server.release();
+    assert_eq!(token(follower.await.unwrap().ok()), "token-1");
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_never_sent_past_its_hard_limit() {
+    let server = down_for(1..usize::MAX).await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    // 5 s before its end is the limit; the turn of the clock is exact, and the rest of the test takes less than 2 s.
+    world.clock.advance(after(LIFE - 7));
+    assert_eq!(token(slot.ready()), "token-0");
+    world.clock.advance(after(2));
+    assert_eq!(slot.ready(), None);
+    assert!(slot.token().await.is_err());
+    assert_eq!(slot.status().state, "unavailable");
+    // It is wiped, too.
+    eventually(|| slot.status().held.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_9_issuer_down_for_two_lifetimes() {
+    let down = Arc::new(AtomicBool::new(false));
+    let server = TokenServer::start({
+        let down = down.clone();
+        move |before, _| match down.load(Ordering::SeqCst) {
+            true => Answer::new("500 Oh", "", ""),
+            false => Answer::token(&format!("token-{before}"), LIFE),
+        }
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    down.store(true, Ordering::SeqCst);
+    let mut passed = 0;
+    while passed < 2 * LIFE {
+        match slot.token().await {
+            Ok(value) => {
+                assert!(passed < LIFE, "an expired token was sent");
+                assert_eq!(token(Some(value)), "token-0");
+            }
+            Err(unavailable) => {
+                assert!(passed >= LIFE - 5, "a good token was not sent");
+                assert!(unavailable.retry_after <= after(60));
+            }
+        }
+        // Turned far from the hard limit, so that what the test takes itself does not matter.
+        let step = if passed < LIFE - 60 { 60 } else { 120 };
+        passed += step;
+        world.clock.advance(after(step));
+    }
+    assert!(server.count() > 10, "it was tried again");
+    let before = server.count();
+    down.store(false, Ordering::SeqCst);
+    let waited = recovers(&world, &slot, after(60)).await;
+    assert_eq!((server.count(), slot.status().state), (before + 1, "fresh"), "after {waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn issuer_down_at_start_fails_closed_and_recovers_within_the_backoff() {
+    let server = down_for(0..3).await;
+    let world = World::new(&server);
+    let slot = slot(&world);
+    let unavailable = slot.token().await.unwrap_err();
+    assert!(unavailable.retry_after <= after(1));
+    assert_eq!(slot.ready(), None);
+    recovers(&world, &slot, after(1 + 2 + 4)).await;
+    assert_eq!(server.count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hammers_an_issuer_that_fails() {
+    let server = down_for(0..usize::MAX).await;
+    let world = World::new(&server);
+    let slot = slot(&world);
+    server.count_reaches(1).await;
+    // 1,000 requests while the pause lasts: at most the flights of its first, short pauses.
+    for _ in 0..1000 {
+        assert!(slot.token().await.is_err());
+    }
+    assert!(server.count() <= 12, "{} requests", server.count());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c17_retry_after_is_obeyed() {
+    let server = TokenServer::start(|before, _| match before {
+        0 => Answer::new("429 Slow", "retry-after: 120\r\n", ""),
+        1 => Answer::new("503 Busy", "retry-after: 86400\r\n", ""),
+        _ => Answer::token("late", LIFE),
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = slot(&world);
+    let first = slot.token().await.unwrap_err().retry_after;
+    assert!(first > after(115) && first <= after(120), "{first:?}");
+    world.clock.advance(after(110));
+    assert!(slot.token().await.unwrap_err().retry_after <= after(10));
+    assert_eq!(server.count(), 1);
+    world.clock.advance(after(10));
+    // No more than ten minutes.
+    let second = slot.token().await.unwrap_err().retry_after;
+    assert!(second > after(595) && second <= after(600), "{second:?}");
+    world.clock.advance(after(600));
+    assert_eq!(token(slot.token().await.ok()), "late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c16_invalid_client_is_remembered_until_the_secret_changes() {
+    let server = TokenServer::start(|_, asked| match asked.header("authorization") {
+        // checkout:new
+        Some("Basic Y2hlY2tvdXQ6bmV3") => Answer::token("mended", LIFE),
+        _ => Answer::error("401 No", "invalid_client"),
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = slot(&world);
+    let refused = slot.token().await.unwrap_err();
+    assert!(refused.retry_after > after(25) && refused.retry_after <= after(30));
+    assert!(slot.status().last_error.unwrap().contains("invalid_client"));
+    for _ in 0..100 {
+        assert!(slot.token().await.is_err());
+    }
+    tokio::time::sleep(2 * FILE_CHECK).await;
+    assert_eq!(server.count(), 1);
+
+    let changed = Instant::now();
+    world.write_secret("new");
+    eventually(|| slot.sendable().is_some()).await;
+    assert!(changed.elapsed() < after(5), "at once, not after 30 s");
+    assert_eq!((server.count(), token(slot.ready())), (2, "mended".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c16_a_permanent_error_is_tried_again_after_thirty_seconds() {
+    let server = TokenServer::start(|before, _| match before {
+        0 => Answer::error("400 No", "invalid_scope"),
+        _ => Answer::token("allowed", LIFE),
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = slot(&world);
+    assert!(slot.token().await.is_err());
+    world.clock.advance(after(25));
+    assert!(slot.token().await.is_err());
+    assert_eq!(server.count(), 1);
+    world.clock.advance(after(6));
+    assert_eq!(token(slot.token().await.ok()), "allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_secret_is_read_as_soon_as_it_is_there() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    std::fs::remove_file(world.dir.path().join("secret")).unwrap();
+    let slot = slot(&world);
+    assert!(slot.token().await.is_err());
+    assert!(slot.status().last_error.unwrap().contains("secret"));
+    world.write_secret("here");
+    eventually(|| slot.ready().is_some()).await;
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_refreshed_ahead_although_nobody_asks_right_then() {
+    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 3)).await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    // Its soft limit is at 1.95 to 2.25 s, its hard one at 2.7 s.
+    let begun = Instant::now();
+    while begun.elapsed() < after(6) {
+        assert!(slot.ready().is_some(), "there was no token at {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!((3..=5).contains(&server.count()), "{} requests", server.count());
+    assert_eq!(world.results()[2..], [0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_nobody_uses_for_a_lifetime_is_not_refreshed() {
+    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 2)).await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    tokio::time::sleep(after(6)).await;
+    assert!(server.count() <= 3, "{} requests", server.count());
+    assert_eq!((slot.status().state, slot.ready()), ("idle", None));
+    let asked = server.count();
+    assert_eq!(token(slot.token().await.ok()), format!("token-{asked}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_does_not_lengthen_a_life() {
+    let server = TokenServer::start(|before, _| match before {
+        0 => Answer::token("token-0", 2),
+        _ => Answer::new("500 Oh", "", ""),
+    })
+    .await;
+    let world = World::new(&server);
+    world.clock.advance(after(7200));
+    let slot = warm(&world).await;
+    // `Clock` only goes forward, so the token is made to come from two hours ahead instead.
+    let held = slot.held.load_full().unwrap();
+    slot.held.store(Some(Arc::new(Held {
+        authorization: held.authorization.clone(),
+        sent: held.sent.ahead(after(7200)),
+        lifetime: held.lifetime,
+        narrowed: None,
+    })));
+    assert!(slot.ready().is_some());
+    eventually(|| slot.held.load().is_none()).await;
+    assert_eq!(slot.ready(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keeper_ends_with_its_slot() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    let (weak, wake) = (Arc::downgrade(&slot), slot.wake.clone());
+    eventually(|| Arc::strong_count(&wake) == 3).await;
+    drop(slot);
+    eventually(|| weak.upgrade().is_none() && Arc::strong_count(&wake) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_13_nothing_of_a_slot_prints_a_secret() {
+    let server = TokenServer::start(|_, _| Answer::token("t0k3n", LIFE)).await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    let printed = format!("{slot:?} {:?}", slot.status());
+    assert!(!printed.contains("t0k3n") && !printed.contains("s3cret"), "{printed}");
+    assert!(slot.ready().unwrap().is_sensitive());
+}

@@ -1,0 +1,104 @@
+//! Where does an issuer grant tokens, and how many requests does it get at once? What all slots of one issuer share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use countersign_policy::snapshot::Issuer;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::auth::discovery::{self, IssuerError};
+use crate::auth::failure::{Cause, Failure};
+use crate::auth::issuers::Services;
+use crate::auth::token_source::Moment;
+use crate::fetch::Trust;
+
+/// Token requests that one issuer is asked to answer at once.
+const AT_ONCE: usize = 4;
+/// How long the issuer's metadata is taken for granted.
+const METADATA_TTL: Duration = Duration::from_secs(3600);
+
+/// The token endpoint of one issuer.
+#[derive(Debug)]
+pub(crate) struct TokenEndpoint {
+    permits: Semaphore,
+    discovered: Mutex<Option<Discovered>>,
+}
+
+/// What the issuer's metadata said.
+#[derive(Clone, Debug)]
+struct Discovered {
+    url: String,
+    /// None: it did not work there, so the metadata is asked again.
+    at: Option<Moment>,
+}
+
+// === impl TokenEndpoint ===
+
+impl TokenEndpoint {
+    pub(crate) fn new() -> Self {
+        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default() }
+    }
+
+    /// Waits for a turn. None when everything shuts down.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok()
+    }
+
+    /// What policy names, else what the issuer's metadata does. While that cannot be had, what it said last.
+    pub(crate) async fn url(
+        &self,
+        services: &Services,
+        issuer: &Issuer,
+        trust: &Trust,
+    ) -> Result<String, Failure> {
+        if let Some(url) = &issuer.token_endpoint {
+            return Ok(url.clone());
+        }
+        let known = self.lock().clone();
+        let fresh = |at: &Moment| at.elapsed(&services.clock) < METADATA_TTL;
+        if let Some(Discovered { url, at: Some(at) }) = &known
+            && fresh(at)
+        {
+            return Ok(url.clone());
+        }
+        match discovery::discover(services, issuer, trust).await {
+            Ok(metadata) => {
+                let url = metadata.token_endpoint.ok_or_else(|| {
+                    Failure::new(
+                        Cause::Discovery,
+                        "the issuer's metadata names no token endpoint; set tokenEndpoint",
+                    )
+                })?;
+                *self.lock() = Some(Discovered { url: url.clone(), at: Some(Moment::now(&services.clock)) });
+                Ok(url)
+            }
+            Err(error) => known.map(|known| known.url).ok_or_else(|| undiscovered(error)),
+        }
+    }
+
+    /// A request there failed so that it may be the wrong place.
+    pub(crate) fn doubt(&self, failure: &Failure) {
+        let wrong_place = matches!(
+            failure.cause,
+            Cause::Address | Cause::Connect | Cause::Tls | Cause::Redirect | Cause::Rejected
+        );
+        if let (true, Some(known)) = (wrong_place, self.lock().as_mut()) {
+            known.at = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Discovered>> {
+        self.discovered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn undiscovered(error: IssuerError) -> Failure {
+    let text = match error {
+        // Without the name that the server gave itself.
+        IssuerError::OtherIssuer { url, .. } => {
+            format!("{url} is the metadata of another issuer; write that one in policy")
+        }
+        error => error.to_string(),
+    };
+    Failure::new(Cause::Discovery, format!("the token endpoint cannot be found: {text}"))
+}

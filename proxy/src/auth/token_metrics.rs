@@ -1,0 +1,136 @@
+//! What do we count of tokens? Handles made once, and series that go when policy does not mention their credential any more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use crate::auth::failure::Cause;
+use crate::metrics::Metrics;
+
+/// The counters of all slots.
+#[derive(Debug)]
+pub(crate) struct TokenMetrics {
+    metrics: Arc<Metrics>,
+    /// Served from the cache.
+    pub hit: IntCounter,
+    /// Served from the cache, past the soft limit.
+    pub refresh: IntCounter,
+    /// Waited for a request of its own.
+    pub miss: IntCounter,
+    /// Waited for a request that was already under way.
+    pub coalesced: IntCounter,
+    /// Brought no token.
+    pub failed: IntCounter,
+    credentials: Mutex<HashMap<String, Expiries>>,
+}
+
+/// The expiry of a credential's tokens, by the key of their slots: none before there was one.
+type Expiries = HashMap<[u8; 32], Option<Duration>>;
+
+// === impl TokenMetrics ===
+
+impl TokenMetrics {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let result = |name| metrics.token_requests.with_label_values(&[name]);
+        Self {
+            hit: result("hit"),
+            refresh: result("refresh"),
+            miss: result("miss"),
+            coalesced: result("coalesced"),
+            failed: result("failed"),
+            credentials: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Policy mentions this slot. Until then, and after [`Self::forget`], nothing of it is counted by credential.
+    pub(crate) fn mention(&self, credential: &str, key: [u8; 32]) {
+        self.lock().entry(credential.to_owned()).or_default().entry(key).or_default();
+    }
+
+    pub(crate) fn forget(&self, credential: &str, key: &[u8; 32]) {
+        let mut credentials = self.lock();
+        let Some(expiries) = credentials.get_mut(credential) else { return };
+        expiries.remove(key);
+        if !expiries.is_empty() {
+            return self.show_earliest(credential, expiries);
+        }
+        credentials.remove(credential);
+        // A series that never was is no error.
+        let _ = self.metrics.token_expiry.remove_label_values(&[credential]);
+        for cause in Cause::ALL {
+            let _ = self.metrics.token_fetch_failures.remove_label_values(&[credential, cause.as_str()]);
+        }
+    }
+
+    /// A token came; `expiry` is since the epoch. It stands until the next one comes, so that alerts see it pass.
+    pub(crate) fn obtained(&self, credential: &str, key: [u8; 32], expiry: Duration) {
+        let mut credentials = self.lock();
+        let Some(expiries) = credentials.get_mut(credential) else { return };
+        let Some(known) = expiries.get_mut(&key) else { return };
+        *known = Some(expiry);
+        self.show_earliest(credential, expiries);
+    }
+
+    pub(crate) fn failed_fetch(&self, credential: &str, key: &[u8; 32], cause: Cause) {
+        let credentials = self.lock();
+        if credentials.get(credential).is_some_and(|expiries| expiries.contains_key(key)) {
+            self.metrics.token_fetch_failures.with_label_values(&[credential, cause.as_str()]).inc();
+        }
+    }
+
+    pub(crate) fn observe_fetch(&self, duration: Duration) {
+        self.metrics.token_fetch_duration.observe(duration.as_secs_f64());
+    }
+
+    fn show_earliest(&self, credential: &str, expiries: &Expiries) {
+        match expiries.values().flatten().min() {
+            Some(expiry) => {
+                self.metrics.token_expiry.with_label_values(&[credential]).set(expiry.as_secs_f64());
+            }
+            None => {
+                let _ = self.metrics.token_expiry.remove_label_values(&[credential]);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Expiries>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.encode().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_earliest_expiry_is_shown_and_goes_with_its_credential() {
+        let metrics = Metrics::new().unwrap();
+        let tokens = TokenMetrics::new(metrics.clone());
+        for key in [1, 2] {
+            tokens.mention("shop/checkout", [key; 32]);
+        }
+        tokens.obtained("shop/checkout", [1; 32], Duration::from_secs(500));
+        tokens.obtained("shop/checkout", [2; 32], Duration::from_secs(400));
+        tokens.failed_fetch("shop/checkout", &[1; 32], Cause::Timeout);
+        let series = "countersign_token_expiry_timestamp_seconds{credential=\"shop/checkout\"}";
+        assert!(text(&metrics).contains(&format!("{series} 400")));
+        assert!(text(&metrics).contains("{cause=\"timeout\",credential=\"shop/checkout\"} 1"));
+
+        tokens.forget("shop/checkout", &[2; 32]);
+        assert!(text(&metrics).contains(&format!("{series} 500")));
+        tokens.forget("shop/checkout", &[1; 32]);
+        assert!(!text(&metrics).contains("shop/checkout"));
+
+        // What a flight brings home after that leaves no trace.
+        tokens.obtained("shop/checkout", [1; 32], Duration::from_secs(600));
+        tokens.failed_fetch("shop/checkout", &[1; 32], Cause::Timeout);
+        assert!(!text(&metrics).contains("shop/checkout"));
+    }
+}

@@ -1,0 +1,118 @@
+use std::slice::from_ref;
+
+use super::*;
+use crate::auth::token_server::{Answer, TokenServer, World, eventually, request};
+
+fn after(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A server whose tokens tell the scopes that they were asked for.
+async fn echo() -> TokenServer {
+    TokenServer::start(|_, asked| {
+        Answer::token(&asked.parameter("scope").unwrap_or_default().replace(' ', "."), 3600)
+    })
+    .await
+}
+
+fn arm(tokens: &Tokens, world: &World, requests: &[TokenRequest]) -> Vec<Arc<TokenSlot>> {
+    tokens.arm_with(from_ref(&world.issuer), from_ref(&world.credential), requests)
+}
+
+async fn token(slot: &TokenSlot) -> String {
+    slot.token().await.unwrap().to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c9_scopes_a_b_and_ab_are_two_tokens() {
+    let server = echo().await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let slots = arm(&tokens, &world, &[request(1, &["a", "b"]), request(2, &["ab"])]);
+    assert_eq!((token(&slots[0]).await, token(&slots[1]).await), ("Bearer a.b".into(), "Bearer ab".into()));
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_fetched_when_armed_and_survive_a_reload() {
+    let server = echo().await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let before = arm(&tokens, &world, &[request(1, &["a"]), request(2, &["b"])]);
+    server.count_reaches(2).await;
+    eventually(|| before.iter().all(|slot| slot.ready().is_some())).await;
+
+    let now = arm(&tokens, &world, &[request(3, &["c"]), request(2, &["b"]), request(2, &["b"])]);
+    assert!(Arc::ptr_eq(&before[1], &now[1]) && Arc::ptr_eq(&now[1], &now[2]));
+    assert_eq!(now[1].ready().unwrap(), "Bearer b");
+    assert_eq!(token(&now[0]).await, "Bearer c");
+    assert_eq!(server.count(), 3);
+    // A request that began on the old snapshot ends on it.
+    assert_eq!(before[0].ready().unwrap(), "Bearer a");
+    let reports = tokens.report();
+    assert_eq!(reports.iter().map(|report| &report.scopes[0]).collect::<Vec<_>>(), ["b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_four_requests_at_once_to_one_issuer() {
+    let server = echo().await;
+    server.hold();
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let requests: Vec<_> = (0..20).map(|key| request(key, &["a"])).collect();
+    let slots = arm(&tokens, &world, &requests);
+    server.count_reaches(4).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.count(), 4);
+    server.release();
+    for slot in &slots {
+        token(slot).await;
+    }
+    assert_eq!((server.count(), server.most_at_once()), (20, 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_report_says_all_but_the_token() {
+    let server = TokenServer::start(|before, _| match before {
+        0 => Answer::json(r#"{"access_token":"t0k3n","token_type":"bearer","expires_in":1000,"scope":"a"}"#),
+        _ => Answer::error("400 No", "invalid_scope"),
+    })
+    .await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let slots = arm(&tokens, &world, &[request(1, &["a", "b"])]);
+    token(&slots[0]).await;
+    world.clock.advance(after(100));
+    let report = tokens.report().remove(0);
+    assert_eq!((report.credential.as_str(), report.state), ("shop/checkout", "fresh"));
+    assert_eq!(report.granted_scopes, Some(vec!["a".to_owned()]));
+    let near = |value: Option<i64>, expected: i64| (value.unwrap() - expected).abs() <= 2;
+    assert!(near(report.age_seconds, 100) && near(report.expires_in_seconds, 900), "{report:?}");
+    // The soft limit is at 650 to 750 s.
+    assert!((547..=650).contains(&report.refresh_in_seconds.unwrap()));
+    assert_eq!((report.last_error, report.in_flight, report.retry_in_seconds), (None, false, None));
+
+    world.clock.advance(after(700));
+    let _ = slots[0].ready();
+    eventually(|| tokens.report()[0].last_error.is_some()).await;
+    let report = tokens.report().remove(0);
+    assert_eq!(report.state, "refresh_due");
+    assert!(report.last_error.as_deref().unwrap().contains("invalid_scope"));
+    assert!((25..=30).contains(&report.retry_in_seconds.unwrap()));
+    assert!(!serde_json::to_string(&report).unwrap().contains("t0k3n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_of_a_credential_go_with_it() {
+    let server = echo().await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let slots = arm(&tokens, &world, &[request(1, &["a"])]);
+    token(&slots[0]).await;
+    let text = || String::from_utf8(world.metrics.encode().unwrap()).unwrap();
+    assert!(text().contains("token_expiry_timestamp_seconds{credential=\"shop/checkout\"}"));
+    assert!(text().contains("countersign_token_fetch_duration_seconds_count 1"));
+    arm(&tokens, &world, &[]);
+    assert!(!text().contains("shop/checkout"));
+    assert!(tokens.report().is_empty());
+}

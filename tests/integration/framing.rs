@@ -1,0 +1,182 @@
+//! Can a request mean two things? Malformed and ambiguous HTTP/1.1, byte by byte: refused, and never at the application.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{self, Answer, Connection, get};
+use crate::support::policy::{self, Folder, inbound_with};
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::upstream::Upstream;
+
+/// Everybody may do everything: what is refused here is refused for its form.
+fn open_rules() -> Value {
+    json!([{"name": "all", "public": true, "to": {"paths": ["/*"]}}])
+}
+
+fn open_proxy(target: std::net::SocketAddr) -> (Proxy, Folder) {
+    let key = crate::support::jose::Key::new("k1");
+    let forward = json!({"forwardClaims": {"X-Client-Id": "@client", "X-Tenant": "tenant"}});
+    let folder = Folder::with(&[
+        ("policy.yaml", &(policy::issuer_with_file("keys.jwks") + &inbound_with(&open_rules(), &forward))),
+        ("keys.jwks", &crate::support::jose::key_set(&[&key]).to_string()),
+    ]);
+    (Settings::policies(folder.path(), "orders").before(target).start(), folder)
+}
+
+/// A name and the bytes of a request.
+const MALFORMED: &[(&str, &str)] = &[
+    (
+        "length and chunked",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunked and length",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    ),
+    ("two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc"),
+    ("two equal lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
+    ("a list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc"),
+    ("a signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc"),
+    ("a hexadecimal length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc"),
+    ("an empty length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\nabc"),
+    (
+        "a coding before chunked",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding after chunked",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "chunked twice",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("an unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("chunked in HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("a space before the colon", "GET / HTTP/1.1\r\nHost: a\r\nX-A : b\r\n\r\n"),
+    ("a folded line", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n"),
+    ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\0c\r\n\r\n"),
+    ("a bare CR in a value", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n"),
+    ("no host", "GET / HTTP/1.1\r\n\r\n"),
+    ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+    ("two equal hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+    ("a host with a user", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+    ("a host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+    ("an empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+    ("another host in the target", "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a target without a slash", "GET orders HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("dot segments", "GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("encoded dot segments", "GET /a/%2e%2E/b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("an encoded slash", "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a backslash", "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("an encoded NUL", "GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a double encoding", "GET /a%252e HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a bad escape", "GET /a%zz HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("an empty segment", "GET /a//b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a path parameter", "GET /a;b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("raw UTF-8", "GET /ä HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("a nominated Authorization", "GET / HTTP/1.1\r\nHost: a\r\nConnection: authorization\r\n\r\n"),
+    ("a nominated identity header", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Client-Id\r\n\r\n"),
+];
+
+#[test]
+fn malformed_requests_never_reach_the_application() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    assert_eq!(get(proxy.inbound(), "/", &[]).status, 200);
+    let mut wrong = Vec::new();
+    for (name, bytes) in MALFORMED {
+        let before = upstream.messages().len();
+        let answer = client::raw(proxy.inbound(), bytes.as_bytes());
+        if !is_refusal(&answer) {
+            wrong.push(format!("{name}: {answer:?}"));
+        }
+        if let Some(message) = upstream.messages().get(before) {
+            wrong.push(format!("{name}: at the application as {message:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// 4xx, or the connection closed without an answer.
+fn is_refusal(answer: &io::Result<Answer>) -> bool {
+    match answer {
+        Ok(answer) => (400..500).contains(&answer.status),
+        Err(error) => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// A second request hidden in the body of the first is a body, whatever the framing says.
+#[test]
+fn a_hidden_request_is_never_answered() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    let hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+    for framing in [
+        format!(
+            "Content-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
+            hidden.len() + 5
+        ),
+        format!("Transfer-Encoding: gzip, chunked\r\nContent-Length: 0\r\n\r\n{hidden}"),
+        format!("Content-Length: 0\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
+    ] {
+        let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}");
+        let mut connection = Connection::open(proxy.inbound()).unwrap();
+        connection.send(bytes.as_bytes()).unwrap();
+        let first = connection.answer("POST");
+        if first.is_ok_and(|answer| answer.status >= 400) {
+            assert!(connection.is_closed(), "open after a framing refusal: {framing:?}");
+        }
+        let hit = upstream.messages().into_iter().find(|message| message.starts_with("GET /hidden"));
+        assert!(hit.is_none(), "{framing:?} became {hit:?}");
+    }
+}
+
+/// What is forwarded is one message of our own: one Host, one framing, nothing of the hop.
+#[test]
+fn the_application_sees_one_reserialised_message() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    let bytes = "POST /a%41?q=%2e%2e//x;y HTTP/1.1\r\nhOsT: orders.test\r\nConnection: keep-alive, Keep-Alive\r\n\
+        Keep-Alive: timeout=5\r\nTE: gzip\r\nUpgrade: h2c\r\nProxy-Authorization: Basic eDp5\r\n\
+        Transfer-Encoding: Chunked\r\nCookie: a=b\r\n\r\n3;ext=1\r\nabc\r\n0\r\n\r\n";
+    assert_eq!(client::raw(proxy.inbound(), bytes.as_bytes()).unwrap().status, 200);
+    let message = upstream.messages().pop().unwrap();
+    let lower = message.to_ascii_lowercase();
+    assert!(message.starts_with("POST /aA?q=%2e%2e//x;y HTTP/1.1\r\n"), "{message}");
+    assert_eq!(lower.matches("host: orders.test\r\n").count(), 1, "{message}");
+    assert_eq!(lower.matches("transfer-encoding: chunked\r\n").count(), 1, "{message}");
+    assert!(
+        lower.contains("cookie: a=b\r\n") && lower.contains("abc") && !lower.contains("ext=1"),
+        "{message}"
+    );
+    for gone in ["keep-alive", "te: ", "upgrade", "proxy-authorization", "content-length", "http2-settings"] {
+        assert!(!lower.contains(&format!("\r\n{gone}")), "{gone} in {message}");
+    }
+}
+
+/// A caller cannot say who it is: identity headers are ours, in any spelling, on public paths too.
+#[test]
+fn identity_headers_are_stripped_from_strangers() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    let spoofed = [
+        ("X-Client-Id", "admin"),
+        ("x-client-id", "admin"),
+        ("X_Client_Id", "admin"),
+        ("x-client_ID", "admin"),
+        ("X-TENANT", "acme"),
+        ("X-Other", "kept"),
+    ];
+    assert_eq!(get(proxy.inbound(), "/", &spoofed).status, 200);
+    let seen = upstream.last();
+    let names: Vec<_> = seen.headers.keys().map(|name| name.as_str().replace('_', "-")).collect();
+    for name in ["x-client-id", "x-tenant"] {
+        assert!(!names.iter().any(|n| n == name), "{name} in {names:?}");
+    }
+    assert_eq!(seen.all("x-other"), ["kept"]);
+}

@@ -1,0 +1,50 @@
+//! What do the tests stand on? Processes that end with the test, servers, clients, tokens and policy folders.
+
+pub(crate) mod client;
+pub(crate) mod control;
+pub(crate) mod issuer;
+pub(crate) mod jose;
+pub(crate) mod metrics;
+pub(crate) mod policy;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod raw_upstream;
+pub(crate) mod tools;
+pub(crate) mod upstream;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
+}
+
+/// A binary of this workspace, built beside the tests (`tests/run` builds them first).
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the running test has a path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = profile.join(name);
+    assert!(
+        path.exists(),
+        "{name} is not built: run `cargo build --profile demo --workspace --bins`, or tests/run"
+    );
+    path
+}
+
+/// Waits until `ready` is true, looking every 10 ms; panics after `limit`. Returns how long it took.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    since.as_secs().try_into().expect("before the year 292277026596")
+}

@@ -1,0 +1,81 @@
+//! Where are the programs that we did not write? What `tests/run` installs, and how it is called.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::process::{Finished, Process, run};
+use super::root;
+
+/// The folder into which `tests/run` installs.
+fn cache() -> PathBuf {
+    root().join("tests/.cache")
+}
+
+/// A Node program of `tests/servers`.
+pub(crate) fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(root().join("tests/servers").join(script)).env("NODE_NO_WARNINGS", "1");
+    command
+}
+
+/// A Python program of `tests/servers`, in the virtual environment.
+pub(crate) fn python(script: &str) -> Command {
+    let mut command = Command::new(cache().join("venv/bin/python"));
+    command.arg(root().join("tests/servers").join(script));
+    command
+}
+
+/// `prometheus` or `promtool`: unpacked into the cache, or the machine's own.
+pub(crate) fn prometheus(program: &str) -> Command {
+    let unpacked = cache().join("prometheus/usr/bin").join(program);
+    Command::new(if unpacked.exists() { unpacked } else { program.into() })
+}
+
+/// curl, silent and without the machine's configuration. The last line of stdout is the status and the HTTP version.
+pub(crate) fn curl(arguments: &[&str]) -> Curl {
+    curl_with(&arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>())
+}
+
+/// The same.
+pub(crate) fn curl_with(arguments: &[String]) -> Curl {
+    let mut command = Command::new("curl");
+    command.args(["-q", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*"]);
+    let done = run(
+        command.args(["--include", "--write-out", "\n%{http_code} %{http_version}"]).args(arguments),
+        LIMIT,
+    );
+    assert_eq!(done.code, Some(0), "curl {arguments:?}: {}", done.stderr);
+    let (output, last) = done.stdout.rsplit_once('\n').expect("curl wrote a last line");
+    let (status, version) = last.split_once(' ').expect("status and version");
+    Curl { status: status.parse().expect("a status"), version: version.to_owned(), output: output.to_owned() }
+}
+
+/// What curl got: head and body as printed by `--include`.
+#[derive(Debug)]
+pub(crate) struct Curl {
+    pub(crate) status: u16,
+    /// `1.1` or `2`.
+    pub(crate) version: String,
+    pub(crate) output: String,
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The gRPC server of grpc-js, and its port.
+pub(crate) fn grpc_server() -> (Process, u16) {
+    let mut process = Process::spawn("grpc-server.mjs", &mut node("grpc-server.mjs"));
+    let line: Value =
+        serde_json::from_str(&process.first_line(Duration::from_secs(20))).expect("a line of JSON");
+    let port = line["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
+    (process, port)
+}
+
+/// Runs cases of grpcio's client; one value per case.
+pub(crate) fn grpc_client(arguments: &[&str]) -> Vec<Value> {
+    let done: Finished = run(python("grpc_client.py").args(arguments), LIMIT);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    done.stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}

@@ -1,0 +1,207 @@
+//! What reaches the application? An HTTP/1.1 and HTTP/2 server that records every request and echoes it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::ports::Port;
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// The application beside which a sidecar stands. Ends on drop.
+///
+/// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
+/// the caller goes, `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer.
+/// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    port: Port,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _stop: oneshot::Sender<()>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) target: String,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub(crate) version: String,
+    pub(crate) authority: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Self {
+        let port = Port::lease();
+        let seen = Arc::default();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let (address, record) = (port.address(), Arc::clone(&seen));
+        thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind(address).await.expect("a leased port");
+                ready.send(()).expect("the test waits");
+                tokio::select! { () = serve(listener, record) => {}, _ = stopped => {} }
+            });
+        });
+        is_ready.recv().expect("the server starts");
+        Self { port, seen, _stop: stop }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Every request so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no test panics with it").clone()
+    }
+
+    /// The last request.
+    pub(crate) fn last(&self) -> Seen {
+        self.seen().pop().expect("a request has come")
+    }
+
+    /// Begins to count anew.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().expect("no test panics with it").clear();
+    }
+
+    /// How many requests so far.
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().expect("no test panics with it").len()
+    }
+}
+
+impl Seen {
+    /// Every value of this header, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let values = self.headers.get_all(name).iter();
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    }
+}
+
+async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, Arc::clone(&seen)));
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Body>, Infallible> {
+    let (head, body) = request.into_parts();
+    let collected = match body.collect().await {
+        Ok(collected) => collected,
+        Err(_) => return Ok(plain(400, "the body broke off")),
+    };
+    let trailers = collected.trailers().cloned();
+    let request = Seen {
+        method: head.method.to_string(),
+        target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        version: format!("{:?}", head.version),
+        authority: head.uri.authority().map(ToString::to_string),
+        headers: head.headers,
+        trailers,
+        body: collected.to_bytes().to_vec(),
+    };
+    seen.lock().expect("no test panics with it").push(request.clone());
+    let path = head.uri.path();
+    Ok(match path.strip_prefix("/orders").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
+        ["", "status", status] => status_answer(status.parse().expect("a status")),
+        ["", "stream"] => Response::new(forever()),
+        ["", "slow", ms] => {
+            tokio::time::sleep(Duration::from_millis(ms.parse().expect("milliseconds"))).await;
+            plain(200, "at last")
+        }
+        ["", "redirect", port] => redirect(port),
+        ["", "trailers"] => with_trailer(),
+        _ => echo(&request),
+    })
+}
+
+fn echo(request: &Seen) -> Response<Body> {
+    let headers: Vec<_> = request
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    let text = json!({
+        "method": request.method, "target": request.target, "version": request.version,
+        "headers": headers, "body": String::from_utf8_lossy(&request.body),
+    });
+    plain(200, &text.to_string())
+}
+
+fn status_answer(status: u16) -> Response<Body> {
+    let mut response = plain(status, "as asked");
+    if status == 401 {
+        let challenge = http::HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn redirect(port: &str) -> Response<Body> {
+    let mut response = plain(302, "elsewhere");
+    let location = format!("http://127.0.0.1:{port}/after").try_into().expect("a header value");
+    response.headers_mut().insert(http::header::LOCATION, location);
+    response
+}
+
+fn plain(status: u16, text: &str) -> Response<Body> {
+    let mut response = Response::new(Full::from(text.to_owned()).boxed());
+    *response.status_mut() = status.try_into().expect("a status");
+    response
+}
+
+/// A line every 20 ms for as long as somebody reads.
+fn forever() -> Body {
+    BoxBody::new(StreamBody::new(stream::unfold(0_u64, |n| async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok(Frame::data(Bytes::from(format!("{n}\n")))), n + 1))
+    })))
+}
+
+fn with_trailer() -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", http::HeaderValue::from_static("abc"));
+    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(BoxBody::new(StreamBody::new(stream::iter(frames))));
+    response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-checksum"));
+    response
+}

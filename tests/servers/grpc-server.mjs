@@ -1,0 +1,55 @@
+// A gRPC server (npm @grpc/grpc-js) for the interop tests: every kind of call, an error with trailers, metadata echoed.
+//
+//   node grpc-server.mjs [PORT]
+//
+// Prints one line of JSON with its port when ready.
+
+import grpc from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { fileURLToPath } from 'node:url';
+
+const definition = loadSync(fileURLToPath(new URL('echo.proto', import.meta.url)));
+const { Echo } = grpc.loadPackageDefinition(definition).countersign.test;
+
+const trailers = () => {
+  const metadata = new grpc.Metadata();
+  metadata.set('x-trailer', 'from the server');
+  metadata.set('x-trailer-bin', Buffer.from([0, 1, 254, 255]));
+  return metadata;
+};
+
+const server = new grpc.Server({ 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 });
+server.addService(Echo.service, {
+  Unary(call, reply) {
+    reply(null, call.request, trailers());
+  },
+  ServerStream(call) {
+    // The payload says how many messages to send.
+    const count = Number(call.request.payload.toString());
+    for (let i = 0; i < count; i += 1) call.write({ payload: Buffer.from(String(i)) });
+    call.end(trailers());
+  },
+  ClientStream(call, reply) {
+    let bytes = 0;
+    call.on('data', (message) => (bytes += message.payload.length));
+    call.on('end', () => reply(null, { payload: Buffer.from(String(bytes)) }));
+  },
+  Bidi(call) {
+    call.on('data', (message) => call.write(message));
+    call.on('end', () => call.end(trailers()));
+  },
+  Fail(call, reply) {
+    reply({ code: grpc.status.FAILED_PRECONDITION, details: 'as asked: 100% «no»', metadata: trailers() });
+  },
+  Metadata(call, reply) {
+    const seen = Object.entries(call.metadata.getMap()).map(([k, v]) => [k, Buffer.isBuffer(v) ? v.toString('hex') : v]);
+    const initial = new grpc.Metadata();
+    initial.set('x-initial', 'early');
+    call.sendMetadata(initial);
+    reply(null, { payload: Buffer.from(JSON.stringify(Object.fromEntries(seen))) });
+  },
+});
+server.bindAsync(`127.0.0.1:${process.argv[2] ?? 0}`, grpc.ServerCredentials.createInsecure(), (error, port) => {
+  if (error) throw error;
+  console.log(JSON.stringify({ port }));
+});
