@@ -142,15 +142,15 @@ mod tests {
         let empty = entry("t1").replace("shop", "''");
         for (text, expected) in [
             (twice.as_str(), "twice"),
-            (label, "duplicate"),
+            (label, "twice"),
             (hash, "64 hex digits"),
             (unknown, "unknown field"),
-            ("", "missing field"),
+            ("", "has no value"),
             (&format!("workloads:\n{empty}"), "must not be empty"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
-            assert!(!error.contains('\n'));
+            assert!(!error.contains('\n'), "{error}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod folder;
 pub mod issuer;
 mod join;
 mod metrics;
+mod published;
 mod server;
 mod state;
 mod versions;
