@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::client::{self, Answer};
 use crate::policies::NO_V1;
 use crate::stage::{PATIENCE, PUBLISH_AHEAD, Stage, until};
-use crate::story::{Outcome, Story};
+use crate::story::Story;
 
 const YOU: &str = "you > checkout";
 const BACK: &str = "you < checkout";
@@ -138,7 +138,9 @@ async fn key_rotated(stage: &Stage, story: &mut Story) -> io::Result<()> {
         story.wire("checkout > orders", &format!("tokens signed by {} after {waited:.1?}", brief(&next)));
     }
     story.outcome(&match (waited, failed) {
-        (Some(_), 0) if sent >= 100 && next != before => Ok(format!("{sent} requests meanwhile, none failed")),
+        (Some(_), 0) if sent >= 100 && next != before => {
+            Ok(format!("{sent} requests meanwhile, none failed"))
+        }
         (None, 0) => Err(format!("no token was signed by the new key within {PATIENCE:?}")),
         _ => Err(format!("{failed} of {sent} requests failed: {first}")),
     });
@@ -289,7 +291,8 @@ async fn version(stage: &Stage) -> io::Result<String> {
 
 /// Seconds that the token of checkout's sidecar has still to live, as `/tokens` says.
 async fn expires_in(stage: &Stage) -> Option<i64> {
-    let page = client::send(Method::GET, &format!("http://{}/tokens", stage.ports.checkout_admin)).await.ok()?;
+    let page =
+        client::send(Method::GET, &format!("http://{}/tokens", stage.ports.checkout_admin)).await.ok()?;
     let page: Value = serde_json::from_str(&page.body).ok()?;
     page["tokens"][0]["expires_in_seconds"].as_i64()
 }
