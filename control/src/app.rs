@@ -131,6 +131,11 @@ impl App {
         &self.bound
     }
 
+    /// The embedded issuer, where there is one.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
+    }
+
     /// Serves until `shutdown` is done; then polls are answered, requests in flight end, and so does this.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let Self { bound, api, admin, publisher, issuer, authority, server_names, tls, draining } = self;

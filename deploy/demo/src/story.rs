@@ -87,7 +87,10 @@ impl Story {
 
 impl std::fmt::Debug for Story {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Story").field("step", &self.step).field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("Story")
+            .field("step", &self.step)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
