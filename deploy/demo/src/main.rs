@@ -44,7 +44,15 @@ async fn run(cli: &Cli) -> io::Result<ExitCode> {
     let mut story = Story::on_stdout();
     let mut stage = Stage::set().await?;
     introduce(&mut story, &stage);
-    steps::all(&mut stage, &mut story).await?;
+    let told = tokio::select! {
+        told = steps::all(&mut stage, &mut story) => Some(told),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    let Some(told) = told else {
+        stage.end().await;
+        return Ok(ExitCode::from(130));
+    };
+    told?;
     let failed = story.failed().to_vec();
     story.line("");
     match failed.as_slice() {
@@ -63,7 +71,9 @@ async fn run(cli: &Cli) -> io::Result<ExitCode> {
 fn introduce(story: &mut Story, stage: &Stage) {
     let ports = &stage.ports;
     let port = |address: std::net::SocketAddr| format!(":{}", address.port());
-    story.line("Two services that know nothing of OAuth, a sidecar beside each, a control plane with an issuer.");
+    story.line(
+        "Two services that know nothing of OAuth, a sidecar beside each, a control plane with an issuer.",
+    );
     story.line("");
     story.line("   you ──> checkout ──> sidecar ── token ──> sidecar ──> orders");
     story.line(&format!(
@@ -83,9 +93,15 @@ fn invite(story: &mut Story, stage: &Stage) {
     for line in [
         format!("curl -i http://{}/buy            # or /list /cancel /old-list", ports.checkout),
         format!("curl -i http://{}/orders         # past checkout, without a token", ports.orders_inbound),
-        format!("curl -s http://{}/tokens         # also /snapshot /metrics /explain?decision=ID", ports.checkout_admin),
+        format!(
+            "curl -s http://{}/tokens         # also /snapshot /metrics /explain?decision=ID",
+            ports.checkout_admin
+        ),
         format!("curl -s http://{}/metrics        # of orders' sidecar", ports.orders_admin),
-        format!("curl -s http://{}/problems       # of the control plane; also /v1/workloads", ports.control_admin),
+        format!(
+            "curl -s http://{}/problems       # of the control plane; also /v1/workloads",
+            ports.control_admin
+        ),
         format!("curl -sk https://{}/oauth2/jwks  # the issuer's keys", ports.control),
         format!("$EDITOR {policies}/orders.yaml"),
     ] {

@@ -76,7 +76,10 @@ pub(crate) async fn checkout(listener: TcpListener, proxy: SocketAddr, orders: S
         let orders = orders.clone();
         async move {
             let Some((method, path)) = asked else {
-                return json(StatusCode::NOT_FOUND, r#"{"try":["/buy","/list","/cancel","/old-list"]}"#.to_owned());
+                return json(
+                    StatusCode::NOT_FOUND,
+                    r#"{"try":["/buy","/list","/cancel","/old-list"]}"#.to_owned(),
+                );
             };
             match client::send_through(proxy, method, &format!("{orders}{path}")).await {
                 Ok(answer) => {

@@ -85,10 +85,7 @@ impl Stage {
         tokio::spawn(services::orders(orders_app, tap.clone()));
         let orders_url = format!("http://localhost:{}", ports.orders_inbound.port());
         tokio::spawn(services::checkout(checkout_app, ports.checkout_outbound, orders_url));
-        let sidecars = vec![
-            sidecar(root, "checkout", &ports).await?,
-            sidecar(root, "orders", &ports).await?,
-        ];
+        let sidecars = vec![sidecar(root, "checkout", &ports).await?, sidecar(root, "orders", &ports).await?];
         let stage =
             Self { policies, tap, ports, control_config, control: Some(control), sidecars, _folder: folder };
         stage.ready().await?;
@@ -97,7 +94,8 @@ impl Stage {
 
     /// The issuer, while the control plane runs.
     pub(crate) fn issuer(&self) -> io::Result<&Issuer> {
-        let control = self.control.as_ref().ok_or_else(|| io::Error::other("the control plane is stopped"))?;
+        let control =
+            self.control.as_ref().ok_or_else(|| io::Error::other("the control plane is stopped"))?;
         Ok(&control.issuer)
     }
 
@@ -193,7 +191,7 @@ async fn listen(preferred: u16) -> io::Result<TcpListener> {
 impl Control {
     /// Answers where its CA is, too.
     async fn start(config: ControlConfig) -> io::Result<(Self, std::path::PathBuf)> {
-        let app = countersign_control::App::bind(config).await.map_err(io::Error::other)?;
+        let app = countersign_control::app::App::bind(config).await.map_err(io::Error::other)?;
         let issuer = app.issuer().cloned().ok_or_else(|| io::Error::other("there is no issuer"))?;
         let ca = app.bound().ca_file.clone();
         let (stop, stopped) = oneshot::channel();
@@ -206,7 +204,8 @@ impl Control {
 }
 
 fn control_config(root: &Path, ports: &Ports) -> ControlConfig {
-    let options = Options { publish_ahead: PUBLISH_AHEAD, token_lifetime: TOKEN_LIFETIME, ..Options::default() };
+    let options =
+        Options { publish_ahead: PUBLISH_AHEAD, token_lifetime: TOKEN_LIFETIME, ..Options::default() };
     ControlConfig {
         policies: root.join("policies"),
         listen: ports.control,
@@ -232,7 +231,11 @@ async fn sidecar(root: &Path, name: &str, ports: &Ports) -> io::Result<Running> 
         control_ca: Some(root.join("secrets/control-ca.pem")),
         join_token: Some(root.join(format!("{name}-join-token"))),
         secrets_dir: Some(root.join("secrets")),
-        inbound: if is_checkout { Vec::new() } else { vec![format!("{}={}", ports.orders_inbound, ports.orders)] },
+        inbound: if is_checkout {
+            Vec::new()
+        } else {
+            vec![format!("{}={}", ports.orders_inbound, ports.orders)]
+        },
         outbound: is_checkout.then_some(ports.checkout_outbound),
         admin: Some(if is_checkout { ports.checkout_admin } else { ports.orders_admin }),
         workers: Some(NonZeroUsize::MIN),

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::client::{self, Answer};
 use crate::policies::NO_V1;
 use crate::stage::{PATIENCE, PUBLISH_AHEAD, Stage, until};
-use crate::story::{Outcome, Story};
+use crate::story::Story;
 
 const YOU: &str = "you > checkout";
 const BACK: &str = "you < checkout";
@@ -36,7 +36,7 @@ pub(crate) async fn all(stage: &mut Stage, story: &mut Story) -> io::Result<()> 
 /// 1
 async fn no_token(stage: &Stage, story: &mut Story) -> io::Result<()> {
     story.step("A call without a token is refused");
-    story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "tokens:", 6));
+    story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "tokens:", 7));
     stage.tap.take();
     let answer = client::send(Method::GET, &format!("http://{}/orders", stage.ports.orders_inbound)).await?;
     story.wire("you > sidecar", "GET /orders");
@@ -74,7 +74,7 @@ async fn token_attached(stage: &Stage, story: &mut Story) -> io::Result<()> {
     let client = seen.as_ref().map(|seen| header(&seen.headers, "x-client-id").to_owned());
     let is_right = answer.status == StatusCode::CREATED
         && client.as_deref() == Some("checkout")
-        && claims.is_some_and(|claims| claims["aud"] == "https://orders.shop");
+        && claims.is_some_and(|claims| claims.get("aud").is_some_and(|aud| aud == "https://orders.shop"));
     story.outcome(&match is_right {
         true => Ok("verified by orders' sidecar, which says who called".to_owned()),
         false => Err(unexpected(&answer)),
@@ -138,7 +138,9 @@ async fn key_rotated(stage: &Stage, story: &mut Story) -> io::Result<()> {
         story.wire("checkout > orders", &format!("tokens signed by {} after {waited:.1?}", brief(&next)));
     }
     story.outcome(&match (waited, failed) {
-        (Some(_), 0) if sent >= 100 && next != before => Ok(format!("{sent} requests meanwhile, none failed")),
+        (Some(_), 0) if sent >= 100 && next != before => {
+            Ok(format!("{sent} requests meanwhile, none failed"))
+        }
         (None, 0) => Err(format!("no token was signed by the new key within {PATIENCE:?}")),
         _ => Err(format!("{failed} of {sent} requests failed: {first}")),
     });
@@ -156,8 +158,9 @@ async fn typo(stage: &Stage, story: &mut Story) -> io::Result<()> {
     let told = problems().await;
     let answer = stage.shop("/cancel").await?;
     story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "name: cancel", 3));
+    let folder = format!("{}/", stage.policies.folder().display());
     for line in told.lines().take(3) {
-        story.wire("control plane", line);
+        story.wire("control plane", &line.replace(&folder, ""));
     }
     story.wire(YOU, "GET /cancel");
     story.wire(BACK, &format!("{} {}", answer.line(), answer.body.trim()));
@@ -254,14 +257,14 @@ fn claims(headers: &HeaderMap) -> Option<Value> {
 }
 
 fn kid(headers: &HeaderMap) -> Option<String> {
-    Some(token_part(headers, 0)?["kid"].as_str()?.to_owned())
+    Some(token_part(headers, 0)?.get("kid")?.as_str()?.to_owned())
 }
 
 /// What the token says; of itself no more than how it begins.
 fn token_line(headers: &HeaderMap) -> String {
     let start: String = header(headers, "authorization").chars().take(16).collect();
     let claims = claims(headers).unwrap_or_default();
-    let said = |name: &str| claims[name].as_str().unwrap_or("?").to_owned();
+    let said = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
     format!("Authorization: {start}…  (aud {}, scope {})", said("aud"), said("scope"))
 }
 
@@ -289,9 +292,10 @@ async fn version(stage: &Stage) -> io::Result<String> {
 
 /// Seconds that the token of checkout's sidecar has still to live, as `/tokens` says.
 async fn expires_in(stage: &Stage) -> Option<i64> {
-    let page = client::send(Method::GET, &format!("http://{}/tokens", stage.ports.checkout_admin)).await.ok()?;
+    let page =
+        client::send(Method::GET, &format!("http://{}/tokens", stage.ports.checkout_admin)).await.ok()?;
     let page: Value = serde_json::from_str(&page.body).ok()?;
-    page["tokens"][0]["expires_in_seconds"].as_i64()
+    page.pointer("/tokens/0/expires_in_seconds")?.as_i64()
 }
 
 // === load ===
