@@ -8,6 +8,7 @@ mod control_plane;
 mod drain;
 mod framing;
 mod hostile;
+mod readme;
 mod reload;
 mod support;
 mod tidy;
