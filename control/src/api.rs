@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::fleet::Fleet;
 use crate::join::TokenHash;
 use crate::metrics::Metrics;
-use crate::versions::{Published, Served};
+use crate::published::{Published, Served};
 
 /// Longest wait that a sidecar may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(60);

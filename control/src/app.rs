@@ -1,10 +1,10 @@
 //! How does the control plane start, run and end? Everything is bound and read first, so that whatever is wrong is said
 //! before anybody is served.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,8 +18,9 @@ use tracing_subscriber::EnvFilter;
 use crate::admin::{self, Admin};
 use crate::api::{self, Api};
 use crate::ca::{Authority, CaError, RENEWAL};
-use crate::config::Config;
+use crate::config::{Config, TokenIssuer};
 use crate::fleet::Fleet;
+use crate::issuer::{self, Issuer};
 use crate::metrics::Metrics;
 use crate::server::{Server, Tls};
 use crate::state::StateDir;
@@ -32,6 +33,7 @@ pub struct App {
     api: Server,
     admin: Server,
     publisher: Publisher,
+    issuer: Option<Issuer>,
     authority: Authority,
     server_names: Vec<String>,
     tls: Tls,
@@ -60,6 +62,8 @@ pub enum StartError {
     Ca(#[from] CaError),
     #[error(transparent)]
     NothingToServe(#[from] NothingToServe),
+    #[error(transparent)]
+    Issuer(#[from] issuer::Error),
     #[error("the metrics contradict each other: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("cannot start: {0}")]
@@ -79,6 +83,10 @@ impl App {
         let authority = Authority::open(&state)?;
         let tls = Arc::new(ArcSwap::from_pointee(authority.server_config(&config.server_names)?));
         let bound = Bound { api: api_address, admin: admin_address, ca_file: authority.file() };
+        let issuer = config
+            .token_issuer
+            .map(|written| open_issuer(written, api_address, &config.state_dir))
+            .transpose()?;
         let publisher = Publisher::start(config.policies, config.join_tokens, state, metrics.clone()).await?;
 
         let (draining, fleet) = (watch::Sender::new(false), Fleet::default());
@@ -102,10 +110,15 @@ impl App {
             draining: draining.subscribe(),
         };
         Ok(Self {
-            api: server(api_listener, Some(tls.clone()), api::router(api, None)),
+            api: server(
+                api_listener,
+                Some(tls.clone()),
+                api::router(api, issuer.as_ref().map(Issuer::router)),
+            ),
             admin: server(admin_listener, None, admin::router(admin)),
             bound,
             publisher,
+            issuer,
             authority,
             server_names: config.server_names,
             tls,
@@ -118,9 +131,20 @@ impl App {
         &self.bound
     }
 
+    /// The embedded issuer, where there is one.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
+    }
+
     /// Serves until `shutdown` is done; then polls are answered, requests in flight end, and so does this.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { bound, api, admin, publisher, authority, server_names, tls, draining } = self;
+        let Self { bound, api, admin, publisher, issuer, authority, server_names, tls, draining } = self;
+        let issuing = async {
+            match issuer {
+                Some(issuer) => issuer.run(pending()).await,
+                None => pending().await,
+            }
+        };
         tracing::info!(api = %bound.api, admin = %bound.admin, "the control plane serves");
         let end = async {
             shutdown.await;
@@ -131,9 +155,15 @@ impl App {
         tokio::select! {
             _ = serve => {}
             () = publisher.run() => {}
+            () = issuing => {}
             () = renew(authority, server_names, tls) => {}
         }
     }
+}
+
+fn open_issuer(written: TokenIssuer, api: SocketAddr, state_dir: &Path) -> Result<Issuer, issuer::Error> {
+    let url = written.url.unwrap_or_else(|| format!("https://localhost:{}", api.port()));
+    Issuer::open(&url, written.clients, Some(state_dir.to_owned()), written.options)
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -47,3 +47,46 @@ pub fn check(paths: &[PathBuf]) -> Result<Documents, Vec<Problem>> {
 fn print(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GOOD: &str = "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: { name: orders }\n\
+        spec:\n  rules:\n  - { name: open, public: true, to: { paths: [/v1] } }\n";
+
+    #[test]
+    fn finds_every_problem_with_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let (one, two) = (root.path().join("one.yaml"), root.path().join("two.yaml"));
+        fs::write(&one, GOOD).unwrap();
+        assert_eq!(check(std::slice::from_ref(&one)).unwrap().len(), 1);
+        assert_eq!(run(std::slice::from_ref(&one)), Ok(ExitCode::SUCCESS));
+
+        fs::write(&one, format!("---\n{}", GOOD.replace("rules", "rulez"))).unwrap();
+        fs::write(&two, GOOD.replace("public: true, ", "")).unwrap();
+        let problems = check(&[root.path().to_owned()]).unwrap_err();
+        let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with(&format!("{}:6: ", one.display())), "{lines:?}");
+        assert!(lines[1].starts_with(&format!("{}:", two.display())), "{lines:?}");
+        assert_eq!(run(&[root.path().to_owned()]), Ok(ExitCode::from(1)));
+    }
+
+    #[test]
+    fn the_same_name_in_two_paths_is_a_problem() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = ["one.yaml", "two.yaml"].map(|name| root.path().join(name));
+        for path in &paths {
+            fs::write(path, GOOD).unwrap();
+        }
+        assert_eq!(check(&paths).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_an_error_of_usage() {
+        assert!(run(&["/nowhere/at/all".into()]).unwrap_err().contains("no such file"));
+    }
+}

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rustls_pki_types::ServerName;
 
+use crate::issuer;
+
 /// As written.
 #[derive(Debug, Parser)]
 #[command(name = "countersign-control", version, about = "The control plane of Countersign")]
@@ -79,6 +81,8 @@ pub struct TokenIssuer {
     /// The exact `iss`. None: `https://localhost` with the port that the API got.
     pub url: Option<String>,
     pub clients: PathBuf,
+    /// Times and algorithm; the defaults are those of production.
+    pub options: issuer::Options,
 }
 
 /// What cannot be used, and what to do.
@@ -109,7 +113,11 @@ impl Serve {
             return Err(ConfigError::ServerName(name.clone()));
         }
         // clap holds the two flags together.
-        let token_issuer = self.token_clients.map(|clients| TokenIssuer { url: self.token_issuer, clients });
+        let token_issuer = self.token_clients.map(|clients| TokenIssuer {
+            url: self.token_issuer,
+            clients,
+            options: issuer::Options::default(),
+        });
         Ok(Config {
             policies: self.policies.ok_or(ConfigError::NoPolicies)?,
             listen: self.listen,

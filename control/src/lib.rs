@@ -1,4 +1,5 @@
-//! The control plane of Countersign: how policy travels from a folder through `versions` and `api` to the sidecars.
+//! The control plane of Countersign: how policy travels from a folder through `versions` and `api` to the sidecars, and
+//! the `issuer` for those who have no authorization server.
 
 pub mod admin;
 pub mod api;
@@ -11,6 +12,7 @@ mod folder;
 pub mod issuer;
 mod join;
 mod metrics;
+mod published;
 mod server;
 mod state;
 mod versions;

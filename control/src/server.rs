@@ -177,3 +177,57 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn os_1_a_panic_ends_one_connection_and_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = async || {
+            sleep(Duration::from_millis(300)).await;
+            "slow"
+        };
+        let broken = async || -> &'static str { panic!("a bug") };
+        let router = Router::new().route("/slow", get(slow)).route("/broken", get(broken));
+        let (metrics, draining) = (Metrics::new().unwrap(), watch::Sender::new(false));
+        let server =
+            Server { listener, tls: None, router, metrics: metrics.clone(), draining: draining.subscribe() };
+        let server = tokio::spawn(server.run());
+        let (other, answer) = tokio::join!(ask(address, "/slow"), ask(address, "/broken"));
+        assert!(other.ends_with("slow"), "{other}");
+        assert_eq!(answer, "");
+        assert!(ask(address, "/slow").await.ends_with("slow"));
+        assert_eq!(metrics.panics.get(), 1);
+        draining.send_replace(true);
+        server.await.unwrap();
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_no_more() {
+        let peers = Peers::default();
+        let (one, two) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut places: Vec<_> = (0..MAX_PER_PEER).filter_map(|_| peers.place(one)).collect();
+        assert_eq!(places.len(), MAX_PER_PEER);
+        assert!(peers.place(one).is_none());
+        assert!(peers.place(two).is_some());
+        places.pop();
+        assert!(peers.place(one).is_some());
+        places.clear();
+        assert!(lock(&peers.0).is_empty());
+    }
+}

@@ -1,20 +1,20 @@
-//! What is published to whom? One version of all policy, split into a bundle per join token, replaced as a whole or not
-//! at all.
+//! Which version is published, and since when? The folder and the join tokens, followed; an update is taken as a whole or
+//! not at all.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use countersign_policy::{Bundle, Documents, Outcome, Problem, Source, Workload};
+use countersign_policy::{Documents, Outcome, Problem, Source};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::folder::{self, Stamp};
-use crate::join::{self, Member, TokenHash};
+use crate::join::{self, Member};
 use crate::metrics::Metrics;
+use crate::published::Published;
 use crate::state::StateDir;
 
 /// How often the files are looked at, and for how long they must look the same before they are read.
@@ -24,30 +24,6 @@ const QUIET: Duration = Duration::from_millis(100);
 const HISTORY: usize = 50;
 /// Name of the last good policy in the state directory.
 const LAST_GOOD: &str = "policy";
-
-/// Everything that sidecars may ask for, of one version.
-#[derive(Debug)]
-pub(crate) struct Published {
-    /// Hash of all documents.
-    pub(crate) version: String,
-    entries: Vec<Entry>,
-}
-
-/// What one join token shows.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    token: TokenHash,
-    pub(crate) workload: Workload,
-    /// None: this workload was added to the join tokens, and policy does not compile for it.
-    pub(crate) bundle: Option<Served>,
-}
-
-/// A bundle as it is sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    pub(crate) version: String,
-    pub(crate) json: Bytes,
-}
 
 /// For people: what was published when, and what was refused last.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -103,68 +79,6 @@ pub enum NothingToServe {
          {first}: `countersign-control check` prints all"
     )]
     Policy { path: String, count: usize, first: String },
-}
-
-// === impl Published ===
-
-impl Published {
-    /// The entry of this token. All are compared, each in constant time.
-    pub(crate) fn find(&self, token: &TokenHash) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .fold(None, |found, entry| if entry.token.same(token) { Some(entry) } else { found })
-    }
-
-    /// A bundle for each member, or what keeps policy from compiling for any of them.
-    fn new(documents: &Documents, members: &[Member]) -> Result<Self, Vec<Problem>> {
-        let (mut entries, mut problems) = (Vec::new(), Vec::new());
-        for member in members {
-            match serve(documents, &member.workload) {
-                Ok(served) => entries.push(Entry::new(member, Some(served))),
-                Err(found) => {
-                    problems.extend(
-                        found.into_iter().filter(|problem| !problems.contains(problem)).collect::<Vec<_>>(),
-                    );
-                }
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        Ok(Self { version: documents.version().to_owned(), entries })
-    }
-
-    /// The same for members that are new: those for whom policy does not compile get none, all others do.
-    fn lenient(documents: &Documents, members: &[Member]) -> (Self, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut entry = |member: &Member| {
-            let served = serve(documents, &member.workload).map_err(|found| {
-                let Workload { namespace, name, .. } = &member.workload;
-                problems.extend(
-                    found.iter().map(|problem| format!("for workload {namespace}/{name}: {problem}")),
-                );
-            });
-            Entry::new(member, served.ok())
-        };
-        let entries = members.iter().map(&mut entry).collect();
-        (Self { version: documents.version().to_owned(), entries }, problems)
-    }
-}
-
-impl Entry {
-    fn new(member: &Member, bundle: Option<Served>) -> Self {
-        Self { token: member.token.clone(), workload: member.workload.clone(), bundle }
-    }
-}
-
-/// What this workload may see. It is compiled here first, so that no sidecar is sent what it would reject.
-fn serve(documents: &Documents, workload: &Workload) -> Result<Served, Vec<Problem>> {
-    let version = documents.compile(workload)?.version;
-    let bundle = Bundle { version, workload: workload.clone(), documents: documents.select(workload) };
-    let json = serde_json::to_vec(&bundle).map_err(|error| {
-        vec![folder::problem(Path::new("bundle"), format!("internal error: cannot be written: {error}"))]
-    })?;
-    Ok(Served { version: bundle.version, json: json.into() })
 }
 
 // === impl Publisher ===

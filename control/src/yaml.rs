@@ -1,4 +1,5 @@
-//! What does a small YAML file of our own say? Bounded in size, without duplicate keys, with the line of an error.
+//! What does a YAML file of our own say? Bounded in size, read by the policy crate's strict reader, with the place of an
+//! error.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,14 +8,15 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 /// Largest file, in bytes.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+const MAX_FILE: u64 = 1024 * 1024;
 
-/// Reads a whole file into `T`. The error is one line: `file:line: what`.
+/// Reads a whole file into `T`. The error is one line: `file:line: field: what`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     let text = read_text(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    parse(&text).map_err(|error| match error.location() {
-        Some(at) => format!("{}:{}: {error}", path.display(), at.line()),
-        None => format!("{}: {error}", path.display()),
+    countersign_policy::yaml::read(&text).map_err(|error| {
+        let line = if error.line > 0 { format!(":{}", error.line) } else { String::new() };
+        let field = if error.field.is_empty() { String::new() } else { format!(" {}:", error.field) };
+        format!("{}{line}:{field} {}", path.display(), error.message)
     })
 }
 
@@ -23,15 +25,7 @@ fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {MAX_FILE} bytes")));
-    }
+    // One byte more, so that the reader refuses what was cut off here.
+    File::open(path)?.take(MAX_FILE.saturating_add(1)).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// serde_yaml bounds depth and aliases itself. Duplicate keys of maps it notices only in its own value.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_yaml::Error> {
-    let _: serde_yaml::Value = serde_yaml::from_str(text)?;
-    serde_yaml::from_str(text)
 }

@@ -5,18 +5,15 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::client::{get, get_with};
-use crate::support::control::{Control, JOIN_TOKEN};
+use crate::support::control::Control;
 use crate::support::jose::{Key, claims, key_set};
-use crate::support::policy::{Folder, LOCAL_ISSUER, document, inbound, usual_rules};
+use crate::support::policy::{Folder, LOCAL_ISSUER, inbound, issuer_inline, usual_rules};
 use crate::support::process::temporary;
-use crate::support::tools::curl_with;
 use crate::support::upstream::Upstream;
 use crate::support::wait_until;
 
-/// The issuer with its keys in the document: files stay with the sidecar, policy travels.
 fn policies(key: &Key, rules: &serde_json::Value) -> String {
-    let issuer = json!({"issuer": LOCAL_ISSUER, "jwks": {"inline": key_set(&[key])}});
-    document("Issuer", "corp", &issuer) + &inbound(rules)
+    issuer_inline(&key_set(&[key])) + &inbound(rules)
 }
 
 #[test]
@@ -98,25 +95,4 @@ fn kill_9_of_the_control_plane_harms_nobody() {
     for to in [proxy.inbound(), fresh.inbound()] {
         wait_until("the new policy", Duration::from_secs(30), || get_with(to, "/new", &token).status == 200);
     }
-}
-
-#[test]
-fn the_control_plane_tells_nobody_who_cannot_say_who_it_is() {
-    let folder = Folder::with(&[("orders.yaml", &policies(&Key::new("k1"), &usual_rules()))]);
-    let control = Control::start(folder.path(), &[]);
-    let ca = control.ca_file();
-    let ask = |headers: &[&str]| {
-        let mut arguments = vec!["--cacert".to_owned(), ca.to_string_lossy().into_owned()];
-        arguments.extend(headers.iter().flat_map(|h| ["-H".to_owned(), (*h).to_owned()]));
-        arguments.push(format!("{}/v1/policy", control.url()));
-        curl_with(&arguments)
-    };
-    assert_eq!(ask(&[]).status, 401);
-    assert_eq!(ask(&["Authorization: Bearer nobody"]).status, 401);
-    let orders = ask(&[&format!("Authorization: Bearer {JOIN_TOKEN}-orders")]);
-    assert!(orders.status == 200 && orders.output.contains("InboundPolicy"), "{orders:?}");
-    // Only what selects the workload: the policy of orders is nothing to checkout.
-    let checkout = ask(&[&format!("Authorization: Bearer {JOIN_TOKEN}-checkout")]);
-    assert!(checkout.status == 200 && !checkout.output.contains("InboundPolicy"), "{checkout:?}");
-    assert!(!control.process.stderr().contains(JOIN_TOKEN), "a join token is in the log");
 }

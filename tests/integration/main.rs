@@ -13,5 +13,8 @@ mod reload;
 mod support;
 mod tidy;
 mod wire;
+mod with_curl;
 mod with_grpc;
 mod with_oidc_provider;
+mod with_oidc_provider_outbound;
+mod with_prometheus;

@@ -1,21 +1,185 @@
-//! Does it work with an authorization server that we did not write?
+//! Does it work with an authorization server that we did not write? Inbound: what it signs is verified, through rotation
+//! and outage.
+
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::client::{get, get_with, request};
 use crate::support::issuer::Issuer;
-use crate::support::jose;
-use crate::support::policy::AUDIENCE;
+use crate::support::jose::{self, Key, claims};
+use crate::support::policy::{AUDIENCE, Folder, inbound, inbound_with, issuer_discovered, usual_rules};
+use crate::support::ports::Port;
+use crate::support::process::temporary;
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::upstream::Upstream;
+use crate::support::wait_until;
 
 /// The issuer itself, without a sidecar: what fails here is not our fault.
 #[test]
 fn the_issuer_gives_an_rfc_9068_token() {
+    let issuer = Issuer::start(&json!({}));
+    let claims = jose::decode(&issuer.token("orders:read"));
+    assert_eq!(claims["iss"], issuer.url);
+    assert_eq!(claims["aud"], AUDIENCE);
+    assert_eq!(claims["scope"], "orders:read");
+    assert_eq!(claims["client_id"], "checkout");
+    assert_eq!(issuer.requests("/token"), 1);
+}
+
+fn orders(issuer_url: &str, upstream: &Upstream) -> (Settings, Folder) {
+    let folder = Folder::with(&[
+        ("issuer.yaml", &issuer_discovered(issuer_url)),
+        ("orders.yaml", &inbound_with(&usual_rules(), &json!({"forwardClaims": {"X-Client-Id": "@client"}}))),
+    ]);
+    (Settings::policies(folder.path(), "orders").before(upstream.address()), folder)
+}
+
+/// The first demand of the product, in both algorithms that the issuer is likely to use.
+#[test]
+fn standalone_no_token_401_good_token_200_wrong_scope_403() {
     for alg in ["ES256", "RS256"] {
-        let issuer = Issuer::start(&json!({"alg": alg}));
-        let claims = jose::decode(&issuer.token("orders:read"));
-        assert_eq!(claims["iss"], issuer.url);
-        assert_eq!(claims["aud"], AUDIENCE);
-        assert_eq!(claims["scope"], "orders:read");
-        assert_eq!(claims["client_id"], "checkout");
-        assert_eq!(issuer.requests("/token"), 1);
+        let (issuer, upstream) = (Issuer::start(&json!({"alg": alg})), Upstream::start());
+        let (settings, _folder) = orders(&issuer.url, &upstream);
+        let proxy = settings.start();
+        let to = proxy.inbound();
+
+        let missing = get(to, "/orders", &[]);
+        assert_eq!((missing.status, missing.reason().as_str()), (401, "missing_token"));
+        let challenge = missing.header("www-authenticate").unwrap();
+        assert!(challenge.starts_with("Bearer realm=") && !challenge.contains("error"), "{challenge}");
+
+        let token = issuer.token("orders:read");
+        let good = get_with(to, "/orders/7?x=1", &token);
+        assert_eq!(good.status, 200, "{}", good.text());
+        let seen = upstream.last();
+        assert_eq!(seen.all("x-client-id"), ["checkout"]);
+        assert_eq!(
+            seen.all("authorization"),
+            [format!("Bearer {token}")],
+            "forwardToken: keep is the default"
+        );
+        assert_eq!(seen.target, "/orders/7?x=1");
+
+        let bearer = format!("Bearer {token}");
+        let scope = request(to, "POST", "/orders", &[("Authorization", &bearer)], b"{}");
+        assert_eq!((scope.status, scope.reason().as_str()), (403, "insufficient_scope"));
+        let challenge = scope.header("www-authenticate").unwrap();
+        assert!(
+            challenge.contains(r#"error="insufficient_scope""#)
+                && challenge.contains(r#"scope="orders:write""#)
+        );
+
+        let both = issuer.token("orders:read orders:write");
+        let both = request(to, "POST", "/orders", &[("Authorization", &format!("Bearer {both}"))], b"{}");
+        assert_eq!(both.status, 200, "{}", both.text());
+        assert_eq!(upstream.count(), 2);
     }
+}
+
+#[test]
+fn an_issuer_that_is_down_before_the_first_key_set_is_503_and_recovers() {
+    let upstream = Upstream::start();
+    let port = Port::lease();
+    let url = format!("http://{}", port.address());
+    let (settings, _folder) = orders(&url, &upstream);
+    let proxy = settings.start();
+    let token = Key::new("k1").token(&claims(&url, &json!({})));
+    let down = get_with(proxy.inbound(), "/orders", &token);
+    assert_eq!((down.status, down.reason().as_str()), (503, "keys_unavailable"));
+    assert!(down.header("retry-after").is_some());
+    assert_eq!(get(proxy.inbound(), "/orders", &[]).status, 401, "no token is still the caller's fault");
+
+    let issuer = Issuer::start(&json!({"port": port.number()}));
+    let token = issuer.token("orders:read");
+    wait_until("the first keys", Duration::from_secs(30), || {
+        let status = get_with(proxy.inbound(), "/orders", &token).status;
+        assert!(matches!(status, 200 | 503), "{status}");
+        status == 200
+    });
+}
+
+#[test]
+fn a_rotated_key_fails_no_request() {
+    let (issuer, upstream) = (Issuer::start(&json!({})), Upstream::start());
+    let (settings, _folder) = orders(&issuer.url, &upstream);
+    let proxy = settings.start();
+    let old = issuer.token("orders:read");
+    assert_eq!(get_with(proxy.inbound(), "/orders", &old).status, 200);
+
+    // Used at once, without having been published before: the request waits for the one fetch.
+    issuer.rotate("");
+    let before = issuer.requests("/jwks");
+    let new = issuer.token("orders:read");
+    let answer = get_with(proxy.inbound(), "/orders", &new);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(get_with(proxy.inbound(), "/orders", &old).status, 200);
+    assert_eq!(issuer.requests("/jwks"), before + 1);
+
+    // A flood of key ids that nobody has is no further fetch within the cooldown.
+    let stranger = Key::new("stranger");
+    for n in 0..200 {
+        let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": format!("random-{n}")});
+        let token = stranger.sign(&header, &claims(&issuer.url, &json!({})));
+        assert_eq!(get_with(proxy.inbound(), "/orders", &token).reason(), "unknown_key");
+    }
+    assert_eq!(issuer.requests("/jwks"), before + 1);
+}
+
+#[test]
+fn an_outage_of_the_issuer_is_survived_across_a_restart() {
+    let (mut issuer, upstream) = (Issuer::start(&json!({})), Upstream::start());
+    let (_state, state) = temporary();
+    let (settings, _folder) = orders(&issuer.url, &upstream);
+    let mut proxy = settings.with(&["--state-dir", &state.join("s").to_string_lossy()]).start();
+    let token = issuer.token("orders:read");
+    assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
+    issuer.kill();
+    assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
+    proxy.restart();
+    proxy.wait_ready();
+    let start = Instant::now();
+    wait_until("the keys from disk", Duration::from_secs(5), || {
+        get_with(proxy.inbound(), "/orders", &token).status == 200
+    });
+    println!("keys from disk after {:?}", start.elapsed());
+}
+
+#[test]
+fn an_expired_token_is_refused_although_it_was_cached() {
+    let (issuer, upstream) = (Issuer::start(&json!({"ttl": 3})), Upstream::start());
+    let (settings, folder) = orders(&issuer.url, &upstream);
+    folder.write(
+        "issuer.yaml",
+        &issuer_discovered(&issuer.url).replace("\"insecure\":true", "\"insecure\":true,\"leeway\":\"0s\""),
+    );
+    let proxy = settings.start();
+    let token = issuer.token("orders:read");
+    assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
+    wait_until("the expiry", Duration::from_secs(10), || {
+        get_with(proxy.inbound(), "/orders", &token).status == 401
+    });
+    let refused = get_with(proxy.inbound(), "/orders", &token);
+    assert_eq!(refused.reason(), "expired");
+    assert!(refused.header("www-authenticate").unwrap().contains(r#"error="invalid_token""#));
+}
+
+/// A rule may be tried before it is enforced: counted, logged, without effect.
+#[test]
+fn a_shadow_rule_counts_and_changes_nothing() {
+    let (issuer, upstream) = (Issuer::start(&json!({})), Upstream::start());
+    let (settings, folder) = orders(&issuer.url, &upstream);
+    let mut rules = usual_rules();
+    let shadow = json!({"name": "soon", "shadow": true, "effect": "deny", "to": {"paths": ["/orders/v1/*"]}});
+    rules.as_array_mut().unwrap().push(shadow);
+    folder.write("orders.yaml", &inbound(&rules));
+    let proxy: Proxy = settings.start();
+    let token = issuer.token("orders:read");
+    for _ in 0..3 {
+        assert_eq!(get_with(proxy.inbound(), "/orders/v1/a", &token).status, 200);
+    }
+    assert_eq!(get_with(proxy.inbound(), "/orders/v2/a", &token).status, 200);
+    let labels = [("policy", "shop/orders"), ("rule", "soon"), ("would", "deny")];
+    let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &labels);
+    assert!((counted - 3.0).abs() < f64::EPSILON, "{counted}");
 }

@@ -86,7 +86,11 @@ impl<'d> Parts<'d> {
             Err(message) => {
                 let mut report = Report::new(&credential.source, &credential.name);
                 report.add(&Field::parse("spec.clientId"), message);
-                self.problems.extend(report.into_problems());
+                // Every rule that asks for a token comes by here; once is enough.
+                let new =
+                    report.into_problems().into_iter().filter(|problem| !self.problems.contains(problem));
+                let new: Vec<Problem> = new.collect();
+                self.problems.extend(new);
                 None
             }
         }

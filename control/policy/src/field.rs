@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Steps beyond these are not printed.
+const MAX_PRINTED: usize = 12;
+
 /// A path from the root of a document. The empty path is the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Field(Vec<Step>);
@@ -69,6 +72,8 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
+                // Deeper than any field of the language: enough is said.
+                _ if position == MAX_PRINTED => return f.write_str("…"),
                 Step::Key(key) if position == 0 => f.write_str(key)?,
                 Step::Key(key) => write!(f, ".{key}")?,
                 Step::Index(index) => write!(f, "[{index}]")?,

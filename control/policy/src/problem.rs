@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::source::Source;
+
 /// `file:line: kind/namespace/name: field.path: message`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -15,6 +17,32 @@ pub struct Problem {
     /// e.g. `spec.rules[0].to.paths[1]`, or empty.
     pub field: String,
     pub message: String,
+}
+
+/// Messages and fields quote what was written, which may be anything of any length.
+const MAX_CHARS: usize = 300;
+
+// === impl Problem ===
+
+impl Problem {
+    /// `line` counts from the document's first, or is 0 where none is known.
+    pub(crate) fn new(source: &Source, line: usize, document: String, field: &str, message: &str) -> Self {
+        let line = if line == 0 { source.line } else { source.line + line - 1 };
+        Self { file: source.file.clone(), line, document, field: one_line(field), message: one_line(message) }
+    }
+}
+
+/// The text on one line and not too long.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == MAX_CHARS {
+            line.push('…');
+            break;
+        }
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 impl fmt::Display for Problem {
@@ -29,5 +57,17 @@ impl fmt::Display for Problem {
             }
         }
         write!(f, ": {}", self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stays_on_one_line() {
+        let source = Source { file: "f".to_owned(), line: 10, text: String::new() };
+        let problem = Problem::new(&source, 2, "Issuer/a".to_owned(), "spec.a\nb", &"x".repeat(1_000));
+        assert_eq!(problem.to_string(), format!("f:11: Issuer/a: spec.a\\nb: {}…", "x".repeat(MAX_CHARS)));
     }
 }

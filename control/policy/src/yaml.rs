@@ -121,7 +121,7 @@ impl Budget {
 impl Fault {
     fn locate(self, error: &serde_yaml::Error, text: &str) -> YamlError {
         let places = Places::of(text);
-        let found = if self.duplicate { places.last(&self.field) } else { places.line(&self.field) };
+        let found = if self.duplicate { places.second(&self.field) } else { places.line(&self.field) };
         let line = found.or_else(|| error.location().map(|at| at.line())).unwrap_or(0);
         YamlError { line, field: self.field.to_string(), message: self.message }
     }
@@ -267,10 +267,8 @@ impl<'de> Visitor<'de> for Key<'_> {
 fn typed(error: &serde_yaml::Error, text: &str) -> YamlError {
     let line = error.location().map_or(0, |at| at.line());
     let full = error.to_string();
-    let bare = match error.location() {
-        Some(at) => full.trim_end_matches(&format!(" at line {} column {}", at.line(), at.column())),
-        None => &full,
-    };
+    // Its own places count from the document, ours from the file.
+    let bare = &*without_places(&full);
     let (path, message) = match bare.split_once(": ") {
         Some((path, message)) if !path.contains(' ') => (path, message),
         _ => ("", bare),
@@ -289,7 +287,24 @@ fn typed(error: &serde_yaml::Error, text: &str) -> YamlError {
         let message = "a tab cannot indent YAML: use spaces".to_owned();
         return YamlError { line, field: String::new(), message };
     }
+    if message.starts_with("deserializing from YAML containing more than one document") {
+        let message = "more than one document where one is expected".to_owned();
+        return YamlError { line, field: String::new(), message };
+    }
     YamlError { line, field: path.to_owned(), message: message.to_owned() }
+}
+
+fn without_places(message: &str) -> String {
+    let is_place = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let mut parts = message.split(" at line ");
+    let mut bare = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(" column ").filter(|(line, column)| is_place(line) && is_place(column)) {
+            Some((_, rest)) => bare.push_str(rest.trim_start_matches(|c: char| c.is_ascii_digit())),
+            None => bare = format!("{bare} at line {part}"),
+        }
+    }
+    bare
 }
 
 fn expected(message: &str) -> String {

@@ -79,11 +79,34 @@ async fn plane() -> Plane {
     Plane::start(folder()).await.unwrap()
 }
 
+#[tokio::test]
+async fn the_embedded_issuer_is_served_beside_it() {
+    let root = folder();
+    let clients = root.path().join("clients.yaml");
+    fs::write(&clients, "clients: []").unwrap();
+    let token_issuer = TokenIssuer { url: None, clients, options: issuer::Options::default() };
+    let config = Config { token_issuer: Some(token_issuer), ..config(root.path()) };
+    let plane = Plane::run(root, config).await.unwrap();
+    let get = async |path: &str| {
+        plane.send("localhost", request(Method::GET, path, "").body(Full::default()).unwrap()).await
+    };
+    let metadata: serde_json::Value =
+        serde_json::from_slice(get("/.well-known/oauth-authorization-server").await.body()).unwrap();
+    assert_eq!(metadata["issuer"], format!("https://localhost:{}", plane.bound.api.port()));
+    assert_eq!(get("/oauth2/jwks").await.status(), StatusCode::OK);
+    assert_eq!(plane.bundle("orders").await.1.documents.len(), 1);
+}
+
 // === impl Plane ===
 
 impl Plane {
     async fn start(root: TempDir) -> Result<Self, StartError> {
-        let app = App::bind(config(root.path())).await?;
+        let config = config(root.path());
+        Self::run(root, config).await
+    }
+
+    async fn run(root: TempDir, config: Config) -> Result<Self, StartError> {
+        let app = App::bind(config).await?;
         let (bound, (stop, stopped)) = (app.bound().clone(), oneshot::channel());
         let task = tokio::spawn(app.run(async {
             let _ = stopped.await;

@@ -8,7 +8,6 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use serde_yaml::Value as Yaml;
 
 use super::options::IssuerUrl;
 use super::public_key::{Jwks, PublicKey};
@@ -260,9 +259,11 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Claims, A::Error> {
-        // YAML's own mapping, because it refuses a name that is written twice.
-        let written = serde_yaml::Mapping::deserialize(MapAccessDeserializer::new(map))?;
-        let claims = object(written, 0).map_err(A::Error::custom)?;
+        let claims: Map<String, Value> = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+        // What JSON has no number for: `.nan` and `.inf`.
+        if claims.values().any(holds_null) {
+            return Err(A::Error::custom("hold a value that JSON does not know"));
+        }
         if let Some(name) = RESERVED_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
             return Err(A::Error::custom(format!("{name} is the issuer's to set")));
         }
@@ -300,32 +301,12 @@ impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextVisitor<F> {
     }
 }
 
-fn object(mapping: serde_yaml::Mapping, depth: usize) -> Result<Map<String, Value>, &'static str> {
-    let mut object = Map::new();
-    for (name, value) in mapping {
-        let Yaml::String(name) = name else { return Err("a claim's name must be a string; quote it") };
-        object.insert(name, json(value, depth + 1)?);
-    }
-    Ok(object)
-}
-
-fn json(value: Yaml, depth: usize) -> Result<Value, &'static str> {
-    if depth > 8 {
-        return Err("claims are nested too deeply");
-    }
+fn holds_null(value: &Value) -> bool {
     match value {
-        Yaml::String(text) => Ok(text.into()),
-        Yaml::Bool(value) => Ok(value.into()),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(value), _, _) => Ok(value.into()),
-            (_, Some(value), _) => Ok(value.into()),
-            (_, _, Some(value)) if value.is_finite() => Ok(value.into()),
-            _ => Err("a claim is not a number that JSON knows"),
-        },
-        Yaml::Sequence(items) => items.into_iter().map(|item| json(item, depth + 1)).collect(),
-        Yaml::Mapping(mapping) => Ok(Value::Object(object(mapping, depth)?)),
-        Yaml::Null => Err("a claim has no value"),
-        Yaml::Tagged(_) => Err("a claim has a YAML tag"),
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(holds_null),
+        Value::Object(members) => members.values().any(holds_null),
+        _ => false,
     }
 }
 

@@ -20,6 +20,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use countersign_policy::yaml;
 use serde::Deserialize;
 
 use super::client::{Client, Entry};
@@ -141,15 +142,9 @@ impl Watch {
 fn parse(path: &Path, content: &[u8]) -> Result<(String, Written), ClientsError> {
     let invalid = |line, problem| ClientsError::Invalid { path: path.to_owned(), line, problem };
     let text = std::str::from_utf8(content).map_err(|_| invalid(None, "is not UTF-8".to_owned()))?;
-    let written = serde_yaml::from_str(text).map_err(|error| {
-        let place = error.location();
-        let mut problem = error.to_string();
-        if let Some(place) = &place {
-            // The line is told before the message already.
-            let suffix = format!(" at line {} column {}", place.line(), place.column());
-            problem = problem.replace(&suffix, "");
-        }
-        invalid(place.map(|place| place.line()), problem)
+    let written = yaml::read(text).map_err(|error| {
+        let field = if error.field.is_empty() { String::new() } else { format!("{}: ", error.field) };
+        invalid((error.line > 0).then_some(error.line), format!("{field}{}", error.message))
     })?;
     Ok((text.to_owned(), written))
 }

@@ -756,7 +756,7 @@ fn a_wrong_clients_file_is_told_by_line_and_field() {
     let hash = format!("{:064}", 1);
     let client = format!("clients:\n- clientId: a\n  secretSha256: '{hash}'\n  audiences: [b]\n");
     let cases = [
-        (format!("{client}  colour: blue\n"), "clients.yaml:5: clients[0]: unknown field `colour`"),
+        (format!("{client}  colour: blue\n"), "clients.yaml:5: clients[0].colour: unknown field"),
         (
             "clients:\n- clientId: a\n  audiences: [b]\n".into(),
             "clients.yaml:2: clients[0].clientId: has neither",
@@ -770,13 +770,13 @@ fn a_wrong_clients_file_is_told_by_line_and_field() {
         (format!("{client}  scopes: [a b]\n"), "clients.yaml:5: clients[0].scopes[0]: must be one scope"),
         (
             format!("{client}  claims: {{ a: 1, a: 2 }}\n"),
-            "clients.yaml:5: clients[0].claims: duplicate entry",
+            "clients.yaml:5: clients[0].claims.a: is written twice",
         ),
         (
             format!("{client}  claims: {{ sub: b }}\n"),
             "clients.yaml:5: clients[0].claims: sub is the issuer's",
         ),
-        (format!("{client}  audiences: [c]\n"), "duplicate field `audiences`"),
+        (format!("{client}  audiences: [c]\n"), "clients.yaml:5: clients[0].audiences: is written twice"),
         (format!("{client}  keyFile: none.pem\n"), "clients.yaml:5: clients[0].keyFile: none.pem: "),
         (format!("{client}  keys: {{ keys: [{{ kty: oct, k: c2VjcmV0 }}] }}\n"), "private or symmetric"),
         (format!("{client}  keys: {{ keys: [{{ kty: EC, crv: P-256, x: AA, y: AA }}] }}\n"), "wrong length"),
@@ -784,10 +784,9 @@ fn a_wrong_clients_file_is_told_by_line_and_field() {
         ("- a".into(), "clients.yaml:1: invalid type"),
         (String::new(), "clients.yaml"),
     ];
-    for (file, expected) in cases {
-        let problem = refused(&file);
-        assert!(problem.contains(expected), "{problem}\nshould say: {expected}");
-    }
+    let told: Vec<_> = cases.into_iter().map(|(file, expected)| (refused(&file), expected)).collect();
+    let wrong: Vec<_> = told.iter().filter(|(problem, expected)| !problem.contains(expected)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
     // A secret that was written in place of its hash is not repeated.
     for wrong in ["hunter2", "1234567", "{ hunter2: 1 }"] {
         let problem = refused(&client.replace(&format!("'{hash}'"), wrong));

@@ -147,8 +147,6 @@ fn fingerprint(issuer: &[u8; 32], keys: &[Key]) -> [u8; 32] {
 impl Key {
     /// The key, if it may verify with at least one of these algorithms.
     fn parse(member: &Value, allowed: &[Algorithm]) -> Option<Self> {
-        // Parsed by hand where jsonwebtoken would take it for something else: `kty` decides.
-        let kty = member.get("kty")?.as_str()?;
         let jwk: Jwk = serde_json::from_value(member.clone()).ok()?;
         if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
             return None;
@@ -158,10 +156,10 @@ impl Key {
         }
         let own = jwk.common.key_algorithm;
         let admits = |a: &Algorithm| allowed.contains(a) && own.is_none_or(|own| own == key_algorithm(*a));
-        let verifiers = match (&jwk.algorithm, kty) {
-            (AlgorithmParameters::RSA(key), "RSA") => rsa(key, admits)?,
-            (AlgorithmParameters::EllipticCurve(key), "EC") => elliptic(key, admits)?,
-            (AlgorithmParameters::OctetKeyPair(key), "OKP") => edwards(key, admits)?,
+        let verifiers = match &jwk.algorithm {
+            AlgorithmParameters::RSA(key) => rsa(key, admits)?,
+            AlgorithmParameters::EllipticCurve(key) => elliptic(key, admits)?,
+            AlgorithmParameters::OctetKeyPair(key) => edwards(key, admits)?,
             _ => return None,
         };
         if verifiers.is_empty() {

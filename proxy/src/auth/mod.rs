@@ -22,6 +22,7 @@ mod token_endpoint;
 mod token_metrics;
 mod token_source;
 pub mod tokens;
+mod verdicts;
 pub mod verify;
 
 #[cfg(test)]

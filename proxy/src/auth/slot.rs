@@ -4,23 +4,19 @@
 //! time, and callers that go away cannot end it. Callers only read the token, board the flight, and wake the keeper.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
-use crate::auth::failure::{Cause, Failure};
-use crate::auth::lifetime::{self, DEFAULT_LIFE};
+use crate::auth::failure::Failure;
 use crate::auth::token_source::{Fingerprint, Held, Moment, TokenSource};
 
 /// How long a caller waits for a token.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a flight may take, with its wait for the issuer's other flights.
-const LONGEST_FLIGHT: Duration = Duration::from_secs(30);
-/// How often a refused credential's file is looked at.
-const FILE_CHECK: Duration = Duration::from_millis(500);
+mod keeper;
 
 /// One token request's token.
 #[derive(Debug)]
@@ -74,12 +70,6 @@ struct Landing {
     failed: Option<Unavailable>,
 }
 
-/// What the keeper does next.
-enum Next {
-    Fetch,
-    Rest(Option<Duration>),
-}
-
 /// What a slot tells of itself.
 #[derive(Debug)]
 pub(crate) struct Status {
@@ -107,7 +97,7 @@ impl TokenSlot {
             landed: watch::Sender::new(Landing::default()),
             wake: wake.clone(),
         });
-        background.spawn(keep(Arc::downgrade(&slot), wake));
+        background.spawn(keeper::keep(Arc::downgrade(&slot), wake));
         slot
     }
 
@@ -247,137 +237,6 @@ impl Drop for TokenSlot {
 impl Default for Unavailable {
     fn default() -> Self {
         Self { retry_after: Duration::from_secs(1) }
-    }
-}
-
-// === the keeper ===
-
-/// Keeps a slot for as long as a snapshot holds it.
-async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
-    loop {
-        let Some(kept) = slot.upgrade() else { return };
-        kept.look_at_file();
-        let rest = match kept.next() {
-            Next::Fetch => {
-                kept.fly().await;
-                continue;
-            }
-            Next::Rest(rest) => rest,
-        };
-        drop(kept);
-        match rest {
-            Some(rest) => drop(tokio::time::timeout(rest, wake.notified()).await),
-            None => wake.notified().await,
-        }
-    }
-}
-
-impl TokenSlot {
-    fn next(&self) -> Next {
-        let mut state = self.lock();
-        if state.flying {
-            return Next::Fetch;
-        }
-        let held = self.held.load_full();
-        let age =
-            held.as_ref().map(|held| held.sent.elapsed(&self.source.services.clock)).unwrap_or_default();
-        let left = |limit: Duration| Some(limit.saturating_sub(age)).filter(|left| !left.is_zero());
-        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft));
-        let to_hard = held.as_ref().and_then(|held| left(held.lifetime.hard));
-        if to_hard.is_none() {
-            self.held.store(None);
-        }
-        if to_soft.is_some() || self.is_idle(held.as_deref()) {
-            self.nudged.store(false, Ordering::Relaxed);
-            return Next::Rest(to_soft.or(to_hard));
-        }
-        if let Some(pause) = self.pause_left(&state) {
-            let rest = to_hard.map_or(pause, |to_hard| to_hard.min(pause));
-            let permanent =
-                state.setback.as_ref().is_some_and(|setback| setback.failure.cause.is_permanent());
-            return Next::Rest(Some(if permanent { rest.min(FILE_CHECK) } else { rest }));
-        }
-        state.flying = true;
-        Next::Fetch
-    }
-
-    /// Has nobody asked for one lifetime?
-    fn is_idle(&self, held: Option<&Held>) -> bool {
-        let unused =
-            self.source.services.clock.now().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
-        Duration::from_secs(unused) >= held.map_or(DEFAULT_LIFE, |held| held.lifetime.life)
-    }
-
-    /// A credential that was refused is tried again as soon as its file is another.
-    fn look_at_file(&self) {
-        let refused = {
-            let state = self.lock();
-            let Some(setback) = &state.setback else { return };
-            if state.flying || !setback.failure.cause.is_permanent() {
-                return;
-            }
-            setback.file
-        };
-        if self.source.fingerprint() != refused {
-            let mut state = self.lock();
-            state.setback = None;
-            state.failures = 0;
-        }
-    }
-
-    async fn fly(&self) {
-        let source = self.source.clone();
-        // A task of its own: a panic in it is one failure, not the keeper's end.
-        let flight = tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch()).await });
-        let (result, file) = match flight.await {
-            Ok(Ok(landed)) => landed,
-            Ok(Err(_)) => (Err(Failure::new(Cause::Timeout, "no token came within 30 s")), None),
-            Err(_) => (Err(Failure::new(Cause::Internal, "the fetch broke off")), None),
-        };
-        match result {
-            Ok(held) => self.land(held),
-            Err(failure) => self.fail(failure, file),
-        }
-    }
-
-    fn land(&self, held: Held) {
-        let TokenSource { credential, request, metrics, .. } = &*self.source;
-        metrics.obtained(&credential.name, request.key, held.sent.wall.saturating_add(held.lifetime.life));
-        if let Some(granted) = &held.narrowed {
-            tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
-        }
-        self.held.store(Some(Arc::new(held)));
-        self.nudged.store(false, Ordering::Relaxed);
-        let mut state = self.lock();
-        if state.failures > 0 {
-            tracing::info!(credential = %credential.name, failures = state.failures, "tokens come again");
-        }
-        state.failures = 0;
-        state.setback = None;
-        self.announce(&mut state, None);
-    }
-
-    fn fail(&self, failure: Failure, file: Fingerprint) {
-        let TokenSource { credential, request, metrics, services, .. } = &*self.source;
-        metrics.failed_fetch(&credential.name, &request.key, failure.cause);
-        let mut state = self.lock();
-        state.failures = state.failures.saturating_add(1);
-        let permanent = failure.cause.is_permanent();
-        let pause = lifetime::pause(state.failures, permanent, failure.retry_after, lifetime::random());
-        tracing::warn!(
-            credential = %credential.name,
-            cause = failure.cause.as_str(),
-            retry_in = ?pause,
-            "no token: {failure}"
-        );
-        state.setback = Some(Setback { at: Moment::now(&services.clock), pause, failure, file });
-        self.announce(&mut state, Some(Unavailable { retry_after: pause }));
-    }
-
-    fn announce(&self, state: &mut State, failed: Option<Unavailable>) {
-        state.flying = false;
-        state.flights += 1;
-        self.landed.send_replace(Landing { flight: state.flights, failed });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What do the tests of this directory sign with? Fresh keys, tokens of any shape, and an issuer to verify them for.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -14,6 +15,15 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use countersign_policy::Profile;
 use countersign_policy::snapshot::{Algorithm, Issuer, KeySource};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+
+use crate::auth::issuers::Services;
+use crate::clock::Clock;
+use crate::fetch::Fetcher;
+use crate::metrics::Metrics;
+use crate::state::files::PolicyFiles;
 
 /// A key pair that signs tokens.
 pub(crate) enum TestKey {
@@ -134,4 +144,121 @@ pub(crate) fn issuer(url: &str, jwks: KeySource) -> Issuer {
         insecure: true,
         fingerprint,
     }
+}
+
+/// A stand-in for an issuer: metadata and a key set over plain http on loopback, in whatever state a test wants it.
+#[derive(Clone)]
+pub(crate) struct StandIn {
+    pub(crate) url: String,
+    state: Arc<Mutex<StandInState>>,
+}
+
+#[derive(Default)]
+struct StandInState {
+    answers: HashMap<String, String>,
+    asked: Vec<String>,
+    delay: Duration,
+    down: bool,
+}
+
+impl StandIn {
+    /// One that publishes these keys, and metadata by RFC 8414.
+    pub(crate) async fn start(keys: Vec<Value>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stand_in = Self { url: url.clone(), state: Arc::default() };
+        stand_in.publish(keys);
+        let metadata = json!({"issuer": url, "jwks_uri": format!("{url}/jwks"), "token_endpoint": format!("{url}/token")});
+        stand_in.answer("/.well-known/oauth-authorization-server", &ok("", &metadata.to_string()));
+        let server = stand_in.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(server.clone().serve(stream));
+            }
+        });
+        stand_in
+    }
+
+    async fn serve(self, mut stream: TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let request = String::from_utf8(request).unwrap();
+        let path = request.split(' ').nth(1).unwrap().to_owned();
+        let (answer, delay, down) = {
+            let mut state = self.state.lock().unwrap();
+            state.asked.push(path.clone());
+            let answer = state.answers.get(&path).cloned().unwrap_or_else(|| status(404));
+            (answer, state.delay, state.down)
+        };
+        tokio::time::sleep(delay).await;
+        if down {
+            return;
+        }
+        let tag = answer.lines().find_map(|line| line.strip_prefix("etag: "));
+        let known = tag.is_some_and(|tag| request.contains(&format!("if-none-match: {tag}\r\n")));
+        let answer = if known { status(304) } else { answer };
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+
+    /// What is answered at this path from now on: a whole HTTP answer.
+    pub(crate) fn answer(&self, path: &str, answer: &str) {
+        self.state.lock().unwrap().answers.insert(path.to_owned(), answer.to_owned());
+    }
+
+    /// Publishes these keys from now on.
+    pub(crate) fn publish(&self, keys: Vec<Value>) {
+        self.answer("/jwks", &ok("", &json!({ "keys": keys }).to_string()));
+    }
+
+    /// Takes its time for every answer.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
+    }
+
+    /// Closes every connection without an answer, or not any more.
+    pub(crate) fn down(&self, down: bool) {
+        self.state.lock().unwrap().down = down;
+    }
+
+    /// How often this path was asked for.
+    pub(crate) fn asked(&self, path: &str) -> usize {
+        self.state.lock().unwrap().asked.iter().filter(|asked| *asked == path).count()
+    }
+}
+
+/// A whole answer with a body, and these header lines (each with its CRLF).
+pub(crate) fn ok(headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}", body.len())
+}
+
+pub(crate) fn status(status: u16) -> String {
+    format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+}
+
+/// What keepers work with, on the test's own runtime.
+pub(crate) fn services() -> Services {
+    Services {
+        fetcher: Fetcher::new(),
+        clock: Clock::default(),
+        metrics: Metrics::new().unwrap(),
+        files: PolicyFiles::BesideDocument,
+        state_dir: None,
+        background: Handle::current(),
+    }
+}
+
+/// Waits until this holds; a test that waits for ever has failed.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited in vain: {what}");
 }

@@ -142,11 +142,8 @@ impl TokenSource {
 }
 
 fn fingerprint(content: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, content).as_ref()) {
-        *to = *from;
-    }
-    hash
+    // SHA-256 has that many bytes.
+    digest::digest(&digest::SHA256, content).as_ref().try_into().unwrap_or_default()
 }
 
 fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {

@@ -1,36 +1,231 @@
 //! Is this token what it claims to be? The verifier of inbound tokens, with its verdict caches in front.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use countersign_policy::{PortPolicy, Reason, Token};
+use countersign_policy::request::Binding;
+use countersign_policy::snapshot::{Issuer, IssuerId};
+use countersign_policy::{PortPolicy, Profile, Reason, Token};
+use prometheus::{Histogram, IntCounter};
 
 use crate::auth::issuers::IssuerKeys;
+use crate::auth::jwks::Key;
+use crate::auth::jwt::{Jwt, TOKEN_LIMIT};
+pub use crate::auth::verdicts::LastVerdict;
+use crate::auth::verdicts::{self, TokenHash, Verdict, Verdicts};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// The last verdict of one connection, with the token's bytes.
-#[derive(Debug, Default)]
-pub struct LastVerdict(#[allow(dead_code)] Mutex<Option<()>>);
+/// Of verified tokens, in bytes.
+const VERIFIED_LIMIT: usize = 16 * 1024 * 1024;
+/// Of refused tokens, in bytes.
+const REFUSED_LIMIT: usize = 1024 * 1024;
+/// The longest that a verified token is not looked at again, in seconds.
+const VERIFIED_LIFE: i64 = 10 * 60;
+/// The same for a refused one.
+const REFUSED_LIFE: i64 = 30;
 
 /// Verifies tokens; shared by all workers.
 #[derive(Debug)]
-pub struct Verifier {}
+pub struct Verifier {
+    clock: Clock,
+    verified: Verdicts,
+    refused: Verdicts,
+    counters: Counters,
+}
+
+/// Handles, looked up once.
+#[derive(Debug)]
+struct Counters {
+    connection: IntCounter,
+    hit: IntCounter,
+    miss: IntCounter,
+    negative: IntCounter,
+    duration: Histogram,
+}
+
+// === impl Verifier ===
 
 impl Verifier {
-    pub fn new(_clock: Clock, _metrics: Arc<Metrics>) -> Self {
-        todo!()
+    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
+        let count = |result| metrics.verified_token_cache.with_label_values(&[result]);
+        let counters = Counters {
+            connection: count("connection"),
+            hit: count("hit"),
+            miss: count("miss"),
+            negative: count("negative"),
+            duration: metrics.auth_duration.with_label_values(&["verify"]),
+        };
+        Self {
+            clock,
+            verified: Verdicts::new(VERIFIED_LIMIT),
+            refused: Verdicts::new(REFUSED_LIMIT),
+            counters,
+        }
     }
 
     /// Verifies everything about a token but its audience: form, issuer, algorithm, key, signature, times, type and
     /// claims. `issuers` and `keys` are the snapshot's, in the same order. Waits only for an issuer's keys.
     pub async fn verify(
         &self,
-        _last: &LastVerdict,
-        _token: &str,
-        _port: &PortPolicy,
-        _issuers: &[countersign_policy::snapshot::Issuer],
-        _keys: &[Arc<IssuerKeys>],
+        last: &LastVerdict,
+        token: &str,
+        port: &PortPolicy,
+        issuers: &[Issuer],
+        keys: &[Arc<IssuerKeys>],
     ) -> Result<Arc<Token>, Reason> {
-        todo!()
+        self.check(last, token, Accepted { find: |iss: &str| port.issuer(iss), issuers, keys }).await
+    }
+
+    async fn check<F: Fn(&str) -> Option<IssuerId>>(
+        &self,
+        last: &LastVerdict,
+        token: &str,
+        accepted: Accepted<'_, F>,
+    ) -> Result<Arc<Token>, Reason> {
+        let now = self.clock.unix();
+        if let Some(verdict) = last.recall(token).filter(|verdict| accepted.holds(verdict, now)) {
+            self.counters.connection.inc();
+            return verdict.outcome.clone();
+        }
+        if token.len() > TOKEN_LIMIT {
+            return Err(Reason::MalformedToken);
+        }
+        let hash = verdicts::hash(token);
+        if let Some(verdict) = self.verified.find(&hash).filter(|verdict| accepted.holds(verdict, now)) {
+            self.counters.hit.inc();
+            last.remember(token, verdict.clone());
+            return verdict.outcome.clone();
+        }
+        if let Some(verdict) = self.refused.find(&hash).filter(|verdict| accepted.holds(verdict, now)) {
+            self.counters.negative.inc();
+            return verdict.outcome.clone();
+        }
+        self.counters.miss.inc();
+        let started = Instant::now();
+        let outcome = self.judge(last, token, hash, accepted).await;
+        self.counters.duration.observe(started.elapsed().as_secs_f64());
+        outcome
+    }
+
+    /// Verifies a token that no cache knows, and remembers what was proven.
+    async fn judge<F: Fn(&str) -> Option<IssuerId>>(
+        &self,
+        last: &LastVerdict,
+        token: &str,
+        hash: TokenHash,
+        accepted: Accepted<'_, F>,
+    ) -> Result<Arc<Token>, Reason> {
+        let jwt = Jwt::parse(token)?;
+        let IssuerId(index) = accepted.issuer_of(&jwt)?;
+        let (Some(issuer), Some(keys)) = (accepted.issuers.get(index), accepted.keys.get(index)) else {
+            return Err(Reason::Internal);
+        };
+        let algorithm = jwt.header.algorithm;
+        if !issuer.algorithms.contains(&algorithm) {
+            return Err(Reason::UnsupportedAlgorithm);
+        }
+        let (key, tag) = keys.key(jwt.header.kid.as_deref(), algorithm).await?;
+        // Read again: the keys may have taken their time.
+        let now = self.clock.unix();
+        let outcome = examine(jwt, &key, issuer, now).map(Arc::new);
+        let Some(until) = lasting(&outcome, now) else { return outcome };
+        let verdict =
+            Arc::new(Verdict { issuer: issuer.issuer.clone(), tag, until, outcome: outcome.clone() });
+        if outcome.is_ok() {
+            last.remember(token, verdict.clone());
+            self.verified.insert(hash, verdict);
+        } else {
+            self.refused.insert(hash, verdict);
+        }
+        outcome
     }
 }
+
+/// Whose tokens are accepted where the token was presented.
+struct Accepted<'a, F> {
+    find: F,
+    issuers: &'a [Issuer],
+    keys: &'a [Arc<IssuerKeys>],
+}
+
+// === impl Accepted ===
+
+impl<F: Fn(&str) -> Option<IssuerId>> Accepted<'_, F> {
+    /// Is the verdict still worth something: not too old, its issuer accepted here, the issuer's keys and settings the same?
+    fn holds(&self, verdict: &Verdict, now: i64) -> bool {
+        now < verdict.until
+            && (self.find)(&verdict.issuer)
+                .and_then(|IssuerId(index)| self.keys.get(index))
+                .is_some_and(|keys| keys.has_tag(&verdict.tag, now))
+    }
+
+    /// The issuer that a token names. JWT-SVIDs need not name one: such a token is that of the one issuer here whose tokens
+    /// they are.
+    fn issuer_of(&self, jwt: &Jwt<'_>) -> Result<IssuerId, Reason> {
+        if jwt.claims.contains_key("iss") {
+            let iss = jwt.issuer().ok_or(Reason::MissingClaim)?;
+            return (self.find)(iss).ok_or(Reason::UnknownIssuer);
+        }
+        let possible = self.issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid);
+        let mut accepted = possible.filter_map(|issuer| (self.find)(&issuer.issuer));
+        match (accepted.next(), accepted.next()) {
+            (Some(issuer), None) => Ok(issuer),
+            (Some(_), Some(_)) => Err(Reason::UnknownIssuer),
+            (None, _) => Err(Reason::MissingClaim),
+        }
+    }
+}
+
+/// From the signature on: nothing in the token is believed before it.
+fn examine(jwt: Jwt<'_>, key: &Key, issuer: &Issuer, now: i64) -> Result<Token, Reason> {
+    if !key.verify(jwt.header.algorithm, jwt.signed, &jwt.signature) {
+        return Err(Reason::BadSignature);
+    }
+    if !issuer.profile.accepts_type(jwt.header.typ.as_deref()) {
+        return Err(Reason::WrongType);
+    }
+    let token = issuer.profile.token(&issuer.issuer, jwt.claims)?;
+    in_time(&token, issuer.leeway, now)?;
+    // A token that is bound to a certificate or key is not a bearer token (RFC 8705 §3, RFC 9449 §7.2), and what it is
+    // bound to cannot be proven to this version.
+    if token.binding != Binding::None {
+        return Err(Reason::BindingMismatch);
+    }
+    Ok(token)
+}
+
+/// `exp`, `nbf` and `iat` against the clock (RFC 7519 §4.1.4 to §4.1.6).
+fn in_time(token: &Token, leeway: Duration, now: i64) -> Result<(), Reason> {
+    let leeway = i64::try_from(leeway.as_secs()).unwrap_or(0);
+    if now >= token.expires_at.saturating_add(leeway) {
+        return Err(Reason::Expired);
+    }
+    let latest_start = now.saturating_add(leeway);
+    if token.not_before.into_iter().chain(token.issued_at).any(|start| start > latest_start) {
+        return Err(Reason::NotYetValid);
+    }
+    Ok(())
+}
+
+/// Until when an outcome need not be found again, if it will be the same by then: a token until it expires, a refusal
+/// that rests on the token's bytes and the issuer's keys alone for a moment. What has expired stays so.
+fn lasting(outcome: &Result<Arc<Token>, Reason>, now: i64) -> Option<i64> {
+    match outcome {
+        Ok(token) => {
+            Some(token.expires_at.min(now.saturating_add(VERIFIED_LIFE))).filter(|until| *until > now)
+        }
+        Err(
+            Reason::BadSignature
+            | Reason::WrongType
+            | Reason::MissingClaim
+            | Reason::BindingMismatch
+            | Reason::UnknownIssuer
+            | Reason::Expired,
+        ) => Some(now.saturating_add(REFUSED_LIFE)),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

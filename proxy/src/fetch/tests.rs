@@ -145,3 +145,70 @@ async fn cp_8_a_metadata_address_is_refused() {
         "{refused:?}"
     );
 }
+
+/// A TLS server on loopback with a fresh certificate for these names, offering these protocols. Returns its port and CA.
+async fn tls_server(names: &[&str], alpn: &[&[u8]]) -> (u16, Bytes) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust us goes away here.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            // Without close_notify at the end, as some servers do.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        }
+    });
+    (port, Bytes::from(cert.pem()))
+}
+
+async fn fetch_tls(url: String, ca_pem: Option<Bytes>) -> Result<Response<Bytes>, FetchError> {
+    let request = Request::get(url).body(Bytes::new()).unwrap();
+    Fetcher::new().send(request, &Trust { ca_pem, insecure: false }, LIMITS).await
+}
+
+#[tokio::test]
+async fn c1_tls_is_verified_with_the_ca_file_and_for_the_name() {
+    let (port, ca) = tls_server(&["localhost", "127.0.0.1"], &[]).await;
+    for host in ["localhost", "127.0.0.1"] {
+        let answer = fetch_tls(format!("https://{host}:{port}/"), Some(ca.clone())).await;
+        assert_eq!(&answer.unwrap().body()[..], b"{}");
+    }
+    // Neither another CA nor another name, and the platform knows nothing of it.
+    let (other_port, other_ca) = tls_server(&["issuer.example"], &[]).await;
+    for (port, ca) in [(port, other_ca.clone()), (other_port, other_ca)] {
+        let refused = fetch_tls(format!("https://localhost:{port}/"), Some(ca)).await;
+        assert!(matches!(refused, Err(FetchError::Connect(ConnectError::Tls { .. }))), "{refused:?}");
+    }
+    let refused = fetch_tls(format!("https://localhost:{port}/"), None).await;
+    assert!(
+        matches!(refused, Err(FetchError::Connect(ConnectError::Tls { .. } | ConnectError::NoRoots))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn alpn_is_as_asked_for() {
+    let (port, ca) = tls_server(&["localhost"], &[b"h2", b"http/1.1"]).await;
+    let connector = Connector::new();
+    for (offer, agreed) in [(&[&b"h2"[..], b"http/1.1"][..], &b"h2"[..]), (&[b"http/1.1"], b"http/1.1")] {
+        let config = connector.tls_config(Some(&ca), offer).unwrap();
+        let tcp = connector.tcp("localhost", port, Guard::Open, Duration::from_secs(5)).await.unwrap();
+        let tls = connector.tls(tcp, config, "localhost").await.unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(agreed));
+    }
+}

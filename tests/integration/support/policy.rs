@@ -61,6 +61,11 @@ pub(crate) fn issuer_with_file(file: &str) -> String {
     document("Issuer", "corp", &json!({"issuer": LOCAL_ISSUER, "jwks": {"file": file}}))
 }
 
+/// An issuer whose keys stand in its document: files stay with the sidecar, policy travels.
+pub(crate) fn issuer_inline(keys: &Value) -> String {
+    document("Issuer", "corp", &json!({"issuer": LOCAL_ISSUER, "jwks": {"inline": keys}}))
+}
+
 /// An issuer on loopback whose metadata is discovered over plain HTTP.
 pub(crate) fn issuer_discovered(url: &str) -> String {
     document("Issuer", "corp", &json!({"issuer": url, "insecure": true}))

@@ -49,13 +49,13 @@ pub(crate) fn compile(
 ) -> CheckedInbound {
     let at = Field::root().key("spec");
     refuse_unsupported(spec, &at, report);
-    values::ports(spec.ports.as_ref(), &at.key("ports"), report);
+    values::not_empty(spec.ports.as_deref(), &at.key("ports"), report);
     let mut policy = PolicyBeingChecked { spec, issuers: Vec::new(), all_known: true };
     let tokens = policy.tokens(find, &at.key("tokens"), report);
     let rules = policy.rules(&at.key("rules"), report);
     CheckedInbound {
         selector: Selector::compile(namespace, spec.workloads.as_ref(), report),
-        ports: spec.ports.clone(),
+        ports: spec.ports.as_deref().map(words::ports),
         mode: spec.mode,
         tokens,
         forward_claims: headers::compile(
@@ -191,7 +191,7 @@ impl PolicyBeingChecked<'_> {
             report.add(&at.key("unless"), "stands in deny rules only");
         }
         if spec.public && to.paths.iter().any(|path| path.needs_claims()) {
-            report.add(&at.key("to").key("paths"), "a public rule has no token to take {claims.…} from");
+            report.add(&at.key("to").key("paths"), "a public rule has no token to take {claims.NAME} from");
         }
     }
 }
@@ -208,6 +208,7 @@ fn check_deny(spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'
     }
     if to.paths.iter().any(|path| path.needs_claims()) {
         // A token without the claim would slip through.
-        report.add(&at.key("to").key("paths"), "{claims.…} in a deny rule is not supported by this version");
+        report
+            .add(&at.key("to").key("paths"), "{claims.NAME} in a deny rule is not supported by this version");
     }
 }

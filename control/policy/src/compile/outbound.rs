@@ -111,7 +111,7 @@ fn rule(
     CheckedRule {
         name: spec.name.to_string(),
         hosts,
-        ports: spec.to.ports.clone().unwrap_or_else(|| DEFAULT_PORTS.to_vec()),
+        ports: spec.to.ports.as_deref().map_or_else(|| DEFAULT_PORTS.to_vec(), words::ports),
         names_ports: spec.to.ports.is_some(),
         token,
         existing_authorization: spec.existing_authorization.unwrap_or_default(),
@@ -125,7 +125,7 @@ fn rule(
 
 fn hosts(spec: &DestinationSpec, at: &Field, report: &mut Report<'_>) -> Vec<HostPattern> {
     values::not_empty(Some(&spec.hosts), &at.key("hosts"), report);
-    values::ports(spec.ports.as_ref(), &at.key("ports"), report);
+    values::not_empty(spec.ports.as_deref(), &at.key("ports"), report);
     let at = at.key("hosts");
     let written = spec.hosts.iter().enumerate();
     written.filter_map(|(index, text)| report.ok(&at.index(index), HostPattern::parse(text))).collect()
@@ -158,6 +158,7 @@ fn token(
     at: &Field,
     report: &mut Report<'_>,
 ) -> Option<CheckedToken> {
+    values::not_blank(&spec.scopes, &at.key("scopes"), report);
     values::scopes(&spec.scopes, &at.key("scopes"), report);
     if spec.audience.as_ref().is_some_and(|audience| audience.is_empty()) {
         report.add(&at.key("audience"), "is an empty string");
@@ -216,9 +217,6 @@ fn tls(spec: &OutboundRuleSpec, at: &Field, source: &Source, report: &mut Report
 fn originate(spec: &OriginateSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
     report.unsupported_if(spec.cert_file.is_some(), &at.key("certFile"));
     report.unsupported_if(spec.key_file.is_some(), &at.key("keyFile"));
-    if spec.port == Some(0) {
-        report.add(&at.key("port"), "0 is no port");
-    }
     let server_name = spec.server_name.as_ref().and_then(|name| {
         let pattern = report.ok(&at.key("serverName"), HostPattern::parse(name))?;
         if pattern.is_wildcard() {
@@ -227,7 +225,7 @@ fn originate(spec: &OriginateSpec, at: &Field, source: &Source, report: &mut Rep
         Some(pattern.as_str().to_owned())
     });
     let ca_file = spec.ca_file.as_ref().map(|path| values::file(path, &at.key("caFile"), source, report));
-    OutboundTls::Originate { port: spec.port, server_name, ca_file }
+    OutboundTls::Originate { port: spec.port.map(|port| port.0), server_name, ca_file }
 }
 
 fn transport(tls: &OutboundTls, protocol: Protocol, timeouts: Timeouts) -> [u8; 32] {

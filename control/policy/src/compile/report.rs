@@ -24,13 +24,8 @@ impl<'s> Report<'s> {
 
     pub(crate) fn add(&mut self, at: &Field, message: impl Into<String>) {
         let line = self.places().line(at).unwrap_or(1);
-        self.problems.push(Problem {
-            file: self.source.file.clone(),
-            line: (self.source.line + line).saturating_sub(1),
-            document: self.document.clone(),
-            field: at.to_string(),
-            message: message.into(),
-        });
+        let document = self.document.clone();
+        self.problems.push(Problem::new(self.source, line, document, &at.to_string(), &message.into()));
     }
 
     /// A field or value of a later version.

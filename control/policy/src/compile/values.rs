@@ -56,14 +56,6 @@ pub(crate) fn not_empty<T>(list: Option<&[T]>, at: &Field, report: &mut Report<'
     }
 }
 
-/// Port numbers.
-pub(crate) fn ports(ports: Option<&Vec<u16>>, at: &Field, report: &mut Report<'_>) {
-    not_empty(ports.map(Vec::as_slice), at, report);
-    for (index, _) in ports.into_iter().flatten().enumerate().filter(|(_, port)| **port == 0) {
-        report.add(&at.index(index), "0 is no port");
-    }
-}
-
 /// A name that no other rule of the policy has.
 pub(crate) fn rule_name(name: &Text, before: &[&str], at: &Field, report: &mut Report<'_>) {
     report.ok(at, words::dns_label(name));
@@ -76,7 +68,7 @@ pub(crate) fn rule_name(name: &Text, before: &[&str], at: &Field, report: &mut R
 pub(crate) fn scopes(scopes: &[Text], at: &Field, report: &mut Report<'_>) {
     for (index, scope) in scopes.iter().enumerate() {
         let is_scope = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        if scope.is_empty() || !scope.bytes().all(is_scope) {
+        if !scope.bytes().all(is_scope) {
             let message = format!("`{scope}` is no scope: one word of printable ASCII without `\"` and `\\`");
             report.add(&at.index(index), message);
         }

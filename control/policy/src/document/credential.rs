@@ -6,7 +6,7 @@ use super::words::Text;
 use crate::snapshot::{Algorithm, AssertionAudience};
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct CredentialSpec {
     pub(crate) issuer: Text,
     pub(crate) client_id: Text,
@@ -15,7 +15,7 @@ pub(crate) struct CredentialSpec {
 
 /// Exactly one of these.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct AuthenticationSpec {
     pub(crate) client_secret_basic: Option<ClientSecretSpec>,
     pub(crate) client_secret_post: Option<ClientSecretSpec>,
@@ -25,13 +25,13 @@ pub(crate) struct AuthenticationSpec {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct ClientSecretSpec {
     pub(crate) secret_file: Text,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct PrivateKeyJwtSpec {
     pub(crate) key_file: Text,
     pub(crate) key_id: Option<Text>,
@@ -42,7 +42,7 @@ pub(crate) struct PrivateKeyJwtSpec {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct TlsClientAuthSpec {
     #[serde(rename = "certFile")]
     pub(crate) _cert_file: Text,
@@ -51,7 +51,7 @@ pub(crate) struct TlsClientAuthSpec {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct WorkloadTokenSpec {
     #[serde(rename = "tokenFile")]
     pub(crate) _token_file: Text,

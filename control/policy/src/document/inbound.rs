@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::words::{Text, TimeoutsSpec, Workloads};
+use super::words::{Port, Text, TimeoutsSpec, Workloads};
 use crate::snapshot::Effect;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct InboundSpec {
     pub(crate) workloads: Option<Workloads>,
-    pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) ports: Option<Vec<Port>>,
     #[serde(default)]
     pub(crate) mode: Mode,
     #[serde(default)]
@@ -64,7 +64,7 @@ pub(crate) enum ProtocolWord {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct ServerTlsSpec {
     #[serde(rename = "certFile")]
     pub(crate) _cert_file: Text,
@@ -92,7 +92,7 @@ pub(crate) enum MtlsWord {
 
 /// An entry of `tokens`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct AcceptedSpec {
     pub(crate) issuer: Text,
     pub(crate) audiences: Vec<Text>,
@@ -107,7 +107,7 @@ pub(crate) enum RequiredWord {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct IntrospectSpec {
     #[serde(rename = "credential")]
     pub(crate) _credential: Text,
@@ -122,7 +122,7 @@ pub(crate) enum ForwardToken {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct InboundRuleSpec {
     pub(crate) name: Text,
     #[serde(default)]
@@ -142,7 +142,7 @@ pub(crate) struct InboundRuleSpec {
 
 /// What is asked for.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct ToSpec {
     pub(crate) methods: Option<Vec<Text>>,
     pub(crate) paths: Option<Vec<Text>>,
@@ -153,7 +153,7 @@ pub(crate) struct ToSpec {
 
 /// Who asks: `from` and `unless`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct FromSpec {
     pub(crate) issuers: Option<Vec<Text>>,
     pub(crate) scopes: Option<Vec<Text>>,

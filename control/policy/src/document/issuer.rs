@@ -8,7 +8,7 @@ use crate::profile::Profile;
 use crate::snapshot::Algorithm;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct IssuerSpec {
     pub(crate) issuer: Text,
     pub(crate) jwks: Option<JwksSpec>,
@@ -25,7 +25,7 @@ pub(crate) struct IssuerSpec {
 
 /// Exactly one of these.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct JwksSpec {
     pub(crate) uri: Option<Text>,
     pub(crate) file: Option<Text>,

@@ -65,7 +65,7 @@ pub(crate) struct Unreadable {
 
 /// As much of a document as tells how to read the rest.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a document: a mapping of apiVersion, kind, metadata and spec")]
 struct Header {
     api_version: Text,
     kind: Text,
@@ -73,6 +73,7 @@ struct Header {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a mapping")]
 struct HeaderMetadata {
     name: Text,
     namespace: Option<Text>,
@@ -80,7 +81,7 @@ struct HeaderMetadata {
 
 /// The whole document, strictly.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 struct Resource<T> {
     #[serde(rename = "apiVersion")]
     _api_version: IgnoredAny,
@@ -96,7 +97,7 @@ struct Resource<T> {
 
 /// The metadata of Kubernetes: beside the name, what its API server adds.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase", default)]
 #[derive(Default)]
 struct Metadata {
     #[serde(rename = "name")]
@@ -130,14 +131,7 @@ impl Document {
     pub(crate) fn read(source: Source) -> Result<Self, Box<Unreadable>> {
         let unreadable = |name: Option<DocumentName>, error: YamlError| {
             let document = name.as_ref().map(ToString::to_string).unwrap_or_default();
-            let line = (source.line + error.line).saturating_sub(1);
-            let problem = Problem {
-                file: source.file.clone(),
-                line,
-                document,
-                field: error.field,
-                message: error.message,
-            };
+            let problem = Problem::new(&source, error.line, document, &error.field, &error.message);
             Box::new(Unreadable { name, problem })
         };
         if source.text.len() > MAX_DOCUMENT_BYTES {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::words::{Text, TimeoutsSpec, Workloads};
+use super::words::{Port, Text, TimeoutsSpec, Workloads};
 use crate::outbound::{ExistingAuthorization, OnFailure, Protocol};
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct OutboundSpec {
     pub(crate) workloads: Option<Workloads>,
     #[serde(default)]
@@ -27,7 +27,7 @@ pub(crate) enum Egress {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct OutboundRuleSpec {
     pub(crate) name: Text,
     pub(crate) to: DestinationSpec,
@@ -47,14 +47,14 @@ pub(crate) struct OutboundRuleSpec {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct DestinationSpec {
     pub(crate) hosts: Vec<Text>,
-    pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) ports: Option<Vec<Port>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct TokenSpec {
     pub(crate) credential: Text,
     #[serde(default)]
@@ -75,9 +75,9 @@ pub(crate) enum TlsWord {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct OriginateSpec {
-    pub(crate) port: Option<u16>,
+    pub(crate) port: Option<Port>,
     pub(crate) server_name: Option<Text>,
     pub(crate) ca_file: Option<Text>,
     pub(crate) cert_file: Option<Text>,

@@ -6,22 +6,26 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 /// A string, and nothing that merely looks like one: `1` and `true` are no strings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text(String);
 
+/// A port number. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Port(pub(crate) u16);
+
 /// `workloads`: which workloads of the namespace a policy selects.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct Workloads {
     pub(crate) labels: BTreeMap<Text, Text>,
 }
 
 /// `timeouts`, as written.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct TimeoutsSpec {
     pub(crate) connect: Option<Text>,
     pub(crate) first_byte: Option<Text>,
@@ -64,6 +68,34 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+// === impl Port ===
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ports;
+
+        impl Visitor<'_> for Ports {
+            type Value = Port;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port, 1 to 65535")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Port, E> {
+                let port = u16::try_from(number).ok().filter(|port| *port > 0);
+                port.map(Port).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Ports)
+    }
+}
+
+/// The ports of a list.
+pub(crate) fn ports(ports: &[Port]) -> Vec<u16> {
+    ports.iter().map(|port| port.0).collect()
+}
+
 /// The strings of a list.
 pub(crate) fn strings(texts: &[Text]) -> Vec<String> {
     texts.iter().map(|text| text.0.clone()).collect()
@@ -100,7 +132,7 @@ pub(crate) fn dns_label(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "`{text}` is no name: lower-case letters, digits and `-`, at most 63, none of them `-` at an end"
+        "`{text}` is no name: write at most 63 lower-case letters, digits and `-`, no `-` first or last"
     ))
 }
 

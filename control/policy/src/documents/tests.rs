@@ -1,1 +1,285 @@
+use std::time::Duration;
 
+use super::*;
+use crate::outbound::{Outbound, OutboundTls};
+use crate::source;
+
+/// An issuer, two credentials and two outbound policies; the text of further documents follows.
+const BASE: &str = r#"
+apiVersion: countersign.dev/v1alpha1
+kind: Issuer
+metadata: { name: corp }
+spec: { issuer: https://login.example.com }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Issuer
+metadata: { name: unused }
+spec: { issuer: https://unused.example.com }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Credential
+metadata: { name: checkout, namespace: shop }
+spec:
+  issuer: corp
+  clientId: "{namespace}-{serviceAccount}"
+  authentication: { privateKeyJwt: { keyFile: key.pem } }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Credential
+metadata: { name: unused, namespace: shop }
+spec:
+  issuer: unused
+  clientId: x
+  authentication: { clientSecretBasic: { secretFile: secret } }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: OutboundPolicy
+metadata: { name: all, namespace: shop }
+spec:
+  rules:
+  - { name: any, to: { hosts: ["*.example"] } }
+  - { name: exact, to: { hosts: [a.example] }, token: { credential: checkout, scopes: [b, a, b] } }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: OutboundPolicy
+metadata: { name: checkout, namespace: shop }
+spec:
+  workloads: { labels: { app: checkout } }
+  egress: deny
+  rules:
+  - name: port
+    to: { hosts: [a.example], ports: [80] }
+    token: { credential: checkout, scopes: [a, b] }
+    tls: none
+    timeouts: { connect: 250ms }
+  - { name: other, to: { hosts: [a.example, b.example] }, token: { credential: checkout, scopes: [a], parameters: { z: "1", y: "2" } } }
+"#;
+
+fn documents(more: &str) -> Documents {
+    parse(more).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn parse(more: &str) -> Result<Documents, Vec<Problem>> {
+    Documents::parse(source::split("f", format!("{BASE}\n---\n{more}").as_bytes()).unwrap())
+}
+
+fn checkout() -> Workload {
+    Workload {
+        namespace: "shop".to_owned(),
+        name: "checkout-1".to_owned(),
+        labels: [("app", "checkout"), ("tier", "front")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        service_account: Some("checkout".to_owned()),
+    }
+}
+
+fn other() -> Workload {
+    Workload { labels: [("app".to_owned(), "mail".to_owned())].into(), ..checkout() }
+}
+
+fn rule_for(snapshot: &Snapshot, host: &str, port: u16) -> String {
+    match snapshot.outbound(host, port) {
+        Outbound::Rule(rule) => format!("{}/{}", rule.policy, rule.name),
+        Outbound::Pass => "pass".to_owned(),
+        Outbound::Denied => "denied".to_owned(),
+    }
+}
+
+#[test]
+fn the_closest_rule_wins() {
+    let snapshot = documents("").compile(&checkout()).unwrap();
+    assert_eq!(rule_for(&snapshot, "a.example", 80), "shop/checkout/port");
+    assert_eq!(rule_for(&snapshot, "a.example", 443), "shop/checkout/other");
+    assert_eq!(rule_for(&snapshot, "b.example", 443), "shop/checkout/other");
+    assert_eq!(rule_for(&snapshot, "c.example", 443), "shop/all/any");
+    assert_eq!(rule_for(&snapshot, "a.example", 8080), "denied");
+    assert_eq!(rule_for(&snapshot, "a.b.example", 80), "denied");
+    assert_eq!(rule_for(&snapshot, "example", 80), "denied");
+    let snapshot = documents("").compile(&other()).unwrap();
+    assert_eq!(rule_for(&snapshot, "a.example", 80), "shop/all/exact");
+    assert_eq!(rule_for(&snapshot, "b.example", 80), "shop/all/any");
+    assert_eq!(rule_for(&snapshot, "mail.shop", 80), "pass");
+}
+
+#[test]
+fn a_wildcard_serves_the_ports_that_an_exact_host_does_not() {
+    let more = "apiVersion: countersign.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: { name: wide, namespace: shop }\n\
+                spec: { rules: [{ name: admin, to: { hosts: ['*.example'], ports: [9000] } }] }\n";
+    let snapshot = documents(more).compile(&other()).unwrap();
+    assert_eq!(rule_for(&snapshot, "a.example", 9000), "shop/wide/admin");
+}
+
+#[test]
+fn rules_are_compiled_with_their_defaults() {
+    let snapshot = documents("").compile(&checkout()).unwrap();
+    let Outbound::Rule(rule) = snapshot.outbound("a.example", 80) else { panic!("no rule") };
+    assert_eq!(rule.tls, OutboundTls::None);
+    assert_eq!(rule.timeouts.connect, Duration::from_millis(250));
+    assert_eq!(rule.timeouts.idle, Duration::from_secs(60));
+    let Outbound::Rule(other) = snapshot.outbound("a.example", 443) else { panic!("no rule") };
+    assert_eq!(other.tls, OutboundTls::Originate { port: None, server_name: None, ca_file: None });
+    assert_ne!(rule.transport, other.transport);
+    let Outbound::Rule(any) = snapshot.outbound("c.example", 443) else { panic!("no rule") };
+    assert_eq!(any.transport, other.transport);
+}
+
+#[test]
+fn equal_tokens_are_asked_for_once() {
+    let snapshot = documents("").compile(&checkout()).unwrap();
+    let Outbound::Rule(port) = snapshot.outbound("a.example", 80) else { panic!("no rule") };
+    assert_eq!(snapshot.token_requests.len(), 2);
+    let request = &snapshot.token_requests[port.token.unwrap().0];
+    assert_eq!(request.scopes, ["a", "b"]);
+    let credential = &snapshot.credentials[request.credential.0];
+    assert_eq!((credential.name.as_str(), credential.client_id.as_str()), ("shop/checkout", "shop-checkout"));
+    assert_eq!(snapshot.issuers[credential.issuer.0].name, "corp");
+}
+
+#[test]
+fn a_snapshot_holds_only_what_is_referred_to() {
+    let snapshot = documents("").compile(&checkout()).unwrap();
+    assert_eq!(snapshot.credentials.len(), 1);
+    assert_eq!(snapshot.issuers.len(), 1);
+    let stranger = documents("").compile(&Workload::default()).unwrap();
+    assert!(
+        stranger.credentials.is_empty() && stranger.issuers.is_empty() && stranger.token_requests.is_empty()
+    );
+}
+
+#[test]
+fn select_shows_what_selects_and_what_that_needs() {
+    let documents = documents("");
+    let selected = documents.select(&checkout());
+    let has = |sources: &[Source], text: &str| sources.iter().any(|source| source.text.contains(text));
+    assert_eq!(selected.len(), 4);
+    assert!(!has(&selected, "unused"));
+    let other = documents.select(&other());
+    assert_eq!(other.len(), 3);
+    assert!(!has(&other, "egress: deny"));
+    assert!(documents.select(&Workload::default()).is_empty());
+}
+
+#[test]
+fn what_was_selected_compiles_to_the_same_snapshot() {
+    let documents = documents("");
+    let whole = documents.compile(&checkout()).unwrap();
+    let selected = Documents::parse(documents.select(&checkout())).unwrap();
+    let part = selected.compile(&checkout()).unwrap();
+    assert_eq!(format!("{whole:?}").len(), format!("{part:?}").len());
+    assert_eq!(whole.version, part.version);
+    assert_eq!(whole.version, selected.version());
+}
+
+#[test]
+fn versions_follow_content_and_not_order() {
+    let sources = source::split("f", BASE.as_bytes()).unwrap();
+    let reversed = sources.iter().rev().cloned().collect();
+    let version = |sources: Vec<Source>| Documents::parse(sources).unwrap().version().to_owned();
+    assert_eq!(version(sources.clone()), version(reversed));
+    let mut edited = sources.clone();
+    edited[0].text.push_str("# a word\n");
+    assert_ne!(version(sources.clone()), version(edited));
+    let mut moved = sources.clone();
+    moved[0].line += 10;
+    assert_eq!(version(sources), version(moved));
+}
+
+#[test]
+fn fingerprints_survive_an_edit_elsewhere() {
+    let fingerprints = |text: &str| {
+        let documents = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap();
+        let snapshot = documents.compile(&checkout()).unwrap();
+        (snapshot.issuers[0].fingerprint, snapshot.credentials[0].fingerprint, snapshot.token_requests[0].key)
+    };
+    let before = fingerprints(BASE);
+    assert_eq!(before, fingerprints(&BASE.replace("egress: deny", "egress: pass")));
+    let other_issuer = fingerprints(&BASE.replace("https://login.example.com", "https://id.example.com"));
+    assert!(before.0 != other_issuer.0 && before.1 != other_issuer.1 && before.2 != other_issuer.2);
+    let other_key = fingerprints(&BASE.replace("key.pem", "new.pem"));
+    assert!(before.0 == other_key.0 && before.1 != other_key.1 && before.2 != other_key.2);
+}
+
+#[test]
+fn a_workload_without_service_account_cannot_have_its_credential() {
+    let problems = documents("").compile(&Workload { service_account: None, ..checkout() }).unwrap_err();
+    let expected = "f:17: Credential/shop/checkout: spec.clientId: the workload has no service account to put for \
+                    {serviceAccount}";
+    assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
+fn rules_of_two_policies_conflict_where_both_select() {
+    let more = "apiVersion: countersign.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: { name: front, namespace: shop }\n\
+                spec:\n  workloads: { labels: { tier: front } }\n  rules: [{ name: mine, to: { hosts: [b.example] } }]\n";
+    let documents = documents(more);
+    assert!(documents.compile(&other()).is_ok());
+    let problems = documents.compile(&checkout()).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    let problem = problems[0].to_string();
+    assert!(problem.contains("OutboundPolicy/shop/front: spec.rules[0].to.hosts[0]"), "{problem}");
+    assert!(problem.contains("rule `other` of OutboundPolicy/shop/checkout"), "{problem}");
+}
+
+#[test]
+fn a_broken_document_is_no_dangling_reference() {
+    let text = BASE.replace("clientId: \"{namespace}-{serviceAccount}\"", "clientID: x");
+    let problems = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
+fn policy_tests_and_what_kubernetes_adds_are_no_trouble() {
+    let more = r#"{ "apiVersion": "countersign.dev/v1alpha1", "kind": "PolicyTest", "metadata": { "name": "t" }, "spec": { "any": 1 } }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Issuer
+metadata:
+  name: cluster
+  uid: 1b4e
+  generation: 3
+  resourceVersion: "77"
+  creationTimestamp: null
+  labels: { a: b }
+  annotations: { c: d }
+  managedFields: [{ manager: kubectl, fieldsV1: { "f:spec": {} } }]
+spec: { issuer: https://cluster.example.com }
+status: { conditions: [] }
+"#;
+    assert_eq!(documents(more).len(), 8);
+}
+
+#[test]
+fn no_documents_are_a_policy_too() {
+    let documents = Documents::parse(Vec::new()).unwrap();
+    assert!(documents.is_empty());
+    let snapshot = documents.compile(&checkout()).unwrap();
+    assert!(snapshot.inbound(8080).is_none());
+    assert_eq!(rule_for(&snapshot, "a.example", 80), "pass");
+}
+
+#[test]
+fn a_port_has_the_shortest_timeouts_and_every_header() {
+    let policy = |name: &str, header: &str, timeouts: &str, mode: &str| {
+        format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{ name: {name}, namespace: shop }}\n\
+             spec:\n  mode: {mode}\n  tokens: [{{ issuer: corp, audiences: [a] }}]\n  forwardToken: strip\n  forwardClaims: {{ {header}: tenant }}\n  \
+             timeouts: {timeouts}\n  rules: [{{ name: r, from: {{ scopes: [s] }} }}]\n---\n"
+        )
+    };
+    let more = policy("a", "X_Tenant", "{ connect: 2s, idle: 90s }", "enforce")
+        + &policy("b", "X-Other", "{ connect: 1s }", "enforce")
+        + &policy("c", "x-third", "{ connect: 1ms }", "audit");
+    let snapshot = documents(&more).compile(&checkout()).unwrap();
+    let port = snapshot.inbound(1).unwrap();
+    assert_eq!(port.identity_headers, ["x-other", "x-tenant", "x-third"]);
+    assert_eq!(port.timeouts.connect, Duration::from_secs(1));
+    assert_eq!(port.timeouts.idle, Duration::from_secs(90));
+    assert_eq!(port.timeouts.first_byte, Duration::from_secs(60));
+    assert_eq!(port.issuer("https://login.example.com").map(|id| id.0), Some(0));
+    assert_eq!(port.issuer("https://login.example.com/"), None);
+    let rule = crate::snapshot::RuleId(0);
+    assert_eq!(snapshot.rules[0].policy, "shop/a");
+    assert_eq!(snapshot.required_scopes(rule), ["s"]);
+    assert!(snapshot.forward(rule).strip_token);
+    assert_eq!(snapshot.forward(rule).claims.len(), 1);
+    assert_eq!(snapshot.forward(rule).claims[0].0, "X_Tenant");
+}

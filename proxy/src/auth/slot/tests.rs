@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use super::keeper::FILE_CHECK;
 use super::*;
 use crate::auth::token_server::{Answer, TokenServer, World, eventually};
 
@@ -340,4 +341,16 @@ async fn out_13_nothing_of_a_slot_prints_a_secret() {
     let printed = format!("{slot:?} {:?}", slot.status());
     assert!(!printed.contains("t0k3n") && !printed.contains("s3cret"), "{printed}");
     assert!(slot.ready().unwrap().is_sensitive());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_waits_ten_seconds_at_most() {
+    let server = numbered().await;
+    server.hold();
+    let world = World::new(&server);
+    let slot = slot(&world);
+    let begun = Instant::now();
+    let unavailable = slot.token().await.unwrap_err();
+    assert!((9..12).contains(&begun.elapsed().as_secs()));
+    assert_eq!(unavailable.retry_after, after(1));
 }

@@ -219,3 +219,19 @@ async fn c24_metadata_of_another_issuer_gets_no_secret() {
     assert!(!failure.text.contains("evil"), "{failure}");
     assert!((0..server.count()).all(|index| server.asked(index).line.starts_with("GET ")));
 }
+
+#[tokio::test]
+async fn out_7_a_secret_that_is_rotated_is_used_for_the_next_token() {
+    let server = TokenServer::start(|_, _| Answer::token("t", 300)).await;
+    let world = World::new(&server);
+    let source = world.source();
+    for (index, (secret, sent)) in
+        [("s3cret\n", "Basic Y2hlY2tvdXQ6czNjcmV0"), ("new", "Basic Y2hlY2tvdXQ6bmV3")]
+            .into_iter()
+            .enumerate()
+    {
+        world.write_secret(secret);
+        source.fetch().await.0.unwrap();
+        assert_eq!(server.asked(index).header("authorization"), Some(sent));
+    }
+}

@@ -36,12 +36,12 @@ fn workload() -> Workload {
     Workload { namespace: "shop".into(), name: "orders".into(), ..Workload::default() }
 }
 
-fn documents(path: &str) -> Vec<Source> {
-    vec![Source { file: "orders.yaml".into(), line: 1, text: policy(path) }]
+fn documents(file: &str, path: &str) -> Vec<Source> {
+    vec![Source { file: file.into(), line: 1, text: policy(path) }]
 }
 
-fn compiled(path: &str) -> Snapshot {
-    Documents::parse(documents(path)).unwrap().compile(&workload()).unwrap()
+fn version(file: &str, path: &str) -> String {
+    Documents::parse(documents(file, path)).unwrap().compile(&workload()).unwrap().version
 }
 
 /// A sidecar's home: policies, state, and what it counted.
@@ -61,6 +61,10 @@ impl Home {
 
     fn write(&self, text: &str) {
         fs::write(self.root.path().join("policies/orders.yaml"), text).unwrap();
+    }
+
+    fn version(&self, path: &str) -> String {
+        version(&self.root.path().join("policies/orders.yaml").display().to_string(), path)
     }
 
     fn folder(&self) -> PolicySource {
@@ -106,16 +110,16 @@ async fn follows_a_folder_and_keeps_bad_updates_out() {
     let home = Home::new();
     home.write(&policy("/v1"));
     let start = home.start(home.folder()).await.unwrap();
-    assert_eq!(start.snapshot.unwrap().version, compiled("/v1").version);
+    assert_eq!(start.snapshot.unwrap().version, home.version("/v1"));
     let mut applied = run(start.updates);
 
     home.write(&policy("/v2").replace("rules:", "rulez:"));
     home.rejected(1).await;
     home.write(&policy("/v2"));
-    assert_eq!(next(&mut applied).await, compiled("/v2").version);
+    assert_eq!(next(&mut applied).await, home.version("/v2"));
     // A rollback is an update like any other.
     home.write(&policy("/v1"));
-    assert_eq!(next(&mut applied).await, compiled("/v1").version);
+    assert_eq!(next(&mut applied).await, home.version("/v1"));
     assert_eq!(home.reloads("applied"), 3);
     let metrics = String::from_utf8(home.metrics.encode().unwrap()).unwrap();
     assert_eq!(metrics.matches("countersign_policy_info{").count(), 1, "{metrics}");
@@ -141,7 +145,7 @@ async fn a_config_map_swap_is_enforced_within_a_second() {
     symlink("..2", policies.join("..tmp")).unwrap();
     fs::rename(policies.join("..tmp"), policies.join("..data")).unwrap();
     let version = timeout(Duration::from_secs(1), next(&mut applied)).await.expect("within a second");
-    assert_eq!(version, compiled("/v2").version);
+    assert_eq!(version, home.version("/v2"));
 }
 
 #[tokio::test]
@@ -155,10 +159,10 @@ async fn a_bad_start_takes_the_last_good_policy_or_none() {
     home.start(home.folder()).await.unwrap();
     home.write("kind: [");
     let start = home.start(home.folder()).await.unwrap();
-    assert_eq!(start.snapshot.unwrap().version, compiled("/v1").version);
+    assert_eq!(start.snapshot.unwrap().version, home.version("/v1"));
     let mut applied = run(start.updates);
     home.write(&policy("/v2"));
-    assert_eq!(next(&mut applied).await, compiled("/v2").version);
+    assert_eq!(next(&mut applied).await, home.version("/v2"));
 
     // Another workload's is not ours.
     home.write("kind: [");
@@ -175,12 +179,12 @@ async fn an_empty_folder_denies_at_the_first_start_alone() {
     assert!(empty.rules.is_empty());
     let mut applied = run(start.updates);
     home.write(&policy("/v1"));
-    assert_eq!(next(&mut applied).await, compiled("/v1").version);
+    assert_eq!(next(&mut applied).await, home.version("/v1"));
 
     fs::remove_file(home.root.path().join("policies/orders.yaml")).unwrap();
     home.rejected(1).await;
     let start = home.start(home.folder()).await.unwrap();
-    assert_eq!(start.snapshot.unwrap().version, compiled("/v1").version, "a mount that failed");
+    assert_eq!(start.snapshot.unwrap().version, home.version("/v1"), "a mount that failed");
 }
 
 #[tokio::test]
@@ -197,7 +201,7 @@ async fn a_panic_in_apply_does_not_end_the_updates() {
     home.write(&policy("/v2"));
     home.rejected(1).await;
     home.write(&policy("/v3"));
-    assert_eq!(next(&mut applied).await, compiled("/v3").version);
+    assert_eq!(next(&mut applied).await, home.version("/v3"));
 }
 
 /// A control plane that plays a script: one answer per poll, then 304 after a while. It tells what it was sent.
@@ -304,7 +308,11 @@ async fn reply(
 }
 
 fn bundle(path: &str) -> (StatusCode, String) {
-    let bundle = Bundle { version: compiled(path).version, workload: workload(), documents: documents(path) };
+    let bundle = Bundle {
+        version: version("orders.yaml", path),
+        workload: workload(),
+        documents: documents("orders.yaml", path),
+    };
     (StatusCode::OK, serde_json::to_string(&bundle).unwrap())
 }
 
@@ -320,7 +328,7 @@ async fn follows_the_control_plane_and_acknowledges() {
     assert_eq!(poll.headers["prefer"], "wait=30");
     assert!(!poll.headers.contains_key("if-none-match"));
     let v1 = next(&mut applied).await;
-    assert_eq!(v1, compiled("/v1").version);
+    assert_eq!(v1, version("orders.yaml", "/v1"));
     let told = script.acknowledgement().await;
     assert_eq!((told.outcome, told.running.as_deref()), (Outcome::Applied, Some(v1.as_str())));
     let (poll, _) = script.request("/v1/policy").await;
@@ -342,7 +350,7 @@ async fn follows_the_control_plane_and_acknowledges() {
 
     let (status, body) = bundle("/v3");
     script.will_answer(status, body);
-    assert_eq!(next(&mut applied).await, compiled("/v3").version);
+    assert_eq!(next(&mut applied).await, version("orders.yaml", "/v3"));
 }
 
 #[tokio::test]
@@ -392,7 +400,7 @@ async fn comes_back_after_refusals_with_the_token_read_anew() {
     fs::write(home.root.path().join("join-token"), "rotated").unwrap();
     let (status, body) = bundle("/v1");
     script.will_answer(status, body);
-    assert_eq!(next(&mut applied).await, compiled("/v1").version);
+    assert_eq!(next(&mut applied).await, version("orders.yaml", "/v1"));
     let mut last = None;
     while let Ok((head, _)) = script.sent.try_recv() {
         last = Some(head);

@@ -1,0 +1,40 @@
+//! Who may do what? The tables of `decisions/`: each file holds policies and, as documents of kind `PolicyTest`, the cases
+//! with what is expected of them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
+
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use table::Table;
+
+#[test]
+fn every_case_is_decided_as_the_table_says() {
+    let mut cases = 0;
+    let mut failures = Vec::new();
+    for path in tables() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let table = Table::read(name, &fs::read(&path).unwrap());
+        cases += table.cases();
+        failures.extend(table.failures());
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(cases > 100, "only {cases} cases");
+}
+
+#[test]
+fn a_wrong_expectation_is_noticed() {
+    let text = fs::read_to_string(tables().first().unwrap()).unwrap();
+    let turned = text.replace("expect: allow", "expect: deny");
+    assert_ne!(text, turned);
+    assert!(!Table::read("turned", turned.as_bytes()).failures().is_empty());
+}
+
+fn tables() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decisions");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}

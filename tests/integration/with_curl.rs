@@ -1,0 +1,126 @@
+//! Does a client that we did not write agree? curl over HTTP/1.1 and HTTP/2, in both directions, and with the control plane.
+
+use serde_json::json;
+
+use crate::support::control::{Control, JOIN_TOKEN};
+use crate::support::jose::{Key, claims, key_set};
+use crate::support::policy::{self, Folder, LOCAL_ISSUER, inbound, issuer_with_file, usual_rules};
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::tools::{curl, curl_with};
+use crate::support::upstream::Upstream;
+
+fn orders(upstream: &Upstream, key: &Key) -> (Proxy, Folder) {
+    let folder = Folder::with(&[
+        ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound(&usual_rules()))),
+        ("keys.jwks", &key_set(&[key]).to_string()),
+    ]);
+    (Settings::policies(folder.path(), "orders").before(upstream.address()).start(), folder)
+}
+
+#[test]
+fn both_versions_of_http_are_judged_alike() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, _folder) = orders(&upstream, &key);
+    let bearer = format!("Authorization: Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
+    let url = |path: &str| format!("http://{}{path}", proxy.inbound());
+    for (flag, version, seen) in
+        [("--http1.1", "1.1", "HTTP/1.1"), ("--http2-prior-knowledge", "2", "HTTP/2.0")]
+    {
+        let ask = |arguments: &[&str]| {
+            let answer = curl(&[&[flag], arguments].concat());
+            assert_eq!(answer.version, version, "{answer:?}");
+            answer
+        };
+        let good = ask(&["-H", &bearer, &url("/orders?q=1")]);
+        assert_eq!(good.status, 200, "{good:?}");
+        assert_eq!(
+            (upstream.last().version.as_str(), upstream.last().target.as_str()),
+            (seen, "/orders?q=1")
+        );
+        let missing = ask(&[&url("/orders")]);
+        assert_eq!(missing.status, 401);
+        assert!(missing.output.to_lowercase().contains("www-authenticate: bearer realm="), "{missing:?}");
+        assert!(missing.output.contains("missing_token"), "{missing:?}");
+        let scope = ask(&["-H", &bearer, "--data", "{}", &url("/orders")]);
+        assert!(scope.status == 403 && scope.output.contains(r#"scope="orders:write""#), "{scope:?}");
+        let denied = ask(&["-H", &bearer, &url("/orders/secret")]);
+        assert!(denied.status == 403 && denied.output.contains("denied_by_rule"), "{denied:?}");
+        let ambiguous = ask(&["-H", &bearer, "--path-as-is", &url("/orders/../x")]);
+        assert_eq!(ambiguous.status, 400, "{ambiguous:?}");
+        let trailers = ask(&["-H", &bearer, &url("/orders/trailers")]);
+        assert!(trailers.status == 200 && trailers.output.contains("x-checksum: abc"), "{trailers:?}");
+    }
+}
+
+/// A large body in both directions: streamed, complete, unchanged.
+#[test]
+fn large_bodies_pass_unchanged() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, folder) = orders(&upstream, &key);
+    let token = key.token(&claims(LOCAL_ISSUER, &json!({"scope": "orders:write"})));
+    let body: String = (0..200_000).map(|n| format!("{n},")).collect();
+    std::fs::write(folder.file("body"), &body).unwrap();
+    let data = format!("@{}", folder.file("body").display());
+    let (bearer, url) =
+        (format!("Authorization: Bearer {token}"), format!("http://{}/orders", proxy.inbound()));
+    for flag in ["--http1.1", "--http2-prior-knowledge"] {
+        for framing in ["X-Framing: length", "Transfer-Encoding: chunked"] {
+            if flag.contains("http2") && framing.contains("chunked") {
+                continue;
+            }
+            let answer =
+                curl(&[flag, "-H", &bearer, "-H", framing, "-H", "Expect:", "--data-binary", &data, &url]);
+            assert_eq!(answer.status, 200);
+            assert!(upstream.last().body == body.as_bytes(), "{} bytes arrived", upstream.last().body.len());
+            assert!(answer.output.contains("199999,"), "the echo is cut");
+        }
+    }
+}
+
+/// What the README tells an application to do: http_proxy, and plain URLs.
+#[test]
+fn curl_uses_the_outbound_listener_as_its_proxy() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&[("policy.yaml", "")]);
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let via = format!("http://{}", proxy.outbound());
+    let url = format!("http://127.0.0.1:{}/a%2fb/../c?x", upstream.port());
+    let answer = curl(&["--noproxy", "", "--proxy", &via, "--path-as-is", &url]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(upstream.last().target, "/a%2fb/../c?x", "outbound passes the target byte for byte");
+    assert_eq!(upstream.last().all("authorization"), Vec::<String>::new());
+    let connect = curl_status(&["--noproxy", "", "--proxy", &via, "--proxytunnel", &url]);
+    assert_eq!(connect, 405);
+}
+
+/// The status that curl had from its proxy; curl itself calls a refused CONNECT a failure.
+fn curl_status(arguments: &[&str]) -> u16 {
+    let mut command = std::process::Command::new("curl");
+    command
+        .args(["-q", "--silent", "--output", "/dev/null", "--write-out", "%{http_connect}"])
+        .args(arguments);
+    let done = crate::support::process::run(&mut command, std::time::Duration::from_secs(20));
+    done.stdout.trim().parse().expect("a status")
+}
+
+#[test]
+fn the_control_plane_tells_nobody_who_cannot_say_who_it_is() {
+    let text = policy::issuer_inline(&key_set(&[&Key::new("k1")])) + &inbound(&usual_rules());
+    let folder = Folder::with(&[("orders.yaml", &text)]);
+    let control = Control::start(folder.path(), &[]);
+    let ca = control.ca_file();
+    let ask = |headers: &[&str]| {
+        let mut arguments = vec!["--cacert".to_owned(), ca.to_string_lossy().into_owned()];
+        arguments.extend(headers.iter().flat_map(|h| ["-H".to_owned(), (*h).to_owned()]));
+        arguments.push(format!("{}/v1/policy", control.url()));
+        curl_with(&arguments)
+    };
+    assert_eq!(ask(&[]).status, 401);
+    assert_eq!(ask(&["Authorization: Bearer nobody"]).status, 401);
+    let orders = ask(&[&format!("Authorization: Bearer {JOIN_TOKEN}-orders")]);
+    assert!(orders.status == 200 && orders.output.contains("InboundPolicy"), "{orders:?}");
+    // Only what selects the workload: the policy of orders is nothing to checkout.
+    let checkout = ask(&[&format!("Authorization: Bearer {JOIN_TOKEN}-checkout")]);
+    assert!(checkout.status == 200 && !checkout.output.contains("InboundPolicy"), "{checkout:?}");
+    assert!(!control.process.stderr().contains(JOIN_TOKEN), "a join token is in the log");
+}
