@@ -18,3 +18,4 @@ mod with_grpc;
 mod with_oidc_provider;
 mod with_oidc_provider_outbound;
 mod with_prometheus;
+mod with_readme;

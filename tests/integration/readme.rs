@@ -46,13 +46,19 @@ fn example_policies_are_sound() {
     for folder in fs::read_dir(&examples).expect("deploy/examples").flatten().map(|entry| entry.path()) {
         if folder.is_dir() {
             folders += 1;
-            let documents = Documents::parse(read_policies(&folder)).unwrap_or_else(|problems| panic!("{problems:#?}"));
+            let documents =
+                Documents::parse(read_policies(&folder)).unwrap_or_else(|problems| panic!("{problems:#?}"));
             for app in ["orders", "checkout"] {
                 let namespace = if folder.ends_with("shop") { "shop" } else { "default" };
                 let labels = [("app".to_owned(), app.to_owned())].into();
-                let workload =
-                    Workload { namespace: namespace.to_owned(), name: app.to_owned(), labels, service_account: None };
-                let snapshot = documents.compile(&workload).unwrap_or_else(|problems| panic!("{problems:#?}"));
+                let workload = Workload {
+                    namespace: namespace.to_owned(),
+                    name: app.to_owned(),
+                    labels,
+                    service_account: None,
+                };
+                let snapshot =
+                    documents.compile(&workload).unwrap_or_else(|problems| panic!("{problems:#?}"));
                 assert_eq!(snapshot.inbound(8080).is_some(), app == "orders", "{}", folder.display());
                 assert_eq!(snapshot.token_requests.is_empty(), app == "orders", "{}", folder.display());
             }
@@ -74,7 +80,9 @@ fn read_policies(folder: &Path) -> Vec<Source> {
 
 #[test]
 fn flags_have_the_environment_variables_that_the_readme_promises() {
-    for (program, command) in [("countersign-proxy run", proxy_run()), ("countersign-control serve", control_serve())] {
+    for (program, command) in
+        [("countersign-proxy run", proxy_run()), ("countersign-control serve", control_serve())]
+    {
         for (flag, argument) in flags(&command) {
             let expected = format!("COUNTERSIGN_{}", flag.to_uppercase().replace('-', "_"));
             let found = argument.get_env().map(|name| name.to_string_lossy().into_owned());
@@ -84,10 +92,10 @@ fn flags_have_the_environment_variables_that_the_readme_promises() {
 }
 
 /// The `sh` block between `<!-- test: NAME -->` and `<!-- end -->`.
-#[allow(dead_code)]
 pub(crate) fn commands(name: &str) -> String {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let (_, rest) = readme.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block is in README.md");
+    let (_, rest) =
+        readme.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block is in README.md");
     let (block, _) = rest.split_once("```\n<!-- end -->").expect("the block ends");
     block.to_owned()
 }
@@ -110,7 +118,8 @@ fn render(document: &str) -> String {
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
         rendered.extend([line, "\n"]);
-        let Some(name) = line.strip_prefix("<!-- generated: ").and_then(|rest| rest.strip_suffix(" -->")) else {
+        let Some(name) = line.strip_prefix("<!-- generated: ").and_then(|rest| rest.strip_suffix(" -->"))
+        else {
             continue;
         };
         rendered.extend(["\n", &generate(name), "\n<!-- end -->\n"]);
@@ -158,7 +167,13 @@ fn reasons() -> String {
         };
         let numbers = [reason.status().to_string(), reason.grpc_status().to_string()];
         let [status, grpc] = numbers;
-        vec![code(reason.as_str()), status, challenge, grpc, format!("{}. {}.", reason.title(), what_to_do(reason))]
+        vec![
+            code(reason.as_str()),
+            status,
+            challenge,
+            grpc,
+            format!("{}. {}.", reason.title(), what_to_do(reason)),
+        ]
     });
     table(&["reason", "HTTP", "challenge", "gRPC", "what it means, and what to do"], rows)
 }
@@ -169,7 +184,9 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::MissingToken => "Get one from an issuer that the policy's `tokens` name",
         Reason::MalformedToken => "Send a JWT in compact form; opaque tokens are not accepted",
         Reason::UnsupportedAlgorithm => "See the issuer's `algorithms`; HMAC and `none` are never accepted",
-        Reason::UnknownIssuer => "Compare the token's `iss` with the issuers of the policy's `tokens`, byte by byte",
+        Reason::UnknownIssuer => {
+            "Compare the token's `iss` with the issuers of the policy's `tokens`, byte by byte"
+        }
         Reason::UnknownKey => "The issuer has to publish a key before it signs",
         Reason::BadSignature => "The token was altered, or signed by somebody else",
         Reason::Expired => "Get a new one; mind the clocks",
@@ -192,7 +209,9 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::NoRule => "The policy has to allow it: see `/explain`",
         Reason::DeniedByRule => "`/explain` names the rule",
         Reason::PeerRequired => "Not produced by this version",
-        Reason::AmbiguousDestination => "Target, `Host` and `:authority` have to name one destination, and not the sidecar",
+        Reason::AmbiguousDestination => {
+            "Target, `Host` and `:authority` have to name one destination, and not the sidecar"
+        }
         Reason::EgressDenied => "Add an outbound rule, or `egress: pass`",
         Reason::UpstreamUnreachable => "Does it run, and does TLS verify? The log says more at `debug`",
         Reason::UpstreamTimeout => "See `timeouts` in the policy",
@@ -215,8 +234,13 @@ fn profiles() -> String {
     let shapes: Vec<&Shape> = Profile::ALL.iter().map(|profile| profile.shape()).collect();
     let or = |claims: &[&str]| claims.iter().map(|claim| code(claim)).collect::<Vec<_>>().join(", else ");
     let rows = shapes.iter().map(|shape| {
-        let types: Vec<String> = shape.types.iter().map(|typ| typ.map_or("absent".to_owned(), code)).collect();
-        let scopes = if shape.scope_lists { format!("{} (string or list)", or(shape.scopes)) } else { or(shape.scopes) };
+        let types: Vec<String> =
+            shape.types.iter().map(|typ| typ.map_or("absent".to_owned(), code)).collect();
+        let scopes = if shape.scope_lists {
+            format!("{} (string or list)", or(shape.scopes))
+        } else {
+            or(shape.scopes)
+        };
         let roles = if shape.roles.is_empty() { String::new() } else { code(&shape.roles.join(".")) };
         vec![code(shape.name), types.join(", "), codes(shape.claims), or(shape.client), scopes, roles]
     });
@@ -246,7 +270,8 @@ fn subcommand(mut command: clap::Command, name: &str) -> clap::Command {
 
 /// The flags by name, but for those that clap adds.
 fn flags(command: &clap::Command) -> Vec<(String, Arg)> {
-    let ours = command.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"));
+    let ours =
+        command.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"));
     ours.filter_map(|argument| Some((argument.get_long()?.to_owned(), argument.clone()))).collect()
 }
 
@@ -255,7 +280,8 @@ fn flag_table(command: &clap::Command) -> String {
         let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
         let value = value.and_then(|names| names.first()).map(|name| format!(" {name}")).unwrap_or_default();
         let mut help = argument.get_help().expect("every flag says what it does").to_string();
-        let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let defaults: Vec<_> =
+            argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         if !defaults.is_empty() && argument.get_action().takes_values() {
             help.push_str(&format!(" [default: {}]", defaults.join(", ")));
         }
