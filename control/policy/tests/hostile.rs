@@ -68,6 +68,7 @@ fn the_worst_of_each_kind_is_refused_in_bounded_time() {
         ("colons", fill(": ")),
         ("plain lines", fill("a\n")),
         ("deep brackets in lines", fill("[\n")),
+        ("hosts times ports", many_destinations()),
         ("escapes", format!("a: \"{}", fill("\\u0041"))),
     ] {
         let began = Instant::now();
@@ -77,6 +78,18 @@ fn the_worst_of_each_kind_is_refused_in_bounded_time() {
         assert!(took < PATIENCE, "{what} took {took:?}");
         println!("{what}: {took:?}: {}", problems[0]);
     }
+}
+
+/// One rule that names 3,000 hosts and as many ports.
+fn many_destinations() -> String {
+    let hosts: Vec<String> = (0..3_000).map(|number| format!("h{number}.example")).collect();
+    let ports: Vec<String> = (1..=3_000).map(|port| port.to_string()).collect();
+    format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: {{ name: many }}\nspec:\n  rules:\n  \
+         - {{ name: many, to: {{ hosts: [{}], ports: [{}] }} }}\n",
+        hosts.join(","),
+        ports.join(",")
+    )
 }
 
 fn problems(name: &str, bytes: &[u8]) -> Vec<Problem> {

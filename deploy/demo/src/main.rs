@@ -44,7 +44,15 @@ async fn run(cli: &Cli) -> io::Result<ExitCode> {
     let mut story = Story::on_stdout();
     let mut stage = Stage::set().await?;
     introduce(&mut story, &stage);
-    steps::all(&mut stage, &mut story).await?;
+    let told = tokio::select! {
+        told = steps::all(&mut stage, &mut story) => Some(told),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    let Some(told) = told else {
+        stage.end().await;
+        return Ok(ExitCode::from(130));
+    };
+    told?;
     let failed = story.failed().to_vec();
     story.line("");
     match failed.as_slice() {

@@ -36,7 +36,7 @@ pub(crate) async fn all(stage: &mut Stage, story: &mut Story) -> io::Result<()> 
 /// 1
 async fn no_token(stage: &Stage, story: &mut Story) -> io::Result<()> {
     story.step("A call without a token is refused");
-    story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "tokens:", 6));
+    story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "tokens:", 7));
     stage.tap.take();
     let answer = client::send(Method::GET, &format!("http://{}/orders", stage.ports.orders_inbound)).await?;
     story.wire("you > sidecar", "GET /orders");
@@ -158,8 +158,9 @@ async fn typo(stage: &Stage, story: &mut Story) -> io::Result<()> {
     let told = problems().await;
     let answer = stage.shop("/cancel").await?;
     story.yaml("orders.yaml", &stage.policies.excerpt("orders.yaml", "name: cancel", 3));
+    let folder = format!("{}/", stage.policies.folder().display());
     for line in told.lines().take(3) {
-        story.wire("control plane", line);
+        story.wire("control plane", &line.replace(&folder, ""));
     }
     story.wire(YOU, "GET /cancel");
     story.wire(BACK, &format!("{} {}", answer.line(), answer.body.trim()));

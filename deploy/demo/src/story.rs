@@ -5,6 +5,9 @@ use std::io::{IsTerminal, Write};
 /// The longest line, in characters.
 const WIDTH: usize = 98;
 
+/// Where what went over the wire begins.
+const MARGIN: usize = 23;
+
 /// Most lines of YAML in a step.
 pub(crate) const MAX_YAML: usize = 10;
 
@@ -53,9 +56,13 @@ impl Story {
         }
     }
 
-    /// One line that went over the wire: who, and what.
+    /// What went over the wire: who, and what; wrapped where it is too long.
     pub(crate) fn wire(&mut self, who: &str, what: &str) {
-        self.put("", &format!("   {who:<19} {what}"));
+        let mut who = who;
+        for line in wrapped(what, WIDTH - MARGIN) {
+            self.put("", &format!("   {who:<19} {}", line.trim_end()));
+            who = "";
+        }
     }
 
     /// Ends the step.
@@ -92,6 +99,22 @@ impl std::fmt::Debug for Story {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
+}
+
+/// Lines of that width at most, broken behind spaces and commas where there are any.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for piece in text.split_inclusive([' ', ',']) {
+        let fits = |line: &String| {
+            line.is_empty() || line.chars().count() + piece.trim_end().chars().count() <= width
+        };
+        if let Some(line) = lines.last_mut().filter(|line| fits(line)) {
+            line.push_str(piece);
+            continue;
+        }
+        lines.push(format!("  {piece}"));
+    }
+    lines
 }
 
 /// One line, not wider than a terminal, without anything that would move its cursor.
@@ -154,6 +177,18 @@ mod tests {
         assert!(text.contains("1  First") && text.contains("2  Second"));
         assert!(text.contains("ok: seen") && text.contains("WENT OTHERWISE: not seen"));
         assert_eq!(failed, [2]);
+    }
+
+    #[test]
+    fn long_lines_are_wrapped_and_nothing_is_lost() {
+        let text = "Bearer realm=\"countersign\", error=\"insufficient_scope\", scope=\"orders:admin\"";
+        let lines = wrapped(text, 40);
+        assert!(
+            lines.len() > 1 && lines.iter().all(|line| line.trim_end().chars().count() <= 42),
+            "{lines:?}"
+        );
+        assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""));
+        assert_eq!(wrapped("short", 40), ["short"]);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use super::report::Report;
 use super::values::{self, WrittenTimeouts};
 use super::{Reference, Selector, from, headers};
 
+/// The most ports that a policy names.
+const MAX_PORTS: usize = 100;
+
 /// An inbound policy, whoever the workload is.
 #[derive(Debug)]
 pub(crate) struct CheckedInbound {
@@ -50,6 +53,9 @@ pub(crate) fn compile(
     let at = Field::root().key("spec");
     refuse_unsupported(spec, &at, report);
     values::not_empty(spec.ports.as_deref(), &at.key("ports"), report);
+    if spec.ports.as_ref().is_some_and(|ports| ports.len() > MAX_PORTS) {
+        report.add(&at.key("ports"), format!("more than {MAX_PORTS} ports: leave the field out to mean all"));
+    }
     let mut policy = PolicyBeingChecked { spec, issuers: Vec::new(), all_known: true };
     let tokens = policy.tokens(find, &at.key("tokens"), report);
     let rules = policy.rules(&at.key("rules"), report);

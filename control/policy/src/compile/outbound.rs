@@ -16,6 +16,8 @@ use super::report::Report;
 use super::values::{self, WrittenTimeouts};
 use super::{Reference, Selector, url};
 
+/// The most destinations of one policy, each a host with a port.
+const MAX_DESTINATIONS: usize = 4_000;
 /// The ports of a rule that names none.
 const DEFAULT_PORTS: [u16; 2] = [80, 443];
 /// Parameters of a token request that have words of their own, or that we set ourselves.
@@ -82,6 +84,14 @@ pub(crate) fn compile(
         values::rule_name(&rule_spec.name, &names, &at.key("name"), report);
         names.push(&rule_spec.name);
         rules.push(rule(rule_spec, find, &at, source, report));
+    }
+    let destinations: usize = rules.iter().map(|rule| rule.hosts.len() * rule.ports.len()).sum();
+    if destinations > MAX_DESTINATIONS {
+        let message =
+            format!("more than {MAX_DESTINATIONS} destinations (hosts times ports): split the policy");
+        report.add(&Field::parse("spec.rules"), message);
+        // They are not worked through either.
+        rules.clear();
     }
     CheckedOutbound {
         selector: Selector::compile(namespace, spec.workloads.as_ref(), report),

@@ -1,5 +1,6 @@
 use serde::Deserialize;
 
+use super::survey::{MAX_DEPTH, MAX_NODES};
 use super::*;
 
 #[derive(Debug, PartialEq, Deserialize)]
