@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod commands;
 mod control_plane;
 mod drain;
 mod framing;
 mod hostile;
+mod identity;
+mod mesh;
 mod reload;
 mod support;
 mod tidy;
