@@ -17,6 +17,7 @@ mod tidy;
 mod wire;
 mod with_curl;
 mod with_grpc;
+mod with_oauth_client;
 mod with_oidc_provider;
 mod with_oidc_provider_outbound;
 mod with_prometheus;
