@@ -10,6 +10,7 @@ mod framing;
 mod hostile;
 mod readme;
 mod reload;
+mod requirements;
 mod support;
 mod tidy;
 mod wire;
