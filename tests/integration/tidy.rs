@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Layers of the sidecar, outermost first; imports only point downwards. What is not named here is a leaf.
-const LAYERS: &[&[&str]] =
-    &[&["main"], &["app"], &["listen", "admin", "http", "mqtt", "coap", "tcp"], &["auth"], &["state"]];
+const LAYERS: &[&[&str]] = &[
+    &["main"],
+    &["app"],
+    &["listen", "admin", "http", "mqtt", "coap", "tcp"],
+    &["auth", "record"],
+    &["state", "config"],
+];
 /// Each knows its own protocol alone.
 const PROTOCOLS: &[&str] = &["http", "mqtt", "coap", "tcp"];
 const MAX_LINES: usize = 400;
@@ -82,11 +87,14 @@ fn the_contract_is_pure() {
 fn files_are_short_and_say_what_they_answer() {
     let mut wrong = Vec::new();
     for file in sources("") {
+        if file.name.ends_with("/tests.rs") {
+            continue;
+        }
         if !file.text.starts_with("//! ") {
             wrong.push(format!("{}: does not open with //!", file.name));
         }
         let lines = without_tests(&file.text).lines().count();
-        if lines > MAX_LINES && !file.name.ends_with("tests.rs") {
+        if lines > MAX_LINES {
             wrong.push(format!("{}: {lines} lines, more than {MAX_LINES}", file.name));
         }
     }
@@ -98,6 +106,7 @@ fn serde_yaml_is_called_in_one_place() {
     let callers: BTreeSet<_> = ["control", "proxy", "deploy"]
         .into_iter()
         .flat_map(sources)
+        .filter(|file| !file.name.ends_with("/tests.rs"))
         .filter(|file| {
             without_tests(&file.text).lines().any(|l| !is_comment(l) && l.contains("serde_yaml::"))
         })

@@ -199,7 +199,8 @@ fn outbound_refusals(expect: &mut impl FnMut(Reason, &Answer)) {
     ]);
     let proxy = Settings::policies(folder.path(), "checkout").start();
     let to = |host: &str| {
-        get(proxy.outbound(), &format!("http://{host}:{}/orders", upstream.port()), &[("Host", host)])
+        let authority = format!("{host}:{}", upstream.port());
+        get(proxy.outbound(), &format!("http://{authority}/orders"), &[("Host", &authority)])
     };
     let answer = to("localhost");
     expect(Reason::TokenUnavailable, &answer);

@@ -47,7 +47,7 @@ fn both_versions_of_http_are_judged_alike() {
         assert!(denied.status == 403 && denied.output.contains("denied_by_rule"), "{denied:?}");
         let ambiguous = ask(&["-H", &bearer, "--path-as-is", &url("/orders/../x")]);
         assert_eq!(ambiguous.status, 400, "{ambiguous:?}");
-        let trailers = ask(&["-H", &bearer, &url("/orders/trailers")]);
+        let trailers = ask(&["-H", &bearer, "-H", "TE: trailers", &url("/orders/trailers")]);
         assert!(trailers.status == 200 && trailers.output.contains("x-checksum: abc"), "{trailers:?}");
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::client::Connection;
 use super::ports::Port;
 use super::process::{Finished, Process, run};
 use super::proxy::Settings;
@@ -102,12 +103,13 @@ impl Control {
     }
 
     fn wait_up(&mut self) {
-        let api = self.api.address();
-        wait_until("the control plane's API", Duration::from_secs(20), || {
+        let admin = self.admin.address();
+        wait_until("the control plane", Duration::from_secs(20), || {
             if let Some(status) = self.process.exited() {
                 panic!("the control plane ended with {status}: {}", self.process.stderr());
             }
-            std::net::TcpStream::connect(api).is_ok()
+            let ask = Connection::open(admin).and_then(|mut admin| admin.request("GET", "/readyz", &[], b""));
+            ask.is_ok_and(|answer| answer.status == 200)
         });
     }
 }
