@@ -13,6 +13,7 @@ mod identity;
 mod mesh;
 mod readme;
 mod reload;
+mod requirements;
 mod support;
 mod tidy;
 mod wire;

@@ -203,14 +203,14 @@ fn the_readme_lists_every_reason() {
 // === reading ===
 
 #[derive(Debug)]
-struct SourceFile {
+pub(crate) struct SourceFile {
     /// Path from the root.
-    name: String,
-    text: String,
+    pub(crate) name: String,
+    pub(crate) text: String,
 }
 
 /// The Rust files under a folder of the repository.
-fn sources(under: &str) -> Vec<SourceFile> {
+pub(crate) fn sources(under: &str) -> Vec<SourceFile> {
     files(under).into_iter().filter(|file| file.name.ends_with(".rs")).collect()
 }
 
