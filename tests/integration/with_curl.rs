@@ -77,6 +77,25 @@ fn large_bodies_pass_unchanged() {
     }
 }
 
+/// Refused before the body has come: the answer is heard all the same, every time.
+#[test]
+fn a_refused_upload_hears_its_answer() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, folder) = orders(&upstream, &key);
+    std::fs::write(folder.file("body"), vec![b'x'; 3_000_000]).unwrap();
+    let (data, url) =
+        (format!("@{}", folder.file("body").display()), format!("http://{}/orders", proxy.inbound()));
+    for flag in ["--http1.1", "--http2-prior-knowledge"] {
+        for body in ["{}", data.as_str()] {
+            for _ in 0..10 {
+                let answer = curl(&[flag, "-H", "Expect:", "--data-binary", body, &url]);
+                assert_eq!(answer.status, 401, "{answer:?}");
+            }
+        }
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
 /// What the README tells an application to do: http_proxy, and plain URLs.
 #[test]
 fn curl_uses_the_outbound_listener_as_its_proxy() {

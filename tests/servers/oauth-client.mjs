@@ -30,5 +30,9 @@ async function run() {
 
 run().then(
   (result) => console.log(JSON.stringify(result)),
-  (error) => console.log(JSON.stringify({ error: String(error.error ?? error.code ?? error), status: error.status })),
+  async (error) => {
+    // A challenge (RFC 6749 §5.2) comes as another error, with the answer in it.
+    const answer = error.response && !error.response.bodyUsed ? await error.response.json() : {};
+    console.log(JSON.stringify({ error: answer.error ?? error.error ?? String(error), status: error.status }));
+  },
 );

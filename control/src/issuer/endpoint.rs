@@ -52,8 +52,10 @@ async fn answer(issuer: &Issuer, request: Request<Body>) -> Result<Response, Ref
         return Err(Refusal::MethodNotAllowed);
     }
     let (head, body) = request.into_parts();
+    // Read before anything is judged: over HTTP/2 some clients lose an answer that comes before they have ended.
+    let body = read(body).await?;
     check_content_type(&head.headers)?;
-    let form = Form::parse(&read(body).await?)?;
+    let form = Form::parse(&body)?;
 
     let now = now();
     let clients = issuer.0.clients.load_full();
