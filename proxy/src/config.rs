@@ -307,8 +307,11 @@ mod tests {
             (&["--policies", "p", "--outbound", "0.0.0.0:1"], "loopback"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--admin", "0.0.0.0:1"], "loopback"),
             (&["--policies", "p", "--inbound", "1=2"], "ADDR=TARGET"),
-            (&["--policies", "p", "--control", "u", "--outbound", "127.0.0.1:1"], "cannot be used with"),
-            (&["--control", "u", "--outbound", "127.0.0.1:1"], "--control-ca"),
+            (
+                &["--policies", "p", "--control", "https://c:1", "--outbound", "127.0.0.1:1"],
+                "cannot be used with",
+            ),
+            (&["--control", "https://c:1", "--outbound", "127.0.0.1:1"], "--control-ca"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--label", "a"], "key=value"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--access-log", "101%"], "off, denied, all"),
         ] {

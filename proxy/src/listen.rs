@@ -63,7 +63,7 @@ pub async fn accept<F>(
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = drain.signaled() => return,
+            () = drain.signaled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -77,6 +77,14 @@ pub async fn accept<F>(
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+    // What the kernel has queued was promised a connection.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            tune(&stream);
+            tokio::spawn(serve(stream, peer, drain.clone()));
         }
     }
 }

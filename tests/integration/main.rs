@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod commands;
 mod control_plane;
 mod drain;
 mod framing;
 mod hostile;
+mod identity;
+mod mesh;
 mod readme;
 mod reload;
 mod requirements;
@@ -16,6 +19,7 @@ mod tidy;
 mod wire;
 mod with_curl;
 mod with_grpc;
+mod with_oauth_client;
 mod with_oidc_provider;
 mod with_oidc_provider_outbound;
 mod with_prometheus;

@@ -61,7 +61,7 @@ impl Documents {
         if parsing.problems.is_empty() { Ok(parsed) } else { Err(parsing.sorted()) }
     }
 
-    /// Hash of the content of all documents, in hex. The order of files does not count.
+    /// Hash of the content of all documents, in hex. A workload's [`Snapshot::version`] is another. The order of files does not count.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -98,8 +98,16 @@ impl Documents {
 
     /// Everything that holds for this workload.
     pub fn compile(&self, workload: &Workload) -> Result<Snapshot, Vec<Problem>> {
-        assemble::snapshot(self, workload, version(&self.select(workload)))
+        assemble::snapshot(self, workload, version_for(workload, &self.select(workload)))
     }
+}
+
+/// Hash of all that a snapshot is made of: who the workload is fills in templates, so it counts as the documents do.
+fn version_for(workload: &Workload, sources: &[Source]) -> String {
+    let Workload { namespace, name, labels, service_account } = workload;
+    let labels: Vec<&str> = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]).collect();
+    let hash = Fingerprint::of("snapshot").text(namespace).text(name).optional(service_account.as_deref());
+    hex(&hash.list(labels.into_iter()).text(&version(sources)).finish())
 }
 
 /// Hash of the content of documents, in any order.

@@ -25,7 +25,7 @@ pub struct RuleId(pub usize);
 /// parallel to these, so that a request looks nothing up by name.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Hash of the content of the documents that select the workload.
+    /// Hash of the workload and of the content of the documents that select it.
     pub version: String,
     pub workload: Workload,
     /// Every issuer that a selected policy refers to.

@@ -96,6 +96,7 @@ async fn in_12_the_whole_exchange_has_one_timeout() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
+        let _request = stream.read(&mut [0; 1024]).await.unwrap();
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
         while stream.write_all(b" ").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -43,7 +43,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Serves this policy folder to the workloads `shop/orders` and `shop/checkout`.
+    /// Serves this policy folder to the workloads `shop/orders` and `shop/checkout`. `{url}` in a flag becomes its URL.
     pub(crate) fn start(policies: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let members: Vec<_> = ["orders", "checkout"]
@@ -59,7 +59,8 @@ impl Control {
         let members = json!({ "workloads": members }).to_string();
         fs::write(folder.path().join("members.yaml"), members).expect("the folder can be written");
         let (api, admin) = (Port::lease(), Port::lease());
-        let more: Vec<_> = more.iter().map(|&a| a.to_owned()).collect();
+        let url = format!("https://localhost:{}", api.number());
+        let more: Vec<_> = more.iter().map(|a| a.replace("{url}", &url)).collect();
         let process = spawn(policies, folder.path(), &api, &admin, &more);
         let mut control = Self { process, policies: policies.to_owned(), more, api, admin, folder };
         control.wait_up();
@@ -71,7 +72,7 @@ impl Control {
         let file = |name: &str| self.folder.path().join(name).to_string_lossy().into_owned();
         Settings::bare().with(&[
             "--control",
-            &format!("https://{}", self.api.address()),
+            &self.url(),
             "--control-ca",
             &self.ca_file().to_string_lossy(),
             "--join-token",
@@ -85,7 +86,7 @@ impl Control {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.api.address())
+        format!("https://localhost:{}", self.api.number())
     }
 
     pub(crate) fn admin(&self) -> std::net::SocketAddr {

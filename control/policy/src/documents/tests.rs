@@ -166,7 +166,9 @@ fn what_was_selected_compiles_to_the_same_snapshot() {
     let part = selected.compile(&checkout()).unwrap();
     assert_eq!(format!("{whole:?}").len(), format!("{part:?}").len());
     assert_eq!(whole.version, part.version);
-    assert_eq!(whole.version, selected.version());
+    let account = Some("other".to_owned());
+    let other = documents.compile(&Workload { service_account: account, ..checkout() }).unwrap();
+    assert_ne!(whole.version, other.version);
 }
 
 #[test]
