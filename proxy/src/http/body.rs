@@ -12,6 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::arriving::Arriving;
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -28,7 +29,7 @@ pub(crate) enum Body {
 /// A body on its way through.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    incoming: Incoming,
+    incoming: Arriving,
     stall: Stall,
     /// Trailer fields that must not pass, lower case with `-`.
     forbidden: Forbidden,
@@ -68,7 +69,7 @@ struct Stall {
 impl Body {
     /// A request's body, with what tells that all of it has been sent: `None` where it is empty.
     pub(crate) fn request(
-        incoming: Incoming,
+        incoming: Arriving,
         idle: Duration,
         identity: Option<&[String]>,
     ) -> (Self, Option<Arc<AtomicBool>>) {
@@ -91,7 +92,7 @@ impl Body {
             return Self::Empty;
         }
         Self::Relay(Box::new(Relay {
-            incoming,
+            incoming: incoming.into(),
             stall: Stall::new(idle),
             forbidden: Forbidden::None,
             done: None,

@@ -12,6 +12,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
+use super::arriving::Arriving;
 use super::body::Body;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
@@ -23,7 +24,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) target: PathAndQuery,
     /// The host that the caller named.
     pub(crate) authority: Authority,
-    pub(crate) incoming: Incoming,
+    pub(crate) incoming: Arriving,
     /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
     pub(crate) identity: Option<&'a [String]>,
 }

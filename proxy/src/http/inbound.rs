@@ -11,9 +11,9 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response, Version as HttpVersion};
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
+use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
@@ -95,7 +95,7 @@ pub async fn serve(
 
 impl Caller {
     /// One request, from its head to the head of its answer.
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, request: Request<Arriving>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let recorder = &self.worker.sidecar.recorder;
         let policy = self.worker.sidecar.policy.load();
@@ -114,7 +114,7 @@ impl Caller {
     async fn pass(
         &self,
         mut head: Parts,
-        incoming: Incoming,
+        incoming: Arriving,
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {

@@ -2,6 +2,7 @@
 //! road that they share.
 
 pub(crate) mod answer;
+mod arriving;
 pub(crate) mod body;
 pub(crate) mod dial;
 mod forward;
@@ -27,13 +28,14 @@ use tokio::net::TcpStream;
 
 use crate::drain::Drain;
 use crate::record::Protocol;
+use arriving::Arriving;
 use body::Body;
 
 /// Serves one connection, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
 pub(crate) async fn serve<F>(
     stream: TcpStream,
     mut drain: Drain,
-    handle: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -41,8 +43,8 @@ pub(crate) async fn serve<F>(
         Ok(is_h2) => is_h2,
         Err(error) => return tracing::debug!(%error, "a connection ended before its first request"),
     };
-    let service = service_fn(move |request| {
-        let response = handle(request);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = handle(Arriving::request(request));
         async move { Ok::<_, Infallible>(response.await) }
     });
     let io = TokioIo::new(stream);

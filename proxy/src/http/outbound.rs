@@ -9,9 +9,9 @@ use countersign_policy::snapshot::Timeouts;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Version as HttpVersion};
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
+use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
@@ -50,7 +50,7 @@ pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, 
 
 impl Application {
     /// One request, from its head to the head of its answer.
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, request: Request<Arriving>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let recorder = &self.worker.sidecar.recorder;
         let policy = self.worker.sidecar.policy.load();
@@ -69,7 +69,7 @@ impl Application {
     async fn pass(
         &self,
         mut head: Parts,
-        incoming: Incoming,
+        incoming: Arriving,
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {

@@ -1,0 +1,90 @@
+//! What if we answer before the request has ended? Its body is heard out for a moment, so that the answer is heard too.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+
+/// A body, as it arrives. A request's is heard out: over HTTP/2, dropping one that has not ended resets the stream, and there are
+/// clients (curl 7.88) that then lose an answer which they already have, although RFC 9113 §8.1 forbids it.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    /// Gone only while being dropped.
+    incoming: Option<Incoming>,
+    lingers: bool,
+}
+
+/// Lets go of the body, and of its stream, once the client has ended or the moment is over.
+async fn hear_out(mut body: Incoming) {
+    let read = async {
+        let mut left = MAX_READ;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                // Flow control holds the client now. Most stop sending when they have been refused.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(MOMENT, read).await;
+}
+
+// === impl Arriving ===
+
+impl Arriving {
+    /// The same request with its body as one that is heard out.
+    pub(crate) fn request(request: Request<Incoming>) -> Request<Self> {
+        let lingers = request.version() == Version::HTTP_2;
+        request.map(|incoming| Self { incoming: Some(incoming), lingers })
+    }
+}
+
+/// The body of an answer: what we do not read of it is the upstream's loss.
+impl From<Incoming> for Arriving {
+    fn from(incoming: Incoming) -> Self {
+        Self { incoming: Some(incoming), lingers: false }
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let unread = self.incoming.take().filter(|incoming| self.lingers && !incoming.is_end_stream());
+        // Without a runtime the process is ending.
+        if let (Some(unread), Ok(runtime)) = (unread, Handle::try_current()) {
+            runtime.spawn(hear_out(unread));
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.get_mut().incoming {
+            Some(incoming) => Pin::new(incoming).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+/// How long and how far an unread body is heard out.
+const MOMENT: Duration = Duration::from_secs(1);
+const MAX_READ: usize = 64 * 1024;
