@@ -1,5 +1,5 @@
 //! Does README.md say what the code does? Its tables and policies are rendered here, from the code and from
-//! `deploy/examples`, and compared; its example policies are compiled.
+//! `deploy/examples`, and compared; its example policies are compiled. And is what ARCHITECTURE.md names still there?
 //!
 //! `COUNTERSIGN_BLESS=1 cargo test --profile demo -p countersign-tests --test integration readme` writes them anew.
 
@@ -13,6 +13,7 @@ use countersign_proxy::metrics::METRICS;
 use countersign_proxy::rejection::Refusal;
 
 use crate::support::root;
+use crate::tidy::sources;
 
 #[test]
 fn generated_parts_are_those_of_the_code() {
@@ -89,6 +90,25 @@ fn flags_have_the_environment_variables_that_the_readme_promises() {
             assert_eq!(found.as_deref(), Some(&*expected), "{program} --{flag}");
         }
     }
+}
+
+#[test]
+fn architecture_names_files_and_tests_that_exist() {
+    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let sources = sources("");
+    let mut names = 0;
+    for name in document.split('`').skip(1).step_by(2) {
+        if name.ends_with(".rs") {
+            names += 1;
+            assert!(sources.iter().any(|file| file.name.ends_with(name)), "there is no file {name}");
+        } else if let Some((module, test)) = name.split_once("::")
+            && let Some(file) = sources.iter().find(|f| f.name == format!("tests/integration/{module}.rs"))
+        {
+            names += 1;
+            assert!(file.text.contains(&format!("fn {test}(")), "there is no test {name}");
+        }
+    }
+    assert!(names > 50, "{names}");
 }
 
 /// The `sh` block between `<!-- test: NAME -->` and `<!-- end -->`.

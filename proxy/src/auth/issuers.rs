@@ -1,5 +1,10 @@
 //! Which keys does an issuer publish? Discovery and key sets, fetched in the background and kept through outages.
 
+pub(crate) mod discovery;
+pub(crate) mod jwks;
+mod keeper;
+mod metrics;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,9 +17,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use crate::auth::issuer_metrics::{IssuerMetrics, Names};
-use crate::auth::jwks::{Key, KeySet, Lookup};
-use crate::auth::keeper::{self, Keeper};
+use crate::auth::issuers::jwks::{Key, KeySet, Lookup};
+use crate::auth::issuers::keeper::Keeper;
+use crate::auth::issuers::metrics::{IssuerMetrics, Names};
 use crate::clock::Clock;
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;

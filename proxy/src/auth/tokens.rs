@@ -1,5 +1,16 @@
 //! Which token do we show? The cache of outbound tokens: always warm, never stale, one request to the issuer at a time.
 
+mod client_auth;
+mod endpoint;
+mod failure;
+mod grant;
+mod http_date;
+mod lifetime;
+mod metrics;
+mod secret;
+mod slot;
+mod source;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,10 +19,10 @@ use countersign_policy::Snapshot;
 use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
 
 use crate::auth::issuers::Services;
-pub use crate::auth::slot::{TokenSlot, Unavailable};
-use crate::auth::token_endpoint::TokenEndpoint;
-use crate::auth::token_metrics::TokenMetrics;
-use crate::auth::token_source::TokenSource;
+use crate::auth::tokens::endpoint::TokenEndpoint;
+use crate::auth::tokens::metrics::TokenMetrics;
+pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
+use crate::auth::tokens::source::TokenSource;
 
 /// Every token slot, across reloads: a token request whose key is unchanged keeps its slot.
 #[derive(Debug)]
@@ -153,5 +164,7 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod server;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 //! Is this token what it claims to be? The verifier of inbound tokens, with its verdict caches in front.
 
+pub(crate) mod json;
+mod jwt;
+mod verdicts;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +13,10 @@ use countersign_policy::{PortPolicy, Profile, Reason, Token};
 use prometheus::{Histogram, IntCounter};
 
 use crate::auth::issuers::IssuerKeys;
-use crate::auth::jwks::Key;
-use crate::auth::jwt::{Jwt, TOKEN_LIMIT};
-pub use crate::auth::verdicts::LastVerdict;
-use crate::auth::verdicts::{self, TokenHash, Verdict, Verdicts};
+use crate::auth::issuers::jwks::Key;
+use crate::auth::verify::jwt::{Jwt, TOKEN_LIMIT};
+pub use crate::auth::verify::verdicts::LastVerdict;
+use crate::auth::verify::verdicts::{TokenHash, Verdict, Verdicts};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 

@@ -1,4 +1,4 @@
-//! How does HTTP travel? One connection is served here; [`inbound`] and [`outbound`] are the two stories, [`forward`] the
+//! How does HTTP travel? One connection is served here; [`inbound`] and [`outbound`] are the two stories, `forward` the
 //! road that they share.
 
 pub(crate) mod answer;

@@ -81,8 +81,8 @@ async fn c24_the_token_endpoint_is_found_the_same_way() {
     let server = StandIn::start(vec![]).await;
     let services = services();
     let corp = issuer(&server.url, KeySource::Discovery);
-    let trust = crate::auth::discovery::trust(&services, &corp).unwrap();
-    let metadata = crate::auth::discovery::discover(&services, &corp, &trust).await.unwrap();
+    let trust = crate::auth::issuers::discovery::trust(&services, &corp).unwrap();
+    let metadata = crate::auth::issuers::discovery::discover(&services, &corp, &trust).await.unwrap();
     assert_eq!(metadata.token_endpoint, Some(format!("{}/token", server.url)));
 }
 

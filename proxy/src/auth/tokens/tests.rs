@@ -1,7 +1,7 @@
 use std::slice::from_ref;
 
 use super::*;
-use crate::auth::token_server::{Answer, TokenServer, World, eventually, request};
+use crate::auth::tokens::server::{Answer, TokenServer, World, eventually, request};
 
 fn after(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

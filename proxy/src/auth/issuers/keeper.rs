@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::auth::discovery::{self, IssuerError, Metadata};
-use crate::auth::issuer_metrics::{Counters, IssuerMetrics};
+use crate::auth::issuers::discovery::{self, IssuerError, Metadata};
+use crate::auth::issuers::jwks::{JWKS_LIMIT, JwksError, KeySet};
+use crate::auth::issuers::metrics::{Counters, IssuerMetrics};
 use crate::auth::issuers::{Flights, Pace, Services, Shared};
-use crate::auth::jwks::{JWKS_LIMIT, JwksError, KeySet};
 use crate::fetch::Trust;
 use crate::state::files::FileError;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use countersign_policy::snapshot::Issuer;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::auth::discovery::{self, IssuerError};
-use crate::auth::failure::{Cause, Failure};
 use crate::auth::issuers::Services;
-use crate::auth::token_source::Moment;
+use crate::auth::issuers::discovery::{self, IssuerError};
+use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::source::Moment;
 use crate::fetch::Trust;
 
 /// Token requests that one issuer is asked to answer at once.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
-use crate::auth::failure::Cause;
+use crate::auth::tokens::failure::Cause;
 use crate::metrics::Metrics;
 
 /// The counters of all slots.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::auth::token_server::request as asked;
+use crate::auth::tokens::server::request as asked;
 
 fn answer(status: u16, body: impl Into<Vec<u8>>) -> Response<Bytes> {
     Response::builder().status(status).body(Bytes::from(body.into())).unwrap()

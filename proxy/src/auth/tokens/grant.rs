@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize;
 
-use crate::auth::failure::{Cause, Failure};
-use crate::auth::http_date;
-use crate::auth::lifetime::DEFAULT_LIFE;
-use crate::auth::secret::Secret;
+use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::http_date;
+use crate::auth::tokens::lifetime::DEFAULT_LIFE;
+use crate::auth::tokens::secret::Secret;
 
 /// Of an access token, in bytes: more does not fit into a header field anywhere.
 const LONGEST_TOKEN: usize = 16 * 1024;

@@ -11,8 +11,8 @@ use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
-use crate::auth::failure::Failure;
-use crate::auth::token_source::{Fingerprint, Held, Moment, TokenSource};
+use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
 /// How long a caller waits for a token.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -12,8 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::auth::grant::form_encode;
-use crate::auth::secret::Secret;
+use crate::auth::tokens::grant::form_encode;
+use crate::auth::tokens::secret::Secret;
 
 /// Seconds that an assertion lives: the request is sent at once.
 const ASSERTION_LIFE: i64 = 60;

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::keeper::FILE_CHECK;
 use super::*;
-use crate::auth::token_server::{Answer, TokenServer, World, eventually};
+use crate::auth::tokens::server::{Answer, TokenServer, World, eventually};
 
 const LIFE: u64 = 3600;
 

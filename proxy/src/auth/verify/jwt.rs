@@ -6,7 +6,7 @@ use countersign_policy::Reason;
 use countersign_policy::snapshot::Algorithm;
 use serde_json::{Map, Value};
 
-use crate::auth::json;
+use crate::auth::verify::json;
 
 /// Of a token, in bytes.
 pub(crate) const TOKEN_LIMIT: usize = 16 * 1024;

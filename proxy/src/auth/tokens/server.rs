@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::auth::issuers::Services;
-use crate::auth::token_endpoint::TokenEndpoint;
-use crate::auth::token_metrics::TokenMetrics;
-use crate::auth::token_source::TokenSource;
+use crate::auth::tokens::endpoint::TokenEndpoint;
+use crate::auth::tokens::metrics::TokenMetrics;
+use crate::auth::tokens::source::TokenSource;
 use crate::clock::Clock;
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;

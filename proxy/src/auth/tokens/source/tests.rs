@@ -1,7 +1,7 @@
 use countersign_policy::snapshot::Algorithm;
 
 use super::*;
-use crate::auth::token_server::{Answer, Asked, TokenServer, World};
+use crate::auth::tokens::server::{Answer, Asked, TokenServer, World};
 
 async fn fetch(world: &World) -> Result<Held, Failure> {
     world.source().fetch().await.0

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Landing, Setback, State, TokenSlot, Unavailable};
-use crate::auth::failure::{Cause, Failure};
-use crate::auth::lifetime::{self, DEFAULT_LIFE};
-use crate::auth::token_source::{Fingerprint, Held, Moment, TokenSource};
+use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE};
+use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
 /// How long a flight may take, with its wait for the issuer's other flights.
 const LONGEST_FLIGHT: Duration = Duration::from_secs(30);

@@ -9,15 +9,15 @@ use countersign_policy::snapshot::{
 };
 use http::HeaderValue;
 
-use crate::auth::client_auth::{self, Assertion, CredentialError};
-use crate::auth::discovery;
-use crate::auth::failure::{Cause, Failure};
-use crate::auth::grant::{self, Proof};
 use crate::auth::issuers::Services;
-use crate::auth::lifetime::{self, Lifetime};
-use crate::auth::secret::Secret;
-use crate::auth::token_endpoint::TokenEndpoint;
-use crate::auth::token_metrics::TokenMetrics;
+use crate::auth::issuers::discovery;
+use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
+use crate::auth::tokens::endpoint::TokenEndpoint;
+use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::grant::{self, Proof};
+use crate::auth::tokens::lifetime::{self, Lifetime};
+use crate::auth::tokens::metrics::TokenMetrics;
+use crate::auth::tokens::secret::Secret;
 use crate::clock::Clock;
 use crate::fetch::Limits;
 
