@@ -81,11 +81,6 @@ impl Issuer {
         self.manage("GET", "/-/requests")[path].as_u64().unwrap_or(0)
     }
 
-    /// From now on every answer is 500, or is not any more.
-    pub(crate) fn set_broken(&self, broken: bool) {
-        self.manage("POST", if broken { "/-/break" } else { "/-/break?off" });
-    }
-
     /// From now on every answer takes this long.
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.manage("POST", &format!("/-/delay?ms={}", delay.as_millis()));

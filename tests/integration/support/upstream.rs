@@ -43,9 +43,7 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub(crate) version: String,
-    pub(crate) authority: Option<String>,
     pub(crate) headers: HeaderMap,
-    pub(crate) trailers: Option<HeaderMap>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -129,14 +127,11 @@ async fn answer(
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
     };
-    let trailers = collected.trailers().cloned();
     let request = Seen {
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),
-        authority: head.uri.authority().map(ToString::to_string),
         headers: head.headers,
-        trailers,
         body: collected.to_bytes().to_vec(),
     };
     seen.lock().expect("no test panics with it").push(request.clone());
