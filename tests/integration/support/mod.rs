@@ -46,7 +46,10 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() ->
 
 /// Waits until a sidecar has kept an entry (`policy`, `keys`) in its state directory: it does so beside its work.
 pub(crate) fn wait_for_state(folder: &Path, entry: &str) {
-    let kept = |name: std::ffi::OsString| name.to_string_lossy().contains(&format!("-{entry}"));
+    let kept = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.contains(&format!("-{entry}")) && !name.ends_with(".tmp")
+    };
     wait_until("an entry of the state directory", Duration::from_secs(10), || {
         fs::read_dir(folder)
             .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|e| kept(e.file_name()))))

@@ -15,9 +15,13 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use super::ports::Port;
 
@@ -49,6 +53,25 @@ pub(crate) struct Seen {
 
 impl Upstream {
     pub(crate) fn start() -> Self {
+        Self::serve(None)
+    }
+
+    /// One that speaks TLS, HTTP/1.1 or HTTP/2 by ALPN, with a certificate of this name; and the certificate in PEM.
+    pub(crate) fn start_tls(name: &str) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("key and certificate fit");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))), made.cert.pem())
+    }
+
+    fn serve(tls: Option<TlsAcceptor>) -> Self {
         let port = Port::lease();
         let seen = Arc::default();
         let (stop, stopped) = oneshot::channel();
@@ -60,7 +83,7 @@ impl Upstream {
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("a leased port");
                 ready.send(()).expect("the test waits");
-                tokio::select! { () = serve(listener, record) => {}, _ = stopped => {} }
+                tokio::select! { () = serve(listener, tls, record) => {}, _ = stopped => {} }
             });
         });
         is_ready.recv().expect("the server starts");
@@ -104,18 +127,27 @@ impl Seen {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<Vec<Seen>>>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        let seen = Arc::clone(&seen);
+        let (seen, tls) = (Arc::clone(&seen), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&seen)));
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => converse(stream, seen).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        converse(stream, seen).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, seen: Arc<Mutex<Vec<Seen>>>) {
+    let service = service_fn(|request| answer(request, Arc::clone(&seen)));
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
