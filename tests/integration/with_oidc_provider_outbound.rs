@@ -142,6 +142,32 @@ fn what_the_application_shows_itself_is_handled_as_the_rule_says() {
     }
 }
 
+/// The secret goes to an issuer that can be verified, and to no other.
+#[test]
+fn an_issuer_over_tls_is_verified() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files =
+        Folder::with(&[("cert.pem", &made.cert.pem()), ("key.pem", &made.signing_key.serialize_pem())]);
+    let path = |name: &str| files.file(name).display().to_string();
+    let issuer = Issuer::start(&json!({"tls": {"cert": path("cert.pem"), "key": path("key.pem")}}));
+    assert!(issuer.url.starts_with("https://"));
+    for (spec, status) in [
+        (json!({"issuer": issuer.url, "caFile": path("cert.pem")}), 200),
+        (json!({"issuer": issuer.url}), 503),
+    ] {
+        let upstream = Upstream::start();
+        let text = document("Issuer", "corp", &spec)
+            + &policy::credential()
+            + &policy::outbound(upstream.port(), &json!({}));
+        let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET)]);
+        let proxy = Settings::policies(folder.path(), "checkout").start();
+        let authority = format!("localhost:{}", upstream.port());
+        let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
+        assert_eq!(answer.status, status, "{spec}: {answer:?} {}", proxy.log());
+        assert_eq!(upstream.count(), usize::from(status == 200));
+    }
+}
+
 /// The application speaks plain HTTP, the sidecar TLS that it verifies; to whom it cannot verify goes no token.
 #[test]
 fn tls_is_originated_and_verified() {
