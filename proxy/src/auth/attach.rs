@@ -39,7 +39,7 @@ pub async fn attach(
     let slot = active.tokens.get(request.0).ok_or(Reason::Internal)?;
     let value = match slot.ready() {
         Some(value) => Ok(value),
-        None => slot.token().await,
+        None => Box::pin(slot.token()).await,
     };
     match value {
         Ok(value) => {

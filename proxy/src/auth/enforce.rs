@@ -50,7 +50,7 @@ pub async fn admit(
 ) -> Result<Admission, Refusal> {
     let request = ask.anonymous();
     let Some(policies) = port.enforce.as_ref() else {
-        return audit(ask, port, active, verifier, last, metrics).await;
+        return Box::pin(audit(ask, port, active, verifier, last, metrics)).await;
     };
     // What needs no token to be judged: a deny, or a public rule.
     let (decision, token) = match policies.screen(&request) {
@@ -65,7 +65,7 @@ pub async fn admit(
     if policies.has_shadows() || port.audit.is_some() {
         let token = match token.clone() {
             Some(token) => token,
-            None => present(&ask, port, active, verifier, last).await,
+            None => Box::pin(present(&ask, port, active, verifier, last)).await,
         };
         let request = ask.presenting(&token);
         shadow(policies, &request, &decision, active, metrics);

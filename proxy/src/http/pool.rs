@@ -109,14 +109,15 @@ impl Upstream {
         if let Some(carrier) = self.ready() {
             return Ok(carrier);
         }
+        // Boxed, here and on other rare paths: TLS and handshakes would make the future of every request large.
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;
             match self.ready() {
                 Some(carrier) => Ok(carrier),
-                None => self.open().await,
+                None => Box::pin(self.open()).await,
             }
         } else {
-            self.open().await
+            Box::pin(self.open()).await
         }
     }
 
