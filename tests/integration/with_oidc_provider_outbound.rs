@@ -68,7 +68,7 @@ fn the_token_is_attached_and_fetched_once() {
     assert!((200.0..=301.0).contains(&left), "{left}");
 }
 
-/// The other ways in which HTTP names a destination (DESIGN §4): origin-form with Host.
+/// The other ways in which HTTP names a destination: origin-form with Host.
 #[test]
 fn origin_form_names_the_destination_by_host() {
     let world = World::new(&json!({}), &json!({}));
