@@ -9,7 +9,8 @@ use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
@@ -17,7 +18,8 @@ use super::body::Body;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 
-/// A request that may pass, as the upstream shall see it but for what depends on the HTTP version.
+/// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
+/// version.
 pub(crate) struct Outgoing<'a> {
     pub(crate) head: http::request::Parts,
     /// The path and query to ask for.
@@ -35,8 +37,7 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { mut head, target, authority, incoming, identity } = outgoing;
-    headers::strip_hop_by_hop(&mut head.headers)?;
+    let Outgoing { head, target, authority, incoming, identity } = outgoing;
     let downstream = head.version;
     let (body, sent) = Body::request(incoming, timeouts.idle, identity);
     let mut request = Request::from_parts(head, body);
@@ -72,6 +73,10 @@ fn address(
                 let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::BadRequest)?;
                 request.headers_mut().insert(HOST, host);
             }
+            // hyper takes a GET or HEAD whose length is not known for one without a body, and would drop it.
+            if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
         }
         Carrier::Http2(_) => {
             *request.version_mut() = Version::HTTP_2;
@@ -79,6 +84,7 @@ fn address(
                 Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
             *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
             request.headers_mut().remove(HOST);
+            request.headers_mut().remove(TRANSFER_ENCODING);
         }
     }
     Ok(())
@@ -138,6 +144,10 @@ fn relay(
     idle: Duration,
 ) -> Result<Response<Body>, Reason> {
     let (mut head, incoming) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: no `Upgrade` is forwarded.
+        return Err(Reason::UpstreamUnreachable);
+    }
     if head.headers.contains_key(TRANSFER_ENCODING) {
         head.headers.remove(CONTENT_LENGTH);
     }

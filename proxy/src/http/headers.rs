@@ -93,9 +93,10 @@ fn same(own: &str, name: &str) -> bool {
 
 /// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c).
 pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
+    // Whatever a lenient application could take for the scheme: also after a tab, or later in a list.
     let ours = |value: &HeaderValue| {
-        let scheme = value.as_bytes().split(|&byte| byte == b' ').next().unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"dpop")
+        let mut words = value.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b','));
+        words.any(|word| word.eq_ignore_ascii_case(b"bearer") || word.eq_ignore_ascii_case(b"dpop"))
     };
     if headers.get_all(AUTHORIZATION).iter().any(ours) {
         headers.remove(AUTHORIZATION);

@@ -121,6 +121,8 @@ impl Caller {
         let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
         let target = target::inspect(&head)?;
+        // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let uri = head.uri.clone();
         let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;

@@ -15,6 +15,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
+use super::headers;
 use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
@@ -75,6 +76,7 @@ impl Application {
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head)?;
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
