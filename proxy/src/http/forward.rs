@@ -43,7 +43,7 @@ pub(crate) async fn forward(
     let mut request = Request::from_parts(head, body);
     let mut attempts = 0;
     loop {
-        let carrier = upstream.connection().await?;
+        let carrier = upstream.connection(timeouts.connect).await?;
         attempts += 1;
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =

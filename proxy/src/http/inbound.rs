@@ -51,8 +51,7 @@ struct Caller {
 impl Application {
     pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
         let upstream = |version| {
-            let timeout = Timeouts::default().connect;
-            let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
+            let dial = Dial { address: Address::Socket(target), tls: None, version };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
         Arc::new(Self {

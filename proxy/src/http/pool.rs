@@ -104,24 +104,31 @@ impl Upstream {
         None
     }
 
-    /// A connection: one that is ready, else a new one.
-    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Carrier, Reason> {
-        if let Some(carrier) = self.ready() {
-            return Ok(carrier);
+    /// A connection: one that is ready, else a new one, within this time or it is `upstream_timeout`.
+    pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+        match self.ready() {
+            Some(carrier) => Ok(carrier),
+            // The limit holds for the wait for others' attempts too.
+            None => tokio::time::timeout(limit, self.new_connection(limit))
+                .await
+                .unwrap_or(Err(Reason::UpstreamTimeout)),
         }
+    }
+
+    async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;
             match self.ready() {
                 Some(carrier) => Ok(carrier),
-                None => self.open().await,
+                None => self.open(limit).await,
             }
         } else {
-            self.open().await
+            self.open(limit).await
         }
     }
 
-    async fn open(self: &Arc<Self>) -> Result<Carrier, Reason> {
-        Ok(match self.dial.connect(&self.connector, self.own).await? {
+    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+        Ok(match self.dial.connect(&self.connector, self.own, limit).await? {
             Sender::Http1(mut sender) => {
                 sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
                 Carrier::Http1(self.lease(sender))
