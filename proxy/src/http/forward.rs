@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_policy::Reason;
@@ -14,7 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
-use super::body::Body;
+use super::body::{Body, Exchange};
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 
@@ -39,7 +38,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Reason> {
     let Outgoing { head, target, authority, incoming, identity } = outgoing;
     let downstream = head.version;
-    let (body, sent) = Body::request(incoming, timeouts.idle, identity);
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity);
     let mut request = Request::from_parts(head, body);
     let mut attempts = 0;
     loop {
@@ -47,9 +46,12 @@ pub(crate) async fn forward(
         attempts += 1;
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =
-            await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
+            await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), timeouts.first_byte)
+                .await?;
         match answer {
-            Attempt::Answered(response, lease) => return relay(response, lease, downstream, timeouts.idle),
+            Attempt::Answered(response, lease) => {
+                return relay(response, lease, exchange, downstream, timeouts.idle);
+            }
             // The connection ended before it took the request: nothing was sent, so it can be sent again.
             Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
             Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
@@ -98,10 +100,10 @@ enum Attempt {
     Broken,
 }
 
-async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicBool>>) -> Attempt {
+async fn send(carrier: Carrier, request: Request<Body>, exchange: Option<Arc<Exchange>>) -> Attempt {
     let (result, lease) = match carrier {
         Carrier::Http1(mut lease) => {
-            lease.request_done = sent;
+            lease.exchange = exchange;
             (lease.sender.try_send_request(request).await, Some(lease))
         }
         Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
@@ -122,12 +124,12 @@ async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicB
 /// flows, its own idle limit holds.
 async fn await_answer(
     answer: impl Future<Output = Attempt>,
-    sent: Option<&Arc<AtomicBool>>,
+    exchange: Option<&Exchange>,
     limit: Duration,
 ) -> Result<Attempt, Reason> {
     let mut answer = pin!(answer);
     loop {
-        let sending = sent.is_some_and(|sent| !sent.load(Ordering::Relaxed));
+        let sending = exchange.is_some_and(|exchange| !exchange.is_sent());
         match tokio::time::timeout(limit, answer.as_mut()).await {
             Ok(answer) => return Ok(answer),
             Err(_) if sending => {}
@@ -140,6 +142,7 @@ async fn await_answer(
 fn relay(
     response: Response<Incoming>,
     lease: Option<Lease>,
+    exchange: Option<Arc<Exchange>>,
     downstream: Version,
     idle: Duration,
 ) -> Result<Response<Body>, Reason> {
@@ -154,7 +157,7 @@ fn relay(
     headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
     head.version = downstream;
     head.extensions.clear();
-    Ok(Response::from_parts(head, Body::response(incoming, idle, lease)))
+    Ok(Response::from_parts(head, Body::response(incoming, idle, lease, exchange)))
 }
 
 const MAX_ATTEMPTS: u32 = 3;

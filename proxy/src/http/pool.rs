@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
 use hyper::client::conn::{http1, http2};
 
-use super::body::Body;
+use super::body::{Body, Exchange};
 use super::dial::{Dial, Sender, Version};
 use crate::connect::Connector;
 
@@ -41,7 +40,7 @@ pub(crate) struct Lease {
     upstream: Arc<Upstream>,
     pub(crate) sender: http1::SendRequest<Body>,
     /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
-    pub(crate) request_done: Option<Arc<AtomicBool>>,
+    pub(crate) exchange: Option<Arc<Exchange>>,
 }
 
 /// The upstreams that outbound requests of one worker go to.
@@ -141,7 +140,7 @@ impl Upstream {
     }
 
     fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>) -> Lease {
-        Lease { upstream: self.clone(), sender, request_done: None }
+        Lease { upstream: self.clone(), sender, exchange: None }
     }
 
     /// Closes what has been idle for long.
@@ -169,8 +168,8 @@ impl std::fmt::Debug for Upstream {
 impl Lease {
     /// The answer has been read to its end: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        let Self { upstream, mut sender, request_done } = self;
-        if request_done.is_some_and(|done| !done.load(Ordering::Relaxed)) || sender.is_closed() {
+        let Self { upstream, mut sender, exchange } = self;
+        if exchange.is_some_and(|exchange| !exchange.is_sent()) || sender.is_closed() {
             return;
         }
         if sender.is_ready() {
