@@ -44,6 +44,7 @@ pub(crate) struct Relay {
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
     sent: AtomicBool,
+    broken: AtomicBool,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
 }
@@ -170,7 +171,7 @@ impl Relay {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.stall.poll(context, self.exchange.as_deref()));
-                return Poll::Ready(Some(Err(BodyError::Stalled(self.stall.limit))));
+                return Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit)))));
             }
         };
         self.stall.armed = false;
@@ -179,13 +180,20 @@ impl Relay {
         }
         let frame = match frame {
             Some(Ok(frame)) => Some(Ok(self.forbidden.strip(frame))),
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => Some(Err(self.broken(error))),
             None => None,
         };
         if frame.is_none() || self.incoming.is_end_stream() {
             self.end();
         }
         Poll::Ready(frame)
+    }
+
+    fn broken(&self, error: impl Into<BodyError>) -> BodyError {
+        if let Some(exchange) = self.exchange.as_ref().filter(|_| self.is_request) {
+            exchange.broken.store(true, Ordering::Relaxed);
+        }
+        error.into()
     }
 
     fn end(&mut self) {
@@ -206,7 +214,13 @@ impl Exchange {
         self.sent.load(Ordering::Relaxed)
     }
 
-    fn frames(&self) -> usize {
+    /// Did the request end before its end: cut off, malformed, or not going on?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Frames of both directions so far.
+    pub(crate) fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
     }
 }

@@ -46,14 +46,17 @@ pub(crate) async fn forward(
         attempts += 1;
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =
-            await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), timeouts.first_byte)
-                .await?;
+            await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), &timeouts).await?;
         match answer {
             Attempt::Answered(response, lease) => {
                 return relay(response, lease, exchange, downstream, timeouts.idle);
             }
             // The connection ended before it took the request: nothing was sent, so it can be sent again.
             Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+            // The caller's fault, not the upstream's.
+            Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
+                return Err(Reason::BadRequest);
+            }
             Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
         }
     }
@@ -120,19 +123,22 @@ async fn send(carrier: Carrier, request: Request<Body>, exchange: Option<Arc<Exc
     }
 }
 
-/// The time to the first byte of the answer counts from when all of the request has been sent; while the body still
-/// flows, its own idle limit holds.
+/// The time to the first byte of the answer counts from when all of the request has been sent. While its body still flows,
+/// its own idle limit holds; an upstream that takes nothing of it and says nothing does not hold us for ever either.
 async fn await_answer(
     answer: impl Future<Output = Attempt>,
     exchange: Option<&Exchange>,
-    limit: Duration,
+    timeouts: &Timeouts,
 ) -> Result<Attempt, Reason> {
     let mut answer = pin!(answer);
     loop {
-        let sending = exchange.is_some_and(|exchange| !exchange.is_sent());
+        let sending = exchange.filter(|exchange| !exchange.is_sent());
+        let before = sending.map(Exchange::frames);
+        let limit = sending.map_or(timeouts.first_byte, |_| timeouts.first_byte.max(timeouts.idle));
+        let goes_on = || sending.is_some_and(|e| e.is_sent() || Some(e.frames()) != before);
         match tokio::time::timeout(limit, answer.as_mut()).await {
             Ok(answer) => return Ok(answer),
-            Err(_) if sending => {}
+            Err(_) if goes_on() => {}
             Err(_) => return Err(Reason::UpstreamTimeout),
         }
     }

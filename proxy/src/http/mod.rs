@@ -161,3 +161,31 @@ const MAX_STREAMS: u32 = 100;
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_one_content_type() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            is_grpc(&headers)
+        };
+        for yes in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc; a=b"]
+        {
+            assert!(of(&[yes]), "{yes}");
+        }
+        for no in
+            ["application/grpc-web+proto", "application/grpcs", "application/json", "application/grp", ""]
+        {
+            assert!(!of(&[no]), "{no}");
+        }
+        assert!(!of(&[]) && !of(&["application/grpc", "text/plain"]));
+    }
+}
