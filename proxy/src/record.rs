@@ -140,27 +140,25 @@ impl Recorder {
         format!("{}-{}", self.instance, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts a request that went on to its upstream. `describe` is called only if it is to be logged.
+    /// Counts a request that went on to its upstream; in audit mode with the reason why it would have been refused.
+    /// `describe` is called only if it is to be logged.
     pub fn passed(
         &self,
         direction: Direction,
         protocol: Protocol,
         outcome: Outcome,
+        would_refuse: Option<&'static str>,
         duration: Duration,
         describe: impl FnOnce() -> Entry,
     ) {
         let counters = self.counters(protocol);
-        match direction {
-            Direction::Inbound => &counters.inbound,
-            Direction::Outbound => &counters.outbound,
-        }
-        .observe(duration.as_secs_f64());
+        self.duration(direction, protocol).observe(duration.as_secs_f64());
         match outcome {
             Outcome::Allow => counters.allow.inc(),
             Outcome::Attach => counters.attach.inc(),
             Outcome::Keep => counters.keep.inc(),
             Outcome::Bypass => counters.bypass.inc(),
-            outcome => self.count(direction, protocol, outcome, ""),
+            outcome => self.count(direction, protocol, outcome, would_refuse.unwrap_or_default()),
         }
         if self.is_sampled() {
             self.log(&describe());
@@ -170,6 +168,7 @@ impl Recorder {
     /// Counts, logs and keeps a request that was refused or failed.
     pub fn refused(&self, reason: Reason, mut entry: Entry) {
         self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
+        self.duration(entry.direction, entry.protocol).observe(entry.duration_ms / 1000.0);
         entry.time = self.now();
         if self.which != AccessLog::Off {
             self.log(&entry);
@@ -179,11 +178,6 @@ impl Recorder {
             refused.pop_front();
         }
         refused.push_back(entry);
-    }
-
-    /// A request in audit mode that would have been refused.
-    pub fn audited(&self, direction: Direction, protocol: Protocol, reason: Reason) {
-        self.count(direction, protocol, Outcome::Audit, reason.as_str());
     }
 
     /// The refused request of this decision id, if it is still remembered.
@@ -200,6 +194,14 @@ impl Recorder {
     fn count(&self, direction: Direction, protocol: Protocol, outcome: Outcome, reason: &str) {
         let labels = [direction.as_str(), protocol.as_str(), outcome.as_str(), reason];
         self.metrics.requests.with_label_values(&labels).inc();
+    }
+
+    fn duration(&self, direction: Direction, protocol: Protocol) -> &Histogram {
+        let counters = self.counters(protocol);
+        match direction {
+            Direction::Inbound => &counters.inbound,
+            Direction::Outbound => &counters.outbound,
+        }
     }
 
     fn counters(&self, protocol: Protocol) -> &Counters {

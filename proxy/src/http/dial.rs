@@ -20,7 +20,6 @@ pub(crate) struct Dial {
     pub(crate) address: Address,
     pub(crate) tls: Option<Tls>,
     pub(crate) version: Version,
-    pub(crate) timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -56,19 +55,14 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection. Every failure is the upstream's: `upstream_unreachable`, or `upstream_timeout`.
+    /// Opens a connection. The caller holds it to the limit; each address gets its share. Every failure is the upstream's:
+    /// `upstream_unreachable`.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: Option<SocketAddr>,
+        limit: Duration,
     ) -> Result<Sender, Reason> {
-        match tokio::time::timeout(self.timeout, self.open(connector, own)).await {
-            Ok(result) => result,
-            Err(_) => Err(Reason::UpstreamTimeout),
-        }
-    }
-
-    async fn open(&self, connector: &Connector, own: Option<SocketAddr>) -> Result<Sender, Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
@@ -76,7 +70,7 @@ impl Dial {
                 stream
             }
             Address::Name { host, port } => {
-                connector.tcp(host, *port, Guard::Open, self.timeout).await.map_err(unreachable)?
+                connector.tcp(host, *port, Guard::Open, limit).await.map_err(unreachable)?
             }
         };
         // A destination that is our own listener would be a loop.

@@ -15,6 +15,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
+use super::headers;
 use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
@@ -75,6 +76,7 @@ impl Application {
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head)?;
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
@@ -141,11 +143,10 @@ impl Application {
         rule: Option<&OutboundRule>,
         version: Version,
     ) -> Result<Dial, Reason> {
-        let timeout = rule.map_or_else(Timeouts::default, |rule| rule.timeouts).connect;
         let plain = |port| Address::Name { host: host.to_owned(), port };
         let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls)
         else {
-            return Ok(Dial { address: plain(port), tls: None, version, timeout });
+            return Ok(Dial { address: plain(port), tls: None, version });
         };
         let sidecar = &self.worker.sidecar;
         let ca = match ca_file {
@@ -162,7 +163,7 @@ impl Application {
         })?;
         let server_name = server_name.clone().unwrap_or_else(|| host.to_owned());
         let port = named.unwrap_or(if port == 80 { 443 } else { port });
-        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name }), version, timeout })
+        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name }), version })
     }
 }
 

@@ -58,12 +58,11 @@ impl Seen {
 
     /// Records a request that went on.
     pub(super) fn passed(&self, recorder: &Recorder, response: &Response<Body>) {
-        if let Some(reason) = self.would_refuse {
-            recorder.audited(self.direction, self.protocol, reason);
-        }
-        recorder.passed(self.direction, self.protocol, self.outcome, self.started.elapsed(), || {
+        let would_refuse = self.would_refuse.map(Reason::as_str);
+        let elapsed = self.started.elapsed();
+        recorder.passed(self.direction, self.protocol, self.outcome, would_refuse, elapsed, || {
             let mut entry = self.entry(recorder, self.outcome, response.status().as_u16());
-            entry.reason = self.would_refuse.map(Reason::as_str);
+            entry.reason = would_refuse;
             entry
         });
     }
