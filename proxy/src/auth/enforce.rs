@@ -243,3 +243,6 @@ impl Verified {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
