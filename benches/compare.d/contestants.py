@@ -81,7 +81,7 @@ class Stage:
 
         envoy = self.configuration("envoy/sidecar.yaml", prefix="envoy_")
         argv = [self.installed.envoy, "-c", envoy, "--concurrency", 1, "--log-level", "warn"]
-        self.envoy = run("Envoy", PROXY_CORE, [*argv, "--disable-hot-restart", "--base-id", 41], "envoy_inbound")
+        self.envoy = run("Envoy", PROXY_CORE, [*argv, "--disable-hot-restart", "--use-dynamic-base-id"], "envoy_inbound")
         haproxy = self.configuration("haproxy/sidecar.cfg", prefix="haproxy_")
         self.haproxy = run("HAProxy", PROXY_CORE, [self.installed.haproxy, "-db", "-f", haproxy], "haproxy_inbound")
         nginx = self.configuration("nginx/plain.conf", prefix="nginx_")

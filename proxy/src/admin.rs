@@ -130,7 +130,11 @@ impl Admin {
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), pages) {
             ("/drain", Pages::All) if request.method() == Method::POST => {
-                self.end.notify_one();
+                let end = self.end.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(ANSWERED).await;
+                    end.notify_one();
+                });
                 text(StatusCode::ACCEPTED, "draining\n")
             }
             ("/drain", Pages::All) => text(StatusCode::METHOD_NOT_ALLOWED, "POST drains\n"),
@@ -246,3 +250,5 @@ const INDEX: &str = "/metrics /livez /readyz /snapshot /tokens /explain?decision
 const MAX_AT_ONCE: usize = 16;
 const MAX_HEAD: usize = 16 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the answer to `POST /drain` to leave before the end begins: with nothing in flight, the end is immediate.
+const ANSWERED: Duration = Duration::from_millis(100);

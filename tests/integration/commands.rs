@@ -13,7 +13,7 @@ use crate::support::ports::Port;
 use crate::support::process::{Finished, run, temporary};
 use crate::support::proxy::Settings;
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{wait_for_state, wait_until};
 
 fn proxy(arguments: &[&str]) -> Finished {
     run(Command::new(binary("countersign-proxy")).args(arguments), Duration::from_secs(20))
@@ -143,6 +143,7 @@ fn a_bad_start_uses_the_last_good_policy_of_the_same_workload() {
     let mut proxy_ = settings().with(&["--state-dir", &state]).start();
     let token = key.token(&claims(LOCAL_ISSUER, &json!({})));
     assert_eq!(get_with(proxy_.inbound(), "/orders", &token).status, 200);
+    wait_for_state(std::path::Path::new(&state), "policy");
     folder.write("policy.yaml", "kind: [\n");
     proxy_.restart();
     proxy_.wait_ready();

@@ -10,7 +10,7 @@ use crate::support::jose::{Key, claims, key_set};
 use crate::support::policy::{Folder, LOCAL_ISSUER, inbound, issuer_inline, usual_rules};
 use crate::support::process::temporary;
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{wait_for_state, wait_until};
 
 fn policies(key: &Key, rules: &serde_json::Value) -> String {
     issuer_inline(&key_set(&[key])) + &inbound(rules)
@@ -58,6 +58,8 @@ fn kill_9_of_the_control_plane_harms_nobody() {
         assert_eq!(get_with(to, "/orders/secret", &token).reason(), "denied_by_rule");
     };
     check(proxy.inbound());
+
+    wait_for_state(&state_dir, "policy");
 
     control.kill();
     check(proxy.inbound());

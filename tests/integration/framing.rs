@@ -112,6 +112,37 @@ fn malformed_requests_never_reach_the_application() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Too much of anything is refused by us, with our answer where hyper leaves us one (security IN-24).
+#[test]
+fn heads_are_bounded() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    let fields = |count: usize| (0..count).map(|n| format!("X-N{n}: v\r\n")).collect::<String>();
+    for (name, head, reason) in [
+        ("fields", format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", fields(150)), Some("head_too_large")),
+        (
+            "a field",
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {}\r\n\r\n", "x".repeat(66_000)),
+            Some("head_too_large"),
+        ),
+        (
+            "a target",
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(17_000)),
+            Some("uri_too_long"),
+        ),
+        ("very many fields", format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", fields(5_000)), None),
+        ("megabytes", format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {}\r\n\r\n", "x".repeat(4_000_000)), None),
+    ] {
+        let answer = client::raw(proxy.inbound(), head.as_bytes());
+        match (&answer, reason) {
+            (Ok(answer), Some(reason)) => assert_eq!(answer.reason(), reason, "{name}"),
+            // What hyper itself cuts off may close the connection while we still write.
+            _ => assert!(reason.is_none() && answer.is_err() || is_refusal(&answer), "{name}: {answer:?}"),
+        }
+    }
+    assert!(upstream.messages().is_empty());
+}
+
 /// 4xx, or the connection closed without an answer.
 fn is_refusal(answer: &io::Result<Answer>) -> bool {
     match answer {

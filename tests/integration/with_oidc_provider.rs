@@ -13,7 +13,7 @@ use crate::support::ports::Port;
 use crate::support::process::temporary;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{wait_for_state, wait_until};
 
 /// The issuer itself, without a sidecar: what fails here is not our fault.
 #[test]
@@ -134,6 +134,7 @@ fn an_outage_of_the_issuer_is_survived_across_a_restart() {
     let mut proxy = settings.with(&["--state-dir", &state.join("s").to_string_lossy()]).start();
     let token = issuer.token("orders:read");
     assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
+    wait_for_state(&state.join("s"), "keys");
     issuer.kill();
     assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
     proxy.restart();

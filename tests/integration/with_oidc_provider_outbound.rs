@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Connection, get, request};
-use crate::support::issuer::{Issuer, SECRET};
+use crate::support::issuer::{Issuer, SECRET, basic, form};
 use crate::support::jose::{self, Key, key_set};
 use crate::support::policy::{self, AUDIENCE, Folder, document, issuer_discovered};
 use crate::support::proxy::{Proxy, Settings};
@@ -142,6 +142,59 @@ fn what_the_application_shows_itself_is_handled_as_the_rule_says() {
     }
 }
 
+/// The secret goes to an issuer that can be verified, and to no other.
+#[test]
+fn an_issuer_over_tls_is_verified() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files =
+        Folder::with(&[("cert.pem", &made.cert.pem()), ("key.pem", &made.signing_key.serialize_pem())]);
+    let path = |name: &str| files.file(name).display().to_string();
+    let issuer = Issuer::start(&json!({"tls": {"cert": path("cert.pem"), "key": path("key.pem")}}));
+    assert!(issuer.url.starts_with("https://"));
+    for (spec, status) in [
+        (json!({"issuer": issuer.url, "caFile": path("cert.pem")}), 200),
+        (json!({"issuer": issuer.url}), 503),
+    ] {
+        let upstream = Upstream::start();
+        let text = document("Issuer", "corp", &spec)
+            + &policy::credential()
+            + &policy::outbound(upstream.port(), &json!({}));
+        let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET)]);
+        let proxy = Settings::policies(folder.path(), "checkout").start();
+        let authority = format!("localhost:{}", upstream.port());
+        let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
+        assert_eq!(answer.status, status, "{spec}: {answer:?} {}", proxy.log());
+        assert_eq!(upstream.count(), usize::from(status == 200));
+    }
+}
+
+/// The application speaks plain HTTP, the sidecar TLS that it verifies; to whom it cannot verify goes no token.
+#[test]
+fn tls_is_originated_and_verified() {
+    let issuer = Issuer::start(&json!({}));
+    for (name, trusted, status) in
+        [("localhost", true, 200), ("other.test", true, 502), ("localhost", false, 502)]
+    {
+        let (upstream, certificate) = Upstream::start_tls(name);
+        let (_, another) = Upstream::start_tls("localhost");
+        let rule = json!({"tls": "originate", "originate": {"caFile": "upstream.pem"}});
+        let text = issuer_discovered(&issuer.url)
+            + &policy::credential()
+            + &policy::outbound(upstream.port(), &rule);
+        let ca = if trusted { certificate } else { another };
+        let folder =
+            Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET), ("upstream.pem", &ca)]);
+        let proxy = Settings::policies(folder.path(), "checkout").start();
+        let authority = format!("localhost:{}", upstream.port());
+        let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
+        assert_eq!(answer.status, status, "{name} {trusted}: {answer:?} {}", proxy.log());
+        match status {
+            200 => assert_eq!(upstream.last().all("authorization").len(), 1),
+            _ => assert_eq!((answer.reason().as_str(), upstream.count()), ("upstream_unreachable", 0)),
+        }
+    }
+}
+
 /// 503 and never without the token, unless the rule says so; and all waiters share one flight.
 #[test]
 fn an_issuer_that_is_down_is_503_unless_the_rule_says_pass() {
@@ -249,8 +302,8 @@ fn no_secret_and_no_token_is_ever_shown() {
             pages.push(format!("{answer:?}"));
         }
     }
-    let basic = [("Authorization", "Basic Y2FuYXJ5OmJhc2lj"), ("Cookie", "session=canary-cookie")];
-    pages.push(format!("{:?}", get(proxy.inbound(), "/a", &basic)));
+    let own = [("Authorization", "Basic Y2FuYXJ5OmJhc2lj"), ("Cookie", "session=canary-cookie")];
+    pages.push(format!("{:?}", get(proxy.inbound(), "/a", &own)));
     fs::write(folder.file("client-secret"), "canary-second-secret").unwrap();
     thread::sleep(Duration::from_millis(500));
     for page in ["/metrics", "/snapshot", "/tokens", "/readyz", "/", "/explain?decision=x"] {
@@ -262,6 +315,7 @@ fn no_secret_and_no_token_is_ever_shown() {
     // A header is the same for all tokens of an issuer; what follows it is not.
     canaries.retain(|part| part.len() > 60 || part.contains("canary"));
     canaries.extend([SECRET, "canary", "Y2FuYXJ5OmJhc2lj"].map(str::to_owned));
+    canaries.extend([form(SECRET), basic()]);
     assert!(
         canaries.len() >= 6 && pages.iter().map(String::len).sum::<usize>() > 5_000,
         "nothing was looked at"

@@ -8,7 +8,6 @@
 // Prints one line of JSON with its issuer when ready. Beside the server's own endpoints it answers, for the tests alone:
 //   POST /-/rotate[?publish-only|?drop]  a new signing key: published and used, only published, or used and the old dropped
 //   POST /-/delay?ms=N                   wait so long before each answer
-//   POST /-/break[?off]                  answer 500 to everything
 //   GET  /-/requests                     how often each path was asked for
 
 import { createServer as createHttp } from 'node:http';
@@ -74,13 +73,11 @@ function build(issuer) {
 
 const requests = {};
 let delay = 0;
-let broken = false;
 async function handle(request, response) {
   const url = new URL(request.url, 'http://unused');
   if (url.pathname.startsWith('/-/')) return manage(url, response);
   requests[url.pathname] = (requests[url.pathname] ?? 0) + 1;
   if (delay) await sleep(delay);
-  if (broken) return response.writeHead(500).end('broken for a test');
   return provider.callback()(request, response);
 }
 
@@ -95,9 +92,6 @@ async function manage(url, response) {
     }
     case '/-/delay':
       delay = Number(url.searchParams.get('ms'));
-      return response.end('{}');
-    case '/-/break':
-      broken = !url.searchParams.has('off');
       return response.end('{}');
     case '/-/requests':
       return response.end(JSON.stringify(requests));

@@ -15,6 +15,20 @@ use super::tools::node;
 /// The secret of the client `checkout`: Basic needs it form-encoded first (RFC 6749 §2.3.1).
 pub(crate) const SECRET: &str = "canary-secret: +/%&=";
 
+/// The credentials of the client `checkout` as they stand in `Authorization: Basic`.
+pub(crate) fn basic() -> String {
+    STANDARD.encode(format!("checkout:{}", form(SECRET)))
+}
+
+/// application/x-www-form-urlencoded.
+pub(crate) fn form(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
 /// A running authorization server.
 #[derive(Debug)]
 pub(crate) struct Issuer {
@@ -48,19 +62,7 @@ impl Issuer {
 
     /// A token by client credentials, as an application without a sidecar would get it.
     pub(crate) fn token(&self, scope: &str) -> String {
-        let form =
-            |text: &str| -> String {
-                text.bytes()
-                    .map(|b| {
-                        if b.is_ascii_alphanumeric() {
-                            char::from(b).to_string()
-                        } else {
-                            format!("%{b:02X}")
-                        }
-                    })
-                    .collect()
-            };
-        let basic = STANDARD.encode(format!("checkout:{}", form(SECRET)));
+        let basic = basic();
         let body = format!("grant_type=client_credentials&scope={}&resource={}", form(scope), form(AUDIENCE));
         let headers = [
             ("Authorization", &*format!("Basic {basic}")),
@@ -79,11 +81,6 @@ impl Issuer {
     /// How often this path was asked for.
     pub(crate) fn requests(&self, path: &str) -> u64 {
         self.manage("GET", "/-/requests")[path].as_u64().unwrap_or(0)
-    }
-
-    /// From now on every answer is 500, or is not any more.
-    pub(crate) fn set_broken(&self, broken: bool) {
-        self.manage("POST", if broken { "/-/break" } else { "/-/break?off" });
     }
 
     /// From now on every answer takes this long.

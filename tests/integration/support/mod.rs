@@ -13,7 +13,8 @@ pub(crate) mod raw_upstream;
 pub(crate) mod tools;
 pub(crate) mod upstream;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The repository's root.
@@ -41,6 +42,18 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() ->
         std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
+}
+
+/// Waits until a sidecar has kept an entry (`policy`, `keys`) in its state directory: it does so beside its work.
+pub(crate) fn wait_for_state(folder: &Path, entry: &str) {
+    let kept = |name: std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.contains(&format!("-{entry}")) && !name.ends_with(".tmp")
+    };
+    wait_until("an entry of the state directory", Duration::from_secs(10), || {
+        fs::read_dir(folder)
+            .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|e| kept(e.file_name()))))
+    });
 }
 
 /// Seconds since the epoch.

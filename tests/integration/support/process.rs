@@ -77,15 +77,6 @@ impl Process {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a child can be waited for");
     }
-
-    /// CPU time used so far, user and system.
-    pub(crate) fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process lives");
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace().collect();
-        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
-    }
 }
 
 impl Drop for Process {

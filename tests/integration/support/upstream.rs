@@ -15,9 +15,13 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 use super::ports::Port;
 
@@ -43,14 +47,31 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub(crate) version: String,
-    pub(crate) authority: Option<String>,
     pub(crate) headers: HeaderMap,
-    pub(crate) trailers: Option<HeaderMap>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Upstream {
     pub(crate) fn start() -> Self {
+        Self::serve(None)
+    }
+
+    /// One that speaks TLS, HTTP/1.1 or HTTP/2 by ALPN, with a certificate of this name; and the certificate in PEM.
+    pub(crate) fn start_tls(name: &str) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("key and certificate fit");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))), made.cert.pem())
+    }
+
+    fn serve(tls: Option<TlsAcceptor>) -> Self {
         let port = Port::lease();
         let seen = Arc::default();
         let (stop, stopped) = oneshot::channel();
@@ -62,7 +83,7 @@ impl Upstream {
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("a leased port");
                 ready.send(()).expect("the test waits");
-                tokio::select! { () = serve(listener, record) => {}, _ = stopped => {} }
+                tokio::select! { () = serve(listener, tls, record) => {}, _ = stopped => {} }
             });
         });
         is_ready.recv().expect("the server starts");
@@ -106,18 +127,27 @@ impl Seen {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<Vec<Seen>>>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        let seen = Arc::clone(&seen);
+        let (seen, tls) = (Arc::clone(&seen), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&seen)));
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => converse(stream, seen).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        converse(stream, seen).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, seen: Arc<Mutex<Vec<Seen>>>) {
+    let service = service_fn(|request| answer(request, Arc::clone(&seen)));
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
@@ -129,14 +159,11 @@ async fn answer(
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
     };
-    let trailers = collected.trailers().cloned();
     let request = Seen {
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),
-        authority: head.uri.authority().map(ToString::to_string),
         headers: head.headers,
-        trailers,
         body: collected.to_bytes().to_vec(),
     };
     seen.lock().expect("no test panics with it").push(request.clone());
