@@ -140,25 +140,25 @@ impl Recorder {
         format!("{}-{}", self.instance, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts a request that went on to its upstream; in audit mode with the reason why it would have been refused.
+    /// Counts a request that went on to its upstream; `would_refuse` is why policy in audit mode would have refused it.
     /// `describe` is called only if it is to be logged.
     pub fn passed(
         &self,
         direction: Direction,
         protocol: Protocol,
         outcome: Outcome,
-        would_refuse: Option<&'static str>,
+        would_refuse: Option<Reason>,
         duration: Duration,
         describe: impl FnOnce() -> Entry,
     ) {
         let counters = self.counters(protocol);
-        self.duration(direction, protocol).observe(duration.as_secs_f64());
+        counters.duration(direction).observe(duration.as_secs_f64());
         match outcome {
             Outcome::Allow => counters.allow.inc(),
             Outcome::Attach => counters.attach.inc(),
             Outcome::Keep => counters.keep.inc(),
             Outcome::Bypass => counters.bypass.inc(),
-            outcome => self.count(direction, protocol, outcome, would_refuse.unwrap_or_default()),
+            outcome => self.count(direction, protocol, outcome, would_refuse.map_or("", Reason::as_str)),
         }
         if self.is_sampled() {
             self.log(&describe());
@@ -168,7 +168,7 @@ impl Recorder {
     /// Counts, logs and keeps a request that was refused or failed.
     pub fn refused(&self, reason: Reason, mut entry: Entry) {
         self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
-        self.duration(entry.direction, entry.protocol).observe(entry.duration_ms / 1000.0);
+        self.counters(entry.protocol).duration(entry.direction).observe(entry.duration_ms / 1000.0);
         entry.time = self.now();
         if self.which != AccessLog::Off {
             self.log(&entry);
@@ -194,14 +194,6 @@ impl Recorder {
     fn count(&self, direction: Direction, protocol: Protocol, outcome: Outcome, reason: &str) {
         let labels = [direction.as_str(), protocol.as_str(), outcome.as_str(), reason];
         self.metrics.requests.with_label_values(&labels).inc();
-    }
-
-    fn duration(&self, direction: Direction, protocol: Protocol) -> &Histogram {
-        let counters = self.counters(protocol);
-        match direction {
-            Direction::Inbound => &counters.inbound,
-            Direction::Outbound => &counters.outbound,
-        }
     }
 
     fn counters(&self, protocol: Protocol) -> &Counters {
@@ -244,6 +236,13 @@ impl Counters {
             bypass: count("outbound", Outcome::Bypass),
             inbound: metrics.request_duration.with_label_values(&["inbound", protocol]),
             outbound: metrics.request_duration.with_label_values(&["outbound", protocol]),
+        }
+    }
+
+    fn duration(&self, direction: Direction) -> &Histogram {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
         }
     }
 }
@@ -295,3 +294,6 @@ impl Outcome {
 const MAX_REFUSED: usize = 1000;
 /// Access-log lines that wait to be written.
 const MAX_LINES: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -52,3 +52,6 @@ pub async fn attach(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,6 +110,12 @@ mod tests {
     }
 
     #[test]
+    fn v8_a_token_in_the_query_alone_is_no_token() {
+        assert_eq!(shown(&[], Some("access_token=a.b.c")).unwrap(), "Nothing");
+        assert_eq!(shown(&["Basic dTpw"], Some("access_token=a.b.c")).unwrap(), "Nothing");
+    }
+
+    #[test]
     fn other_schemes_are_not_ours() {
         assert_eq!(shown(&["Basic dTpw"], None).unwrap(), "Nothing");
         assert_eq!(shown(&["DPoP a"], None).unwrap(), "Dpop([redacted])");

@@ -199,7 +199,7 @@ fn shadow(
             Decision::Deny { .. } => "deny",
         };
         let would = word(&shadow.would);
-        metrics.shadow_decisions.with_label_values(&[&name.policy, &name.rule, would]).inc();
+        active.count_shadow(shadow.rule, would, metrics);
         if would != word(enforced) {
             tracing::info!(
                 policy = name.policy,
@@ -251,3 +251,6 @@ impl Verified {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

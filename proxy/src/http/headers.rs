@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn in_18_spoofed_identity_goes_however_it_is_spelled() {
+    fn v34_in_18_spoofed_identity_goes_however_it_is_spelled() {
         let mut map = headers(&[
             ("x-client-id", "a"),
             ("x_client_id", "b"),

@@ -58,13 +58,13 @@ impl Seen {
 
     /// Records a request that went on.
     pub(super) fn passed(&self, recorder: &Recorder, response: &Response<Body>) {
-        let would_refuse = self.would_refuse.map(Reason::as_str);
-        let elapsed = self.started.elapsed();
-        recorder.passed(self.direction, self.protocol, self.outcome, would_refuse, elapsed, || {
+        let describe = || {
             let mut entry = self.entry(recorder, self.outcome, response.status().as_u16());
-            entry.reason = would_refuse;
+            entry.reason = self.would_refuse.map(Reason::as_str);
             entry
-        });
+        };
+        let duration = self.started.elapsed();
+        recorder.passed(self.direction, self.protocol, self.outcome, self.would_refuse, duration, describe);
     }
 
     /// Records a request that did not, and answers it.
