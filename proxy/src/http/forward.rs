@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
+use crate::auth::tokens::TokenSlot;
 
 /// A request that may pass, as the upstream shall see it but for what depends on the HTTP version.
 pub(crate) struct Outgoing<'a> {
@@ -27,6 +28,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) incoming: Arriving,
     /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
     pub(crate) identity: Option<&'a [String]>,
+    /// Outbound: whose token is attached.
+    pub(crate) token: Option<&'a TokenSlot>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -35,15 +38,23 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { mut head, target, authority, incoming, identity } = outgoing;
+    let Outgoing { mut head, target, authority, incoming, identity, token } = outgoing;
     headers::strip_hop_by_hop(&mut head.headers)?;
     let downstream = head.version;
     let (body, sent) = Body::request(incoming, timeouts.idle, identity);
     let mut request = Request::from_parts(head, body);
     let mut attempts = 0;
     loop {
-        let carrier = upstream.connection().await?;
+        let (carrier, waited) = match upstream.ready() {
+            Some(carrier) => (carrier, attempts > 0),
+            None => (upstream.connection().await?, true),
+        };
         attempts += 1;
+        // Meanwhile the token may have come to its end, and past that it is never sent.
+        if let Some(slot) = token.filter(|_| waited) {
+            let value = slot.sendable().ok_or(Reason::TokenUnavailable)?;
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =
             await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
