@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -16,6 +16,7 @@ use super::arriving::Arriving;
 use super::body::{Body, Exchange};
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
+use crate::auth::tokens::TokenSlot;
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -28,6 +29,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) incoming: Arriving,
     /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
     pub(crate) identity: Option<&'a [String]>,
+    /// Outbound: whose token is attached.
+    pub(crate) token: Option<&'a TokenSlot>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -36,14 +39,22 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity } = outgoing;
+    let Outgoing { head, target, authority, incoming, identity, token } = outgoing;
     let downstream = head.version;
     let (body, exchange) = Body::request(incoming, timeouts.idle, identity);
     let mut request = Request::from_parts(head, body);
     let mut attempts = 0;
     loop {
-        let carrier = upstream.connection(timeouts.connect).await?;
+        let (carrier, waited) = match upstream.ready() {
+            Some(carrier) => (carrier, attempts > 0),
+            None => (upstream.connection(timeouts.connect).await?, true),
+        };
         attempts += 1;
+        // Meanwhile the token may have come to its end, and past that it is never sent.
+        if let Some(slot) = token.filter(|_| waited) {
+            let value = slot.sendable().ok_or(Reason::TokenUnavailable)?;
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =
             await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), &timeouts).await?;

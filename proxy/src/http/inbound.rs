@@ -152,6 +152,7 @@ impl Caller {
 
         // What the application sees is what was judged.
         let outgoing = Outgoing {
+            token: None,
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,

@@ -11,6 +11,7 @@ use hyper::client::conn::{http1, http2};
 use super::body::{Body, Exchange};
 use super::dial::{Dial, Sender, Version};
 use crate::connect::Connector;
+use crate::state::files::PolicyFiles;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
@@ -150,6 +151,12 @@ impl Upstream {
         idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
     }
 
+    /// Was it made with a CA that has been replaced since?
+    fn is_outdated(&self, files: &PolicyFiles) -> bool {
+        let ca = self.dial.tls.as_ref().and_then(|tls| tls.ca.as_ref());
+        ca.is_some_and(|ca| ca.is_outdated(files, &self.connector))
+    }
+
     fn keep(&self, sender: http1::SendRequest<Body>) {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_CONNECTIONS {
@@ -209,10 +216,14 @@ impl Pools {
         Ok(upstream)
     }
 
-    /// Closes what has been idle for long, and forgets upstreams that nobody uses.
-    pub(crate) fn sweep(&self) {
+    /// Closes what has been idle for long, and forgets upstreams that nobody uses or that trust a CA of yesterday: what is
+    /// in flight there ends, and no other request begins.
+    pub(crate) fn sweep(&self, files: &PolicyFiles) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         upstreams.retain(|_, upstream| {
+            if upstream.is_outdated(files) {
+                return false;
+            }
             upstream.sweep();
             let busy = Arc::strong_count(upstream) > 1;
             let idle = upstream.http1.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
