@@ -100,7 +100,7 @@ impl Caller {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Inbound, self.address.ip(), &head, Outcome::Allow);
-        match self.pass(head, body, active, &mut seen).await {
+        match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response

@@ -16,9 +16,12 @@ mod target;
 
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 
+use countersign_policy::Reason;
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -29,6 +32,7 @@ use tokio::net::TcpStream;
 
 use crate::drain::Drain;
 use crate::record::Protocol;
+use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
 
@@ -73,6 +77,12 @@ pub(crate) async fn serve<F>(
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+
+/// Runs a story. A panic in it is a fault of ours in this one request: it is refused as `internal`, and counted so
+/// (security IN-1, OS-1).
+async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| Err(Reason::Internal.into()))
 }
 
 /// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
@@ -187,5 +197,20 @@ mod tests {
             assert!(!of(&[no]), "{no}");
         }
         assert!(!of(&[]) && !of(&["application/grpc", "text/plain"]));
+    }
+
+    #[tokio::test]
+    async fn in_1_os_1_a_panic_refuses_one_request_and_is_counted() {
+        let broken = async {
+            tokio::task::yield_now().await;
+            assert!(std::hint::black_box(false), "a defect");
+            Ok(())
+        };
+        assert_eq!(guarded(broken).await.unwrap_err().reason, Reason::Internal);
+        assert_eq!(
+            guarded(async { Err::<(), _>(Reason::NoRule.into()) }).await.unwrap_err().reason,
+            Reason::NoRule
+        );
+        assert_eq!(guarded(async { Ok(7) }).await, Ok(7));
     }
 }

@@ -57,7 +57,7 @@ impl Application {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Outbound, self.address.ip(), &head, Outcome::Bypass);
-        match self.pass(head, body, active, &mut seen).await {
+        match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response
