@@ -212,10 +212,10 @@ mod tests {
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
             let address = Address::Name { host: host.to_owned(), port: own.port() };
             let timeout = Duration::from_secs(5);
-            let dial = Dial { address, tls: None, version: Version::Http1, timeout };
-            let refused = dial.connect(&Connector::new(), Some(own)).await.err();
+            let dial = Dial { address, tls: None, version: Version::Http1 };
+            let refused = dial.connect(&Connector::new(), Some(own), timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
-            assert!(dial.connect(&Connector::new(), None).await.is_ok(), "{host} is reached");
+            assert!(dial.connect(&Connector::new(), None, timeout).await.is_ok(), "{host} is reached");
         }
     }
 }
