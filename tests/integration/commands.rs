@@ -1,5 +1,6 @@
 //! What do the commands say to a person? Exit codes and errors of one line that name what is wrong.
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,9 @@ use serde_json::json;
 use crate::support::binary;
 use crate::support::client::{get, get_with};
 use crate::support::jose::{Key, claims, key_set};
-use crate::support::policy::{Folder, LOCAL_ISSUER, inbound, inbound_with, issuer_with_file, usual_rules};
+use crate::support::policy::{
+    Folder, LOCAL_ISSUER, document, inbound, inbound_with, issuer_with_file, usual_rules,
+};
 use crate::support::ports::Port;
 use crate::support::process::{Finished, run, temporary};
 use crate::support::proxy::Settings;
@@ -134,6 +137,32 @@ fn audit_mode_lets_pass_and_counts() {
     );
     assert!((requests - 4.0).abs() < f64::EPSILON, "four requests count as {requests}");
     assert!((timed - 4.0).abs() < f64::EPSILON, "four requests are timed as {timed}");
+}
+
+/// What is decided without a token waits for no issuer, also where a shadow rule or audit mode would like to know more.
+#[test]
+fn a_public_path_waits_for_no_keys() {
+    let (key, upstream, silent) = (Key::new("k1"), Upstream::start(), Port::lease());
+    let _listener = TcpListener::bind(silent.address()).unwrap();
+    let keys = json!({"uri": format!("http://{}/jwks", silent.address())});
+    let spec = json!({"issuer": LOCAL_ISSUER, "insecure": true, "jwks": keys});
+    let mut rules = usual_rules();
+    rules
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "trial", "shadow": true, "effect": "deny", "to": {"paths": ["/healthz"]}}));
+    let token = key.token(&claims(LOCAL_ISSUER, &json!({})));
+    for mode in ["enforce", "audit"] {
+        let policy = document("Issuer", "corp", &spec) + &inbound_with(&rules, &json!({"mode": mode}));
+        let folder = Folder::with(&[("policy.yaml", &policy)]);
+        let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+        let start = Instant::now();
+        assert_eq!(get_with(proxy.inbound(), "/healthz", &token).status, 200, "{mode}");
+        assert!(start.elapsed() < Duration::from_millis(1500), "{mode}: {:?}", start.elapsed());
+        let shadow = [("rule", "trial"), ("would", "deny")];
+        let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &shadow);
+        assert!((counted - 1.0).abs() < f64::EPSILON, "{mode}: {counted}");
+    }
 }
 
 /// Broken policy at the start: the last good from the state directory, else exit 2 (above).
