@@ -89,7 +89,6 @@ impl Metrics {
 
     /// This version is published now.
     // Times of this century are exact in a gauge.
-    #[allow(clippy::cast_precision_loss)]
     pub(crate) fn version(&self, version: &str) {
         self.policy_info.reset();
         self.policy_info.with_label_values(&[version]).set(1);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_policy::host;
+use countersign_policy::outbound::OutboundTls;
 use countersign_policy::snapshot::{Authentication, Snapshot};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, Response, StatusCode};
@@ -211,12 +212,33 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
             json!({ "policy": rule.policy, "rule": rule.rule, "effect": effect, "shadow": rule.shadow })
         })
         .collect();
+    let outbound: Vec<_> = snapshot
+        .destinations()
+        .into_iter()
+        .map(|(destination, rule)| {
+            let request = rule.token.and_then(|id| snapshot.token_requests.get(id.0));
+            let credential = request.and_then(|request| snapshot.credentials.get(request.credential.0));
+            let tls = match rule.tls {
+                OutboundTls::None => "none",
+                OutboundTls::Originate { .. } => "originate",
+            };
+            json!({
+                "destination": destination,
+                "policy": rule.policy,
+                "rule": rule.name,
+                "tls": tls,
+                "credential": credential.map(|credential| &credential.name),
+                "scopes": request.map(|request| &request.scopes),
+            })
+        })
+        .collect();
     json!({
         "version": snapshot.version,
         "workload": snapshot.workload,
         "issuers": issuers,
         "credentials": credentials,
         "inboundRules": rules,
+        "outbound": outbound,
     })
 }
 

@@ -122,11 +122,21 @@ metrics! {
         "The version of the sidecar; always 1.";
 }
 
+/// The most series of one family. What is beyond counts as [`OTHER`].
+pub const MAX_SERIES: usize = 2000;
+/// The label of what a family has no room for.
+pub const OTHER: &str = "other";
+
 impl Metrics {
     /// The text format of Prometheus.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
     }
 }

@@ -140,27 +140,25 @@ impl Recorder {
         format!("{}-{}", self.instance, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts a request that went on to its upstream. `describe` is called only if it is to be logged.
+    /// Counts a request that went on to its upstream; `would_refuse` is why policy in audit mode would have refused it.
+    /// `describe` is called only if it is to be logged.
     pub fn passed(
         &self,
         direction: Direction,
         protocol: Protocol,
         outcome: Outcome,
+        would_refuse: Option<Reason>,
         duration: Duration,
         describe: impl FnOnce() -> Entry,
     ) {
         let counters = self.counters(protocol);
-        match direction {
-            Direction::Inbound => &counters.inbound,
-            Direction::Outbound => &counters.outbound,
-        }
-        .observe(duration.as_secs_f64());
+        counters.duration(direction).observe(duration.as_secs_f64());
         match outcome {
             Outcome::Allow => counters.allow.inc(),
             Outcome::Attach => counters.attach.inc(),
             Outcome::Keep => counters.keep.inc(),
             Outcome::Bypass => counters.bypass.inc(),
-            outcome => self.count(direction, protocol, outcome, ""),
+            outcome => self.count(direction, protocol, outcome, would_refuse.map_or("", Reason::as_str)),
         }
         if self.is_sampled() {
             self.log(&describe());
@@ -170,6 +168,7 @@ impl Recorder {
     /// Counts, logs and keeps a request that was refused or failed.
     pub fn refused(&self, reason: Reason, mut entry: Entry) {
         self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
+        self.counters(entry.protocol).duration(entry.direction).observe(entry.duration_ms / 1000.0);
         entry.time = self.now();
         if self.which != AccessLog::Off {
             self.log(&entry);
@@ -179,11 +178,6 @@ impl Recorder {
             refused.pop_front();
         }
         refused.push_back(entry);
-    }
-
-    /// A request in audit mode that would have been refused.
-    pub fn audited(&self, direction: Direction, protocol: Protocol, reason: Reason) {
-        self.count(direction, protocol, Outcome::Audit, reason.as_str());
     }
 
     /// The refused request of this decision id, if it is still remembered.
@@ -244,6 +238,13 @@ impl Counters {
             outbound: metrics.request_duration.with_label_values(&["outbound", protocol]),
         }
     }
+
+    fn duration(&self, direction: Direction) -> &Histogram {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        }
+    }
 }
 
 impl Direction {
@@ -293,3 +294,6 @@ impl Outcome {
 const MAX_REFUSED: usize = 1000;
 /// Access-log lines that wait to be written.
 const MAX_LINES: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,17 @@ mod tests {
     }
 
     #[test]
+    fn v5_a_token_that_will_not_do_is_invalid_token() {
+        let others = [Reason::MissingToken, Reason::ProofInvalid, Reason::ProofReplayed];
+        for &reason in Reason::ALL.iter().filter(|reason| !others.contains(reason)) {
+            let challenge = Refusal::from(reason).challenge().unwrap_or_default();
+            let is_invalid_token =
+                challenge.starts_with("Bearer ") && challenge.contains("error=\"invalid_token\"");
+            assert_eq!(is_invalid_token, reason.status() == 401, "{reason}: {challenge}");
+        }
+    }
+
+    #[test]
     fn v6_insufficient_scope_lists_the_scopes() {
         let scopes = vec!["orders:write".to_owned(), "orders:read".to_owned()];
         let refusal = Refusal { scopes, ..Reason::InsufficientScope.into() };

@@ -2,18 +2,27 @@
 //!
 //! A module that begins with `with_` needs what its name says, which `tests/run` installs; the others need nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail so"
+)]
 
+mod admin_pages;
 mod commands;
 mod control_plane;
 mod drain;
 mod framing;
 mod hostile;
 mod identity;
+mod invariants;
 mod mesh;
 mod readme;
 mod reload;
 mod requirements;
+mod streams;
 mod support;
 mod tidy;
 mod wire;

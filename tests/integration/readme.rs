@@ -224,7 +224,7 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::AmbiguousPath => "Write it without `//`, dot segments, `;` and escaped separators",
         Reason::HeadTooLarge => "At most 64 KiB and 100 fields",
         Reason::UriTooLong => "At most 16 KiB",
-        Reason::MethodNotAllowed => "No CONNECT and no TRACE; outbound, send `http://` requests to the proxy",
+        Reason::MethodNotAllowed => "Outbound, rules with `tls: originate` reach what speaks https",
         Reason::InsufficientScope => "Ask for the scopes in the challenge",
         Reason::NoRule => "The policy has to allow it: see `/explain`",
         Reason::DeniedByRule => "`/explain` names the rule",

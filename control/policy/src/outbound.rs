@@ -93,6 +93,21 @@ pub enum Protocol {
 }
 
 impl Snapshot {
+    /// Every destination that a rule names, as `host:port`, with its rule; in order.
+    pub fn destinations(&self) -> Vec<(String, &OutboundRule)> {
+        let table = &self.outbound;
+        let exact = table.exact.iter().map(|(host, ports)| (host.clone(), ports));
+        let wildcard = table.wildcard.iter().map(|(rest, ports)| (format!("*.{rest}"), ports));
+        let named = exact.chain(wildcard).flat_map(|(host, ports)| {
+            let rule =
+                |(port, place): &(u16, usize)| Some((format!("{host}:{port}"), table.rules.get(*place)?));
+            ports.iter().filter_map(rule).collect::<Vec<_>>()
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_by(|(one, _), (other, _)| one.cmp(other));
+        named
+    }
+
     /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
     /// one without. `host` in normal form ([`crate::host::normalize`]).
     pub fn outbound(&self, host: &str, port: u16) -> Outbound<'_> {

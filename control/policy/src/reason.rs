@@ -59,7 +59,7 @@ reasons! {
     AmbiguousPath "ambiguous_path" 400 13 "The request path can be read in more than one way";
     HeadTooLarge "head_too_large" 431 13 "The request head is too large";
     UriTooLong "uri_too_long" 414 13 "The request target is too long";
-    MethodNotAllowed "method_not_allowed" 405 13 "The method is not supported here";
+    MethodNotAllowed "method_not_allowed" 405 13 "CONNECT and TRACE are not supported: send http:// requests, the sidecar speaks TLS";
     InsufficientScope "insufficient_scope" 403 7 "The token lacks a required scope";
     NoRule "no_rule" 403 7 "No rule allows the request";
     DeniedByRule "denied_by_rule" 403 7 "A rule denies the request";
@@ -72,11 +72,46 @@ reasons! {
     TokenUnavailable "token_unavailable" 503 14 "No token could be obtained for the destination";
     PolicyUnavailable "policy_unavailable" 503 14 "There is no policy yet";
     Overloaded "overloaded" 503 14 "The sidecar is overloaded";
-    Internal "internal" 500 14 "The sidecar failed";
+    Internal "internal" 500 13 "The sidecar failed";
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What callers and dashboards rely on: words and statuses may be added to, never changed.
+    const PROMISED: &[(u16, u8, &str)] = &[
+        (401, 16, "missing_token"),
+        (401, 16, "malformed_token unsupported_algorithm unknown_issuer unknown_key bad_signature expired"),
+        (401, 16, "not_yet_valid wrong_audience wrong_type missing_claim inactive revoked binding_mismatch"),
+        (401, 16, "proof_invalid proof_replayed"),
+        (400, 13, "multiple_tokens bad_request ambiguous_path"),
+        (431, 13, "head_too_large"),
+        (414, 13, "uri_too_long"),
+        (405, 13, "method_not_allowed"),
+        (
+            403,
+            7,
+            "insufficient_scope no_rule denied_by_rule peer_required ambiguous_destination egress_denied",
+        ),
+        (502, 14, "upstream_unreachable"),
+        (504, 14, "upstream_timeout"),
+        (503, 14, "keys_unavailable token_unavailable policy_unavailable overloaded"),
+        (500, 13, "internal"),
+    ];
+
+    #[test]
+    fn every_reason_has_the_statuses_that_were_promised() {
+        let promised = PROMISED
+            .iter()
+            .flat_map(|&(http, grpc, words)| words.split(' ').map(move |word| (word.to_owned(), http, grpc)));
+        let actual = Reason::ALL.iter().map(|r| (r.to_string(), r.status(), r.grpc_status()));
+        assert_eq!(actual.collect::<Vec<_>>(), promised.collect::<Vec<_>>());
     }
 }

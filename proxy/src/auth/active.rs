@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Effect, RuleName};
+use countersign_policy::snapshot::{Effect, RuleId, RuleName};
 use prometheus::IntCounter;
 
 use super::issuers::{IssuerKeys, Issuers, Services};
 use super::tokens::{TokenSlot, Tokens};
-use crate::metrics::Metrics;
+use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 
 /// A snapshot, armed. The vectors are parallel to the snapshot's, so a request looks nothing up by name.
 #[derive(Debug)]
@@ -30,6 +30,20 @@ pub struct Armory {
     /// The rules that have series of metrics.
     counted: Mutex<HashSet<[String; 3]>>,
 }
+
+// === impl Active ===
+
+impl Active {
+    /// Counts what a shadow rule would have had decided.
+    pub fn count_shadow(&self, RuleId(index): RuleId, would: &str, metrics: &Metrics) {
+        let name = self.snapshot.rules.get(index).filter(|_| index < MAX_SERIES / WOULD.len());
+        let (policy, rule) = name.map_or((OTHER, OTHER), |name| (&name.policy, &name.rule));
+        metrics.shadow_decisions.with_label_values(&[policy, rule, would]).inc();
+    }
+}
+
+/// What a shadow rule may have had decided.
+const WOULD: [&str; 2] = ["allow", "deny"];
 
 // === impl Armory ===
 
@@ -61,7 +75,7 @@ impl Armory {
         for gone in counted.difference(&kept) {
             // It was there, or was never incremented: either way it is gone now.
             let _ = family.remove_label_values(&gone.each_ref().map(String::as_str));
-            for would in ["allow", "deny"] {
+            for would in WOULD {
                 let [policy, rule, _] = gone;
                 let _ = self.metrics.shadow_decisions.remove_label_values(&[policy, rule, would]);
             }
@@ -71,7 +85,7 @@ impl Armory {
             .enumerate()
             .map(|(index, labels)| match labels.each_ref().map(String::as_str) {
                 labels if index < MAX_SERIES => family.with_label_values(&labels),
-                [_, _, effect] => family.with_label_values(&["other", "other", effect]),
+                [_, _, effect] => family.with_label_values(&[OTHER, OTHER, effect]),
             })
             .collect();
         *counted = kept;
@@ -87,5 +101,49 @@ fn labels(name: &RuleName) -> [String; 3] {
     [name.policy.clone(), name.rule.clone(), effect.to_owned()]
 }
 
-/// The most series of one family; what is beyond counts as `other`.
-const MAX_SERIES: usize = 2000;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::testing::services;
+
+    fn rules(range: std::ops::Range<usize>) -> Vec<RuleName> {
+        let name = |index| RuleName {
+            policy: "shop/orders".to_owned(),
+            rule: format!("r{index}"),
+            effect: Effect::Deny,
+            shadow: false,
+        };
+        range.map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn rules_have_series_for_as_long_as_policy_names_them() {
+        let services = services();
+        let metrics = services.metrics.clone();
+        let armory = Armory::new(services);
+        let series = || String::from_utf8(metrics.encode().unwrap()).unwrap().matches("rule=\"r").count();
+        armory.count(&rules(0..3)).iter().for_each(IntCounter::inc);
+        metrics.shadow_decisions.with_label_values(&["shop/orders", "r0", "deny"]).inc();
+        assert_eq!(series(), 4);
+        let next = armory.count(&rules(2..4));
+        assert_eq!(series(), 2);
+        assert_eq!(
+            next.iter().map(IntCounter::get).collect::<Vec<_>>(),
+            [1, 0],
+            "what stays goes on counting"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_family_is_bounded_and_the_rest_is_other() {
+        let services = services();
+        let metrics = services.metrics.clone();
+        let counters = Armory::new(services).count(&rules(0..MAX_SERIES + 100));
+        counters.iter().for_each(IntCounter::inc);
+        assert_eq!(counters.len(), MAX_SERIES + 100);
+        let families = metrics.gather();
+        let family = families.iter().find(|f| f.name() == "countersign_policy_decisions_total").unwrap();
+        assert_eq!(family.get_metric().len(), MAX_SERIES + 1);
+        assert_eq!(metrics.policy_decisions.with_label_values(&[OTHER, OTHER, "deny"]).get(), 100);
+    }
+}

@@ -165,6 +165,6 @@ fn seconds(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod server;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;

@@ -51,8 +51,7 @@ struct Caller {
 impl Application {
     pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
         let upstream = |version| {
-            let timeout = Timeouts::default().connect;
-            let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
+            let dial = Dial { address: Address::Socket(target), tls: None, version };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
         Arc::new(Self {
@@ -101,7 +100,7 @@ impl Caller {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Inbound, self.address.ip(), &head, Outcome::Allow);
-        match self.pass(head, body, active, &mut seen).await {
+        match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response
@@ -121,6 +120,8 @@ impl Caller {
         let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
         let target = target::inspect(&head)?;
+        // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let uri = head.uri.clone();
         let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;
@@ -151,6 +152,7 @@ impl Caller {
 
         // What the application sees is what was judged.
         let outgoing = Outgoing {
+            token: None,
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,

@@ -58,14 +58,13 @@ impl Seen {
 
     /// Records a request that went on.
     pub(super) fn passed(&self, recorder: &Recorder, response: &Response<Body>) {
-        if let Some(reason) = self.would_refuse {
-            recorder.audited(self.direction, self.protocol, reason);
-        }
-        recorder.passed(self.direction, self.protocol, self.outcome, self.started.elapsed(), || {
+        let describe = || {
             let mut entry = self.entry(recorder, self.outcome, response.status().as_u16());
             entry.reason = self.would_refuse.map(Reason::as_str);
             entry
-        });
+        };
+        let duration = self.started.elapsed();
+        recorder.passed(self.direction, self.protocol, self.outcome, self.would_refuse, duration, describe);
     }
 
     /// Records a request that did not, and answers it.

@@ -61,7 +61,7 @@ impl Worker {
     pub async fn sweep(self: Arc<Self>, applications: Vec<Arc<Application>>) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.pools.sweep();
+            self.pools.sweep(&self.sidecar.files);
             applications.iter().for_each(|application| application.sweep());
         }
     }
@@ -99,3 +99,48 @@ impl Drop for UnderWay<'_> {
 /// Requests that one worker has under way before it sheds.
 const MAX_UNDER_WAY: usize = 10_000;
 const SWEEP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::AccessLog;
+
+    fn worker() -> Arc<Worker> {
+        let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
+        Worker::new(Arc::new(Sidecar {
+            policy: crate::state::live::live(None).0,
+            verifier: Verifier::new(clock.clone(), metrics.clone()),
+            recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
+            metrics,
+            connector: Connector::new(),
+            files: PolicyFiles::BesideDocument,
+            inbound_default: InboundDefault::Deny,
+            outbound: None,
+        }))
+    }
+
+    #[test]
+    fn a_worker_with_too_much_under_way_sheds_until_some_of_it_is_done() {
+        let worker = worker();
+        let mut under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| worker.begin().unwrap()).collect();
+        for _ in 0..3 {
+            assert_eq!(worker.begin().err(), Some(Reason::Overloaded));
+        }
+        under_way.pop();
+        let one = worker.begin().unwrap();
+        assert_eq!(worker.begin().err(), Some(Reason::Overloaded));
+        drop((one, under_way));
+        assert_eq!(worker.load.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn open_connections_are_counted() {
+        let worker = worker();
+        let gauge = worker.sidecar.metrics.connections.with_label_values(&["inbound", "http"]);
+        let (one, two) = (worker.connected(Direction::Inbound), worker.connected(Direction::Inbound));
+        assert_eq!(gauge.get(), 2);
+        drop((one, two));
+        assert_eq!(gauge.get(), 0);
+    }
+}

@@ -77,7 +77,6 @@ impl Report {
     }
 
     // Times of this century are exact in a gauge.
-    #[allow(clippy::cast_precision_loss)]
     fn runs(&mut self, version: &str, since: i64) {
         if self.running.as_deref() != Some(version) {
             if let Some(old) = self.running.replace(version.to_owned()) {

@@ -124,6 +124,6 @@ fn spawn(policies: &Path, folder: &Path, api: &Port, admin: &Port, more: &[Strin
         .arg(folder.join("state"))
         .arg("--join-tokens")
         .arg(folder.join("members.yaml"));
-    command.env("RUST_LOG", "trace").env("COUNTERSIGN_LOG", "trace");
+    command.env("COUNTERSIGN_LOG", "trace");
     Process::spawn("countersign-control", &mut command)
 }

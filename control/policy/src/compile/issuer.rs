@@ -9,6 +9,7 @@ use crate::document::issuer::{IssuerSpec, JwksSpec};
 use crate::document::words;
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
+use crate::profile::Profile;
 use crate::snapshot::{Algorithm, FileRef, Issuer, KeySource};
 use crate::source::Source;
 
@@ -34,7 +35,7 @@ pub(crate) fn compile(name: &str, spec: &IssuerSpec, source: &Source, report: &m
         jwks: key_source(spec.jwks.as_ref(), insecure, source, report),
         token_endpoint: spec.token_endpoint.as_ref().map(ToString::to_string),
         profile: spec.profile,
-        algorithms: spec.algorithms.clone().unwrap_or_else(|| Algorithm::ALL.to_vec()),
+        algorithms: algorithms(spec, &at.key("algorithms"), report),
         leeway: leeway(spec, &at.key("leeway"), report),
         ca_file: spec.ca_file.as_ref().map(|path| values::file(path, &at.key("caFile"), source, report)),
         insecure,
@@ -42,6 +43,19 @@ pub(crate) fn compile(name: &str, spec: &IssuerSpec, source: &Source, report: &m
     };
     issuer.fingerprint = fingerprint(&issuer);
     issuer
+}
+
+/// JWT-SVIDs are signed with RSA or ECDSA alone (SPIFFE JWT-SVID §2.1).
+fn algorithms(spec: &IssuerSpec, at: &Field, report: &mut Report<'_>) -> Vec<Algorithm> {
+    let is_possible =
+        |algorithm: &Algorithm| spec.profile != Profile::JwtSvid || *algorithm != Algorithm::EdDSA;
+    let Some(written) = &spec.algorithms else {
+        return Algorithm::ALL.into_iter().filter(is_possible).collect();
+    };
+    if !written.iter().all(is_possible) {
+        report.add(at, "JWT-SVIDs are not signed with EdDSA: leave it out (SPIFFE JWT-SVID, section 2.1)");
+    }
+    written.clone()
 }
 
 fn leeway(spec: &IssuerSpec, at: &Field, report: &mut Report<'_>) -> Duration {

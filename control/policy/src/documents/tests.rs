@@ -285,3 +285,52 @@ fn a_port_has_the_shortest_timeouts_and_every_header() {
     assert_eq!(snapshot.forward(rule).claims.len(), 1);
     assert_eq!(snapshot.forward(rule).claims[0].0, "X_Tenant");
 }
+
+#[test]
+fn c8_a_credential_without_a_secret_or_key_is_no_credential() {
+    let credential = |authentication: &str| {
+        format!(
+            r#"
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Credential
+metadata: {{ name: public, namespace: shop }}
+spec: {{ issuer: corp, clientId: x, authentication: {authentication} }}
+"#
+        )
+    };
+    assert!(parse(&credential("{ clientSecretBasic: { secretFile: a } }")).is_ok());
+    let two = "{ clientSecretBasic: { secretFile: a }, privateKeyJwt: { keyFile: b } }";
+    for authentication in ["{}", "{ none: {} }", two] {
+        let problems = parse(&credential(authentication)).unwrap_err();
+        assert!(problems[0].to_string().contains("spec.authentication"), "{problems:?}");
+    }
+}
+
+#[test]
+fn v37_jwt_svids_are_signed_with_rsa_or_ecdsa_alone() {
+    let issuer = |more: &str| {
+        format!(
+            r#"
+---
+apiVersion: countersign.dev/v1alpha1
+kind: Issuer
+metadata: {{ name: spire }}
+spec: {{ issuer: https://spire.example.com, profile: jwt-svid{more} }}
+---
+apiVersion: countersign.dev/v1alpha1
+kind: InboundPolicy
+metadata: {{ name: svids, namespace: shop }}
+spec:
+  tokens: [{{ issuer: spire, audiences: [orders] }}]
+  rules: [{{ name: all, from: {{}} }}]
+"#
+        )
+    };
+    let snapshot = documents(&issuer("")).compile(&checkout()).unwrap();
+    let spire = snapshot.issuers.iter().find(|issuer| issuer.name == "spire").unwrap();
+    assert_eq!(spire.algorithms.len(), crate::snapshot::Algorithm::ALL.len() - 1);
+    assert!(!spire.algorithms.contains(&crate::snapshot::Algorithm::EdDSA));
+    let problems = parse(&issuer(", algorithms: [ES256, EdDSA]")).unwrap_err();
+    assert!(problems[0].to_string().contains("spec.algorithms: JWT-SVIDs"), "{problems:?}");
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Gauge, IntCounter};
 
-use crate::metrics::Metrics;
+use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 
 /// How many keepers there are for an issuer's name: while one is replaced by the next, there are two.
 pub(crate) type Names = Arc<Mutex<HashMap<String, usize>>>;
@@ -36,6 +36,8 @@ const RESULTS: [&str; 3] = ["success", "unchanged", "failure"];
 impl IssuerMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, names: &Names, name: &str) -> Self {
         let mut counts = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = counts.contains_key(name) || counts.len() < MAX_SERIES / RESULTS.len();
+        let name = if has_room { name } else { OTHER };
         let count = counts.entry(name.to_owned()).or_default();
         *count = count.saturating_add(1);
         let [success, unchanged, failure] =
@@ -63,5 +65,30 @@ impl Drop for IssuerMetrics {
             let _ = self.metrics.jwks_refreshes.remove_label_values(&[&self.name, result]);
         }
         let _ = self.metrics.jwks_last_success.remove_label_values(&[&self.name]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_live_as_long_as_their_issuer_and_are_bounded() {
+        let (metrics, names) = (Metrics::new().unwrap(), Names::default());
+        let of = |name: &str| IssuerMetrics::new(&metrics, &names, name);
+        let series = || String::from_utf8(metrics.encode().unwrap()).unwrap().matches("issuer=\"").count();
+        let (first, next) = (of("corp"), of("corp"));
+        assert_eq!(series(), RESULTS.len() + 1);
+        drop(first);
+        assert_eq!(series(), RESULTS.len() + 1, "a successor of the same name counts on");
+        drop(next);
+        assert_eq!(series(), 0);
+
+        let many: Vec<_> = (0..MAX_SERIES).map(|index| of(&format!("issuer-{index}"))).collect();
+        assert!(series() <= (MAX_SERIES / RESULTS.len() + 1) * (RESULTS.len() + 1));
+        many[MAX_SERIES - 1].counters.failure.inc();
+        assert_eq!(metrics.jwks_refreshes.with_label_values(&[OTHER, "failure"]).get(), 1);
+        drop(many);
+        assert_eq!(series(), 0);
     }
 }

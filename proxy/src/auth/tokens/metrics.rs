@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus::IntCounter;
 
 use crate::auth::tokens::failure::Cause;
-use crate::metrics::Metrics;
+use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 
 /// The counters of all slots.
 #[derive(Debug)]
@@ -47,37 +47,42 @@ impl TokenMetrics {
 
     /// Policy mentions this slot. Until then, and after [`Self::forget`], nothing of it is counted by credential.
     pub(crate) fn mention(&self, credential: &str, key: [u8; 32]) {
-        self.lock().entry(credential.to_owned()).or_default().entry(key).or_default();
+        let mut credentials = self.lock();
+        let has_room =
+            credentials.contains_key(credential) || credentials.len() < MAX_SERIES / Cause::ALL.len();
+        let label = if has_room { credential } else { OTHER };
+        credentials.entry(label.to_owned()).or_default().entry(key).or_default();
     }
 
     pub(crate) fn forget(&self, credential: &str, key: &[u8; 32]) {
         let mut credentials = self.lock();
-        let Some(expiries) = credentials.get_mut(credential) else { return };
+        let Some(label) = label_of(&credentials, credential, key) else { return };
+        let Some(expiries) = credentials.get_mut(label) else { return };
         expiries.remove(key);
         if !expiries.is_empty() {
-            return self.show_earliest(credential, expiries);
+            return self.show_earliest(label, expiries);
         }
-        credentials.remove(credential);
+        credentials.remove(label);
         // A series that never was is no error.
-        let _ = self.metrics.token_expiry.remove_label_values(&[credential]);
+        let _ = self.metrics.token_expiry.remove_label_values(&[label]);
         for cause in Cause::ALL {
-            let _ = self.metrics.token_fetch_failures.remove_label_values(&[credential, cause.as_str()]);
+            let _ = self.metrics.token_fetch_failures.remove_label_values(&[label, cause.as_str()]);
         }
     }
 
     /// A token came; `expiry` is since the epoch. It stands until the next one comes, so that alerts see it pass.
     pub(crate) fn obtained(&self, credential: &str, key: [u8; 32], expiry: Duration) {
         let mut credentials = self.lock();
-        let Some(expiries) = credentials.get_mut(credential) else { return };
-        let Some(known) = expiries.get_mut(&key) else { return };
-        *known = Some(expiry);
-        self.show_earliest(credential, expiries);
+        let Some(label) = label_of(&credentials, credential, &key) else { return };
+        let Some(expiries) = credentials.get_mut(label) else { return };
+        expiries.insert(key, Some(expiry));
+        self.show_earliest(label, expiries);
     }
 
     pub(crate) fn failed_fetch(&self, credential: &str, key: &[u8; 32], cause: Cause) {
         let credentials = self.lock();
-        if credentials.get(credential).is_some_and(|expiries| expiries.contains_key(key)) {
-            self.metrics.token_fetch_failures.with_label_values(&[credential, cause.as_str()]).inc();
+        if let Some(label) = label_of(&credentials, credential, key) {
+            self.metrics.token_fetch_failures.with_label_values(&[label, cause.as_str()]).inc();
         }
     }
 
@@ -99,6 +104,16 @@ impl TokenMetrics {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Expiries>> {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The label under which a slot is counted; none where policy does not mention it.
+fn label_of<'a>(
+    credentials: &HashMap<String, Expiries>,
+    credential: &'a str,
+    key: &[u8; 32],
+) -> Option<&'a str> {
+    let counts = |label: &str| credentials.get(label).is_some_and(|expiries| expiries.contains_key(key));
+    [credential, OTHER].into_iter().find(|label| counts(label))
 }
 
 #[cfg(test)]
@@ -132,5 +147,30 @@ mod tests {
         tokens.obtained("shop/checkout", [1; 32], Duration::from_secs(600));
         tokens.failed_fetch("shop/checkout", &[1; 32], Cause::Timeout);
         assert!(!text(&metrics).contains("shop/checkout"));
+    }
+
+    #[test]
+    fn the_family_is_bounded_and_the_rest_is_other() {
+        let metrics = Metrics::new().unwrap();
+        let tokens = TokenMetrics::new(metrics.clone());
+        let room = MAX_SERIES / Cause::ALL.len();
+        let key = |index: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&index.to_le_bytes());
+            key
+        };
+        let names: Vec<_> = (0..room + 2).map(|index| format!("shop/c{index}")).collect();
+        for (index, name) in names.iter().enumerate() {
+            tokens.mention(name, key(index));
+            tokens.obtained(name, key(index), Duration::from_secs(1000));
+            Cause::ALL.iter().for_each(|cause| tokens.failed_fetch(name, &key(index), *cause));
+        }
+        let failures = metrics.token_fetch_failures.with_label_values(&[OTHER, "timeout"]).get();
+        assert_eq!(failures, 2);
+        assert_eq!(text(&metrics).matches("cause=\"timeout\"").count(), room + 1);
+        for (index, name) in names.iter().enumerate() {
+            tokens.forget(name, &key(index));
+        }
+        assert!(!text(&metrics).contains("credential=\""));
     }
 }

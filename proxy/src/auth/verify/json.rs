@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn in_6_strict_utf_8_and_nothing_but_one_object() {
+    fn v24_in_6_strict_utf_8_and_nothing_but_one_object() {
         for bytes in [
             &b"{\"a\":\"\xff\"}"[..],
             b"{\"a\":\"\xc0\xaf\"}",

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn in_3_a_jwe_is_not_reachable() {
+    fn v25_in_3_a_jwe_is_not_reachable() {
         let jwe = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"RSA-OAEP","enc":"A256GCM"}"#);
         assert_eq!(refused(&format!("{jwe}.a.b.c.d")), Reason::UnsupportedAlgorithm);
         assert_eq!(refused(&format!("{jwe}..b.c.d")), Reason::UnsupportedAlgorithm);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn v12_in_7_crit_b64_and_zip() {
+    fn v12_v24_in_7_crit_b64_and_zip() {
         for member in
             [r#""crit":["exp"]"#, r#""crit":[]"#, r#""b64":true"#, r#""b64":false"#, r#""zip":"DEF""#]
         {

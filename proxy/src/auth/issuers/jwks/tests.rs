@@ -69,7 +69,7 @@ fn v11_an_ecdsa_signature_is_r_and_s_of_exact_length() {
 }
 
 #[test]
-fn in_5_weak_rsa_keys_are_skipped() {
+fn v11_in_5_weak_rsa_keys_are_skipped() {
     let good = TestKey::rsa().jwk("rsa");
     assert_eq!(set(vec![good.clone()]).unwrap().len(), 1);
     let modulus = |bits: usize| {
@@ -97,7 +97,7 @@ fn in_5_weak_rsa_keys_are_skipped() {
 }
 
 #[test]
-fn in_5_points_off_the_curve_are_skipped() {
+fn v11_in_5_points_off_the_curve_are_skipped() {
     for (key, size) in [(TestKey::p256(), 32), (TestKey::p384(), 48)] {
         let good = key.jwk("ec");
         assert_eq!(set(vec![good.clone()]).unwrap().len(), 1);

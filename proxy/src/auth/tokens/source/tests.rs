@@ -49,7 +49,7 @@ async fn c5_secrets_with_any_character_arrive() {
 }
 
 #[tokio::test]
-async fn c19_the_audience_of_an_assertion_is_the_issuer_or_by_choice_the_endpoint() {
+async fn c7_c19_the_audience_of_an_assertion_is_the_issuer_or_by_choice_the_endpoint() {
     use base64::Engine;
     let server = TokenServer::start(|_, _| Answer::token("t", 300)).await;
     let mut world = World::new(&server);
@@ -73,6 +73,8 @@ async fn c19_the_audience_of_an_assertion_is_the_issuer_or_by_choice_the_endpoin
             (asked.header("authorization"), asked.parameter("client_id")),
             (None, Some("checkout".to_owned()))
         );
+        // A key proves who we are without any secret on the wire.
+        assert!(!asked.body.contains("secret") && !asked.body.contains("PRIVATE"), "{}", asked.body);
         let assertion = asked.parameter("client_assertion").unwrap();
         let claims = assertion.split('.').nth(1).unwrap();
         let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
