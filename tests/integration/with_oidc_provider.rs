@@ -3,12 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use countersign_proxy::metrics::METRICS;
 use serde_json::json;
 
-use crate::support::client::{get, get_with, request};
-use crate::support::issuer::Issuer;
+use crate::support::client::{Connection, get, get_with, request};
+use crate::support::issuer::{Issuer, SECRET};
 use crate::support::jose::{self, Key, claims};
-use crate::support::policy::{AUDIENCE, Folder, inbound, inbound_with, issuer_discovered, usual_rules};
+use crate::support::policy::{
+    AUDIENCE, Folder, credential, inbound, inbound_with, issuer_discovered, outbound, usual_rules,
+};
 use crate::support::ports::Port;
 use crate::support::process::temporary;
 use crate::support::proxy::{Proxy, Settings};
@@ -183,4 +186,63 @@ fn a_shadow_rule_counts_and_changes_nothing() {
     let labels = [("policy", "shop/orders"), ("rule", "soon"), ("would", "deny")];
     let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &labels);
     assert!((counted - 3.0).abs() < f64::EPSILON, "{counted}");
+}
+
+/// Every metric that README.md lists moves when its subject does.
+#[test]
+fn every_metric_is_alive() {
+    let (issuer, upstream) = (Issuer::start(&json!({"ttl": 4})), Upstream::start());
+    let mut rules = usual_rules();
+    rules.as_array_mut().unwrap().push(json!(
+        {"name": "soon", "shadow": true, "effect": "deny", "to": {"paths": ["/orders"]}}
+    ));
+    let everybody = json!({"workloads": {"labels": {"app": "checkout"}}});
+    let text = issuer_discovered(&issuer.url)
+        + &inbound_with(&rules, &everybody)
+        + &credential()
+        + &outbound(upstream.port(), &json!({}));
+    let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET)]);
+    let proxy = Settings::policies(folder.path(), "checkout").before(upstream.address()).start();
+    let token = issuer.token("orders:read");
+    let authority = format!("localhost:{}", upstream.port());
+    for _ in 0..2 {
+        assert_eq!(get_with(proxy.inbound(), "/orders", &token).status, 200);
+        assert_eq!(get(proxy.outbound(), "/", &[("Host", &authority)]).status, 200);
+    }
+    assert_eq!(get(proxy.outbound(), "/", &[("Host", &upstream.address().to_string())]).status, 200);
+    assert_eq!(get(proxy.inbound(), "/orders", &[]).status, 401);
+    // The next refresh fails.
+    folder.write("client-secret", "wrong");
+    let _open = [proxy.inbound(), proxy.outbound()].map(|to| {
+        let mut connection = Connection::open(to).unwrap();
+        connection.request("GET", "/healthz", &[("Host", &authority)], b"").unwrap();
+        connection
+    });
+
+    // Not before workload certificates exist.
+    let asleep = ["countersign_identity_expiry_timestamp_seconds"];
+    wait_until("every metric", Duration::from_secs(20), || {
+        let scrape = proxy.scrape();
+        let moved =
+            |name: &str| ["", "_count"].iter().any(|end| scrape.sum(&format!("{name}{end}"), &[]) > 0.0);
+        let still: Vec<_> =
+            METRICS.iter().map(|m| m.name).filter(|name| !moved(name) && !asleep.contains(name)).collect();
+        println!("not yet: {still:?}");
+        still.is_empty()
+    });
+    let scrape = proxy.scrape();
+    let series = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels) > 0.0;
+    for (name, labels) in [
+        ("countersign_verified_token_cache_total", [("result", "miss")]),
+        ("countersign_verified_token_cache_total", [("result", "hit")]),
+        ("countersign_token_requests_total", [("result", "hit")]),
+        ("countersign_jwks_refreshes_total", [("issuer", "corp")]),
+        ("countersign_policy_decisions_total", [("rule", "read")]),
+        ("countersign_outbound_bypassed_total", [("reason", "no_rule")]),
+        ("countersign_connections", [("direction", "inbound")]),
+        ("countersign_connections", [("direction", "outbound")]),
+        ("countersign_token_fetch_failures_total", [("credential", "shop/checkout")]),
+    ] {
+        assert!(series(name, &labels), "{name} {labels:?}");
+    }
 }
