@@ -59,9 +59,8 @@ pub async fn accept<F>(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
     };
-    loop {
+    while !drain.is_draining() {
         let accepted = tokio::select! {
-            biased;
             accepted = listener.accept() => accepted,
             () = drain.signaled() => break,
         };
@@ -79,9 +78,10 @@ pub async fn accept<F>(
             }
         }
     }
-    // What the kernel has queued was promised a connection.
+    // What the kernel has queued was promised a connection; what comes meanwhile was not.
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = listener.accept() else { return };
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
             tune(&stream);
             tokio::spawn(serve(stream, peer, drain.clone()));

@@ -127,6 +127,13 @@ fn audit_mode_lets_pass_and_counts() {
         let counted = scrape.sum("countersign_requests_total", &[("decision", "audit"), ("reason", reason)]);
         assert!((counted - 1.0).abs() < f64::EPSILON, "{reason}: {counted}");
     }
+    let inbound = [("direction", "inbound")];
+    let (requests, timed) = (
+        scrape.sum("countersign_requests_total", &inbound),
+        scrape.sum("countersign_request_duration_seconds_count", &inbound),
+    );
+    assert!((requests - 4.0).abs() < f64::EPSILON, "four requests count as {requests}");
+    assert!((timed - 4.0).abs() < f64::EPSILON, "four requests are timed as {timed}");
 }
 
 /// Broken policy at the start: the last good from the state directory, else exit 2 (above).

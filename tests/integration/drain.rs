@@ -1,5 +1,6 @@
 //! How does a sidecar end? On SIGTERM: no longer ready, what is in flight is finished, exit 0.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,21 @@ fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     assert_eq!(proxy.process.wait(Duration::from_secs(10)).code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert!(TcpStream::connect(to).is_err(), "somebody still listens");
+}
+
+/// A connection on which nothing was ever said has nothing in flight.
+#[test]
+fn a_silent_connection_does_not_hold_up_the_end() {
+    let upstream = Upstream::start();
+    let (mut proxy, _folder) = open_proxy(&upstream);
+    let _silent = TcpStream::connect(proxy.inbound()).unwrap();
+    let mut dribbling = TcpStream::connect(proxy.inbound()).unwrap();
+    dribbling.write_all(b"P").unwrap();
+    assert_eq!(get(proxy.inbound(), "/", &[]).status, 200, "both have been accepted");
+    let start = Instant::now();
+    proxy.process.terminate();
+    assert_eq!(proxy.process.wait(Duration::from_secs(20)).code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -224,6 +224,36 @@ fn the_application_sees_one_reserialised_message() {
     }
 }
 
+/// A body that breaks off is the caller's fault, and the upstream's connection is of no use any more.
+#[test]
+fn a_body_that_is_malformed_is_refused() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    for body in ["zz\r\nhello\r\n0\r\n\r\n", "5\r\nhelloworld\r\n0\r\n\r\n", "5 \r\nhello\r\n-1\r\n\r\n"] {
+        let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let answer = client::raw(proxy.inbound(), bytes.as_bytes()).unwrap();
+        assert_eq!((answer.status, &*answer.reason()), (400, "bad_request"), "{body:?}");
+        assert!(upstream.messages().is_empty(), "{body:?}: {:?}", upstream.messages());
+    }
+    assert_eq!(get(proxy.inbound(), "/", &[]).status, 200);
+}
+
+/// A body is forwarded whatever the method, also where only chunks say how long it is.
+#[test]
+fn the_body_of_a_get_is_not_lost() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    for (framing, sent) in
+        [("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"), ("Content-Length: 5", "hello")]
+    {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{sent}");
+        assert_eq!(client::raw(proxy.inbound(), bytes.as_bytes()).unwrap().status, 200);
+        let message = upstream.messages().pop().unwrap();
+        assert!(message.ends_with(&format!("\r\n\r\n{sent}")), "{framing}: {message:?}");
+        assert!(message.to_ascii_lowercase().contains(&framing.to_ascii_lowercase()), "{message:?}");
+    }
+}
+
 /// A caller cannot say who it is: identity headers are ours, in any spelling, on public paths too.
 #[test]
 fn identity_headers_are_stripped_from_strangers() {

@@ -49,6 +49,22 @@ fn what_the_token_says_replaces_what_the_caller_says() {
     assert_eq!(upstream.last().all("x-tenant"), Vec::<String>::new());
 }
 
+/// What belongs to the hop is removed before we add anything, so no `Connection` can have our word removed.
+#[test]
+fn in_17_a_caller_cannot_have_its_identity_removed() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, _folder) = orders(
+        upstream.address(),
+        &key,
+        &json!({"forwardClaims": {"Tenant": "tenant", "X-Client-Id": "@client"}}),
+    );
+    let token = key.token(&claims(LOCAL_ISSUER, &json!({"tenant": "acme"})));
+    let bearer = format!("Bearer {token}");
+    let nominating = [("Authorization", bearer.as_str()), ("Connection", "tenant"), ("Tenant", "evil")];
+    assert_eq!(get(proxy.inbound(), "/orders", &nominating).status, 200);
+    assert_eq!(upstream.last().all("tenant"), ["acme"]);
+}
+
 /// A claim is the issuer's text, and an issuer may let users choose it: it must not become a second header or value.
 #[test]
 fn a_claim_cannot_break_out_of_its_header() {

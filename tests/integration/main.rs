@@ -22,6 +22,7 @@ mod mesh;
 mod readme;
 mod reload;
 mod requirements;
+mod streams;
 mod support;
 mod tidy;
 mod wire;

@@ -1,4 +1,4 @@
-//! Is every refusal what DESIGN says it is? Each reason produced once: status, challenge, body, and nothing at the upstream.
+//! Is every refusal what README.md says it is? Each reason produced once: status, challenge, body, and nothing at the upstream.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -218,7 +218,7 @@ fn local(key: &Key, target: SocketAddr) -> (Proxy, Folder) {
     (Settings::policies(folder.path(), "orders").before(target).start(), folder)
 }
 
-/// Status, challenge (RFC 6750 §3), body (RFC 9457) and reason, as DESIGN §5 has them.
+/// Status, challenge (RFC 6750 §3), body (RFC 9457) and reason, as the table in README.md has them.
 fn assert_refused(reason: Reason, answer: &Answer) {
     assert_eq!((answer.reason().as_str(), answer.status), (reason.as_str(), reason.status()), "{answer:?}");
     let challenge = answer.header("www-authenticate");

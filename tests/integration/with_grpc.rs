@@ -54,12 +54,12 @@ fn the_cases_pass_outbound() {
     let (_server, port) = tools::grpc_server();
     let folder = Folder::with(&[("policy.yaml", "")]);
     let proxy = Settings::policies(folder.path(), "checkout").start();
-    // The authority names the destination (DESIGN §4).
+    // The authority names the destination.
     let authority = format!("127.0.0.1:{port}");
     assert_all_ok(&tools::grpc_client(&[&proxy.outbound().to_string(), "--authority", &authority]));
 }
 
-/// Trailers-only answers with the status of DESIGN §5.
+/// Trailers-only answers with the status of the table in README.md.
 #[test]
 fn refusals_are_grpc_statuses() {
     let ((_server, port), key) = (tools::grpc_server(), Key::new("k1"));

@@ -1,6 +1,7 @@
 //! Does the token go along, and only where it should? Outbound against an authorization server that we did not write.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::support::client::{Answer, Connection, get, request};
 use crate::support::issuer::{Issuer, SECRET, basic, form};
 use crate::support::jose::{self, Key, key_set};
 use crate::support::policy::{self, AUDIENCE, Folder, document, issuer_discovered};
+use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
 use crate::support::wait_until;
@@ -68,7 +70,7 @@ fn the_token_is_attached_and_fetched_once() {
     assert!((200.0..=301.0).contains(&left), "{left}");
 }
 
-/// The other ways in which HTTP names a destination (DESIGN §4): origin-form with Host.
+/// The other ways in which HTTP names a destination: origin-form with Host.
 #[test]
 fn origin_form_names_the_destination_by_host() {
     let world = World::new(&json!({}), &json!({}));
@@ -256,6 +258,43 @@ fn short_tokens_are_refreshed_ahead_and_never_sent_expired() {
     }
     let fetched = world.issuer.requests("/token");
     assert!((3..=8).contains(&fetched), "{fetched} token requests in ten seconds");
+}
+
+/// A connection that takes longer to open than the token lives does not get the expired one.
+#[test]
+fn a_token_that_expires_while_the_connection_opens_is_replaced() {
+    let issuer = Issuer::start(&json!({"ttl": 3}));
+    let (upstream, certificate) = Upstream::start_tls("localhost");
+    let slow = Port::lease();
+    delay(&slow, upstream.address(), Duration::from_millis(3500));
+    let rule = json!({"tls": "originate", "originate": {"caFile": "upstream.pem"}});
+    let text =
+        issuer_discovered(&issuer.url) + &policy::credential() + &policy::outbound(slow.number(), &rule);
+    let folder =
+        Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET), ("upstream.pem", &certificate)]);
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let authority = format!("localhost:{}", slow.number());
+    let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
+    assert_eq!(answer.status, 200, "{answer:?} {}", proxy.log());
+    let shown = upstream.last().all("authorization").remove(0);
+    let expires = jose::decode(shown.strip_prefix("Bearer ").unwrap())["exp"].as_i64().unwrap();
+    assert!(expires >= crate::support::now(), "an expired token was sent");
+}
+
+/// Hands connections on after a while, so that the TLS handshake behind it is late.
+fn delay(port: &Port, to: SocketAddr, by: Duration) {
+    let listener = TcpListener::bind(port.address()).unwrap();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            thread::spawn(move || {
+                thread::sleep(by);
+                let far = TcpStream::connect(to).unwrap();
+                let (from, into) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut &far, &mut &near));
+                std::io::copy(&mut &from, &mut &into)
+            });
+        }
+    });
 }
 
 /// A secret that is replaced on disk is used without a restart.

@@ -86,6 +86,8 @@ impl RuleBody {
 
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
     pub(crate) fn denies(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        // A server may take for gRPC what does not say so: only the path counts where a call is denied.
+        let request = &AccessRequest { grpc: true, ..*request };
         let is_from = |from: &From| token.is_some_and(|token| from.judge(token) != Verdict::No);
         let is_spared = |unless: &From| token.is_some_and(|token| unless.judge(token) == Verdict::Yes);
         self.to.matches(request, None)

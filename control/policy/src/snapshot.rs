@@ -136,7 +136,7 @@ impl Algorithm {
     }
 }
 
-/// A file that policy names. How it is found depends on where the policy came from (DESIGN §3, semantics 11).
+/// A file that policy names. How it is found depends on where the policy came from (semantics 11).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileRef {
     /// As written.

@@ -64,7 +64,17 @@ fn typed(error: &serde_yaml::Error, text: &str) -> YamlError {
         let message = "more than one document where one is expected".to_owned();
         return YamlError { line, field: String::new(), message };
     }
-    YamlError { line, field: path.to_owned(), message: message.to_owned() }
+    YamlError { line, field: path.to_owned(), message: without_text(message) }
+}
+
+/// A text in the wrong place may be a secret, which must not reach a log. Its place is known, so it need not be repeated.
+fn without_text(message: &str) -> String {
+    let expected =
+        message.strip_prefix("invalid type: string \"").and_then(|text| text.rsplit_once("\", expected "));
+    expected.map_or_else(
+        || message.to_owned(),
+        |(_, expected)| format!("invalid type: text, expected {expected}"),
+    )
 }
 
 fn without_places(message: &str) -> String {

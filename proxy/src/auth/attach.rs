@@ -5,13 +5,14 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
+use super::tokens::TokenSlot;
 use crate::rejection::Refusal;
 
 /// What goes along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attached {
-    /// A token of ours.
-    Token,
+#[derive(Clone, Copy, Debug)]
+pub enum Attached<'a> {
+    /// A token of ours, which this slot keeps.
+    Token(&'a TokenSlot),
     /// The application's own credential.
     Existing,
     /// Nothing: the rule asks for no token.
@@ -21,11 +22,11 @@ pub enum Attached {
 }
 
 /// Attaches what the rule says. There is exactly one `Authorization` field afterwards, or none (security OUT-5).
-pub async fn attach(
+pub async fn attach<'a>(
     headers: &mut HeaderMap,
     rule: &OutboundRule,
-    active: &Active,
-) -> Result<Attached, Refusal> {
+    active: &'a Active,
+) -> Result<Attached<'a>, Refusal> {
     let Some(request) = rule.token else { return Ok(Attached::Nothing) };
     if headers.contains_key(AUTHORIZATION) {
         match rule.existing_authorization {
@@ -39,12 +40,12 @@ pub async fn attach(
     let slot = active.tokens.get(request.0).ok_or(Reason::Internal)?;
     let value = match slot.ready() {
         Some(value) => Ok(value),
-        None => slot.token().await,
+        None => Box::pin(slot.token()).await,
     };
     match value {
         Ok(value) => {
             headers.insert(AUTHORIZATION, value);
-            Ok(Attached::Token)
+            Ok(Attached::Token(slot))
         }
         Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),
         Err(unavailable) => {

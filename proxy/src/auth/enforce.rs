@@ -50,7 +50,7 @@ pub async fn admit(
 ) -> Result<Admission, Refusal> {
     let request = ask.anonymous();
     let Some(policies) = port.enforce.as_ref() else {
-        return audit(ask, port, active, verifier, last, metrics).await;
+        return Box::pin(audit(ask, port, active, verifier, last, metrics)).await;
     };
     // What needs no token to be judged: a deny, or a public rule.
     let (decision, token) = match policies.screen(&request) {
@@ -63,9 +63,13 @@ pub async fn admit(
     };
     count(active, &decision);
     if policies.has_shadows() || port.audit.is_some() {
-        let token = match token.clone() {
-            Some(token) => token,
-            None => present(&ask, port, active, verifier, last).await,
+        let token = match (token.clone(), &port.audit) {
+            (Some(token), _) => token,
+            // What was decided without a token does not wait for keys, unless an audit policy wants to know who it is.
+            (None, Some(audited)) if audited.screen(&request).is_none() => {
+                Box::pin(present(&ask, port, active, verifier, last)).await
+            }
+            (None, _) => Verified::Nothing,
         };
         let request = ask.presenting(&token);
         shadow(policies, &request, &decision, active, metrics);
@@ -94,9 +98,13 @@ async fn audit(
     metrics: &Metrics,
 ) -> Result<Admission, Refusal> {
     let Some(policies) = port.audit.as_ref() else { return Err(Reason::Internal.into()) };
-    let token = present(&ask, port, active, verifier, last).await;
+    let screened = policies.screen(&ask.anonymous());
+    let token = match screened {
+        Some(_) => Verified::Nothing,
+        None => present(&ask, port, active, verifier, last).await,
+    };
     let request = ask.presenting(&token);
-    let decision = policies.decide(&request);
+    let decision = screened.unwrap_or_else(|| policies.decide(&request));
     count(active, &decision);
     shadow(policies, &request, &decision, active, metrics);
     Ok(match decision {

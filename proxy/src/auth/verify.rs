@@ -107,7 +107,7 @@ impl Verifier {
         }
         self.counters.miss.inc();
         let started = Instant::now();
-        let outcome = self.judge(last, token, hash, accepted).await;
+        let outcome = Box::pin(self.judge(last, token, hash, accepted)).await;
         self.counters.duration.observe(started.elapsed().as_secs_f64());
         outcome
     }

@@ -65,6 +65,7 @@ fn closes(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::BadRequest
+            | Reason::AmbiguousDestination
             | Reason::HeadTooLarge
             | Reason::UriTooLong
             | Reason::MethodNotAllowed

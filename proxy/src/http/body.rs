@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,10 +33,20 @@ pub(crate) struct Relay {
     stall: Stall,
     /// Trailer fields that must not pass, lower case with `-`.
     forbidden: Forbidden,
-    /// Told when the body has ended well.
-    done: Option<Arc<AtomicBool>>,
+    /// Shared with the body of the other direction, where the request has one.
+    exchange: Option<Arc<Exchange>>,
+    is_request: bool,
     /// The upstream connection, given back when an answer's body has ended well.
     lease: Option<Lease>,
+}
+
+/// What the two directions of an exchange know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    sent: AtomicBool,
+    broken: AtomicBool,
+    /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
+    frames: AtomicUsize,
 }
 
 /// Which trailer fields are removed.
@@ -62,29 +72,41 @@ struct Stall {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
+    /// The frames of the exchange when the timer was set.
+    frames: usize,
 }
 
 // === impl Body ===
 
 impl Body {
-    /// A request's body, with what tells that all of it has been sent: `None` where it is empty.
+    /// A request's body, with what the answer's is to know of it: `None` where it is empty.
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
         identity: Option<&[String]>,
-    ) -> (Self, Option<Arc<AtomicBool>>) {
+    ) -> (Self, Option<Arc<Exchange>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
-        let done = Arc::new(AtomicBool::new(false));
-        let forbidden = identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec()));
-        let relay =
-            Relay { incoming, stall: Stall::new(idle), forbidden, done: Some(done.clone()), lease: None };
-        (Self::Relay(Box::new(relay)), Some(done))
+        let exchange = Arc::<Exchange>::default();
+        let relay = Relay {
+            incoming,
+            stall: Stall::new(idle),
+            forbidden: identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec())),
+            exchange: Some(exchange.clone()),
+            is_request: true,
+            lease: None,
+        };
+        (Self::Relay(Box::new(relay)), Some(exchange))
     }
 
     /// An answer's body; the lease goes back to its pool at the end.
-    pub(crate) fn response(incoming: Incoming, idle: Duration, lease: Option<Lease>) -> Self {
+    pub(crate) fn response(
+        incoming: Incoming,
+        idle: Duration,
+        lease: Option<Lease>,
+        exchange: Option<Arc<Exchange>>,
+    ) -> Self {
         if incoming.is_end_stream() {
             if let Some(lease) = lease {
                 lease.give_back();
@@ -95,7 +117,8 @@ impl Body {
             incoming: incoming.into(),
             stall: Stall::new(idle),
             forbidden: Forbidden::None,
-            done: None,
+            exchange,
+            is_request: false,
             lease,
         }))
     }
@@ -147,14 +170,17 @@ impl Relay {
         let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                ready!(self.stall.poll(context));
-                return Poll::Ready(Some(Err(BodyError::Stalled(self.stall.limit))));
+                ready!(self.stall.poll(context, self.exchange.as_deref()));
+                return Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit)))));
             }
         };
         self.stall.armed = false;
+        if let Some(exchange) = &self.exchange {
+            exchange.frames.fetch_add(1, Ordering::Relaxed);
+        }
         let frame = match frame {
             Some(Ok(frame)) => Some(Ok(self.forbidden.strip(frame))),
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => Some(Err(self.broken(error))),
             None => None,
         };
         if frame.is_none() || self.incoming.is_end_stream() {
@@ -163,13 +189,39 @@ impl Relay {
         Poll::Ready(frame)
     }
 
+    fn broken(&self, error: impl Into<BodyError>) -> BodyError {
+        if let Some(exchange) = self.exchange.as_ref().filter(|_| self.is_request) {
+            exchange.broken.store(true, Ordering::Relaxed);
+        }
+        error.into()
+    }
+
     fn end(&mut self) {
-        if let Some(done) = self.done.take() {
-            done.store(true, Ordering::Relaxed);
+        if let Some(exchange) = self.exchange.take().filter(|_| self.is_request) {
+            exchange.sent.store(true, Ordering::Relaxed);
         }
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Has all of the request been sent?
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Did the request end before its end: cut off, malformed, or not going on?
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Frames of both directions so far.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames.load(Ordering::Relaxed)
     }
 }
 
@@ -200,19 +252,25 @@ fn strip_trailers(trailers: &mut HeaderMap, names: &[String]) {
 
 impl Stall {
     fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, armed: false }
+        Self { limit, sleep: None, armed: false, frames: 0 }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>, exchange: Option<&Exchange>) -> Poll<()> {
         let limit = self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| {
-            self.armed = true;
-            Box::pin(tokio::time::sleep(limit))
-        });
+        let frames = exchange.map_or(0, Exchange::frames);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.armed {
             sleep.as_mut().reset(Instant::now() + limit);
-            self.armed = true;
+            (self.armed, self.frames) = (true, frames);
         }
-        sleep.as_mut().poll(context)
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if frames == self.frames {
+                return Poll::Ready(());
+            }
+            // The other direction was busy meanwhile.
+            sleep.as_mut().reset(Instant::now() + limit);
+            self.frames = frames;
+        }
     }
 }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_policy::Reason;
+use countersign_policy::snapshot::FileRef;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 use super::body::Body;
 use crate::connect::{Connector, Guard};
+use crate::state::files::{FileError, PolicyFiles};
 
 /// Where an upstream is, and what is spoken on the way.
 #[derive(Clone, Debug)]
@@ -20,7 +23,6 @@ pub(crate) struct Dial {
     pub(crate) address: Address,
     pub(crate) tls: Option<Tls>,
     pub(crate) version: Version,
-    pub(crate) timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +38,15 @@ pub(crate) enum Address {
 pub(crate) struct Tls {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) server_name: String,
+    /// Whom it trusts, where a rule names a file for that.
+    pub(crate) ca: Option<CaFile>,
+}
+
+/// A `caFile` as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct CaFile {
+    file: FileRef,
+    pub(crate) pem: Zeroizing<Vec<u8>>,
 }
 
 /// The HTTP version that is spoken.
@@ -56,19 +67,14 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection. Every failure is the upstream's: `upstream_unreachable`, or `upstream_timeout`.
+    /// Opens a connection. The caller holds it to the limit; each address gets its share. Every failure is the upstream's:
+    /// `upstream_unreachable`.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: Option<SocketAddr>,
+        limit: Duration,
     ) -> Result<Sender, Reason> {
-        match tokio::time::timeout(self.timeout, self.open(connector, own)).await {
-            Ok(result) => result,
-            Err(_) => Err(Reason::UpstreamTimeout),
-        }
-    }
-
-    async fn open(&self, connector: &Connector, own: Option<SocketAddr>) -> Result<Sender, Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
@@ -76,11 +82,10 @@ impl Dial {
                 stream
             }
             Address::Name { host, port } => {
-                connector.tcp(host, *port, Guard::Open, self.timeout).await.map_err(unreachable)?
+                connector.tcp(host, *port, Guard::Open, limit).await.map_err(unreachable)?
             }
         };
-        // A destination that is our own listener would be a loop.
-        if own.is_some() && stream.peer_addr().ok() == own {
+        if own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
             return Err(Reason::AmbiguousDestination);
         }
         let Some(tls) = &self.tls else {
@@ -97,6 +102,20 @@ impl Dial {
     }
 }
 
+// === impl CaFile ===
+
+impl CaFile {
+    pub(crate) fn read(file: &FileRef, files: &PolicyFiles) -> Result<Self, FileError> {
+        Ok(Self { file: file.clone(), pem: files.read(file, MAX_CA_FILE)? })
+    }
+
+    /// Is the file another one now? One that cannot be used changes nothing.
+    pub(crate) fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
+        let now = Self::read(&self.file, files);
+        now.is_ok_and(|now| now.pem != self.pem && connector.tls_config(Some(&now.pem), &[]).is_ok())
+    }
+}
+
 impl Version {
     /// What we offer by ALPN (RFC 7301).
     pub(crate) fn alpn(self) -> &'static [&'static [u8]] {
@@ -106,6 +125,11 @@ impl Version {
             Self::Negotiated => &[b"h2", b"http/1.1"],
         }
     }
+}
+
+/// Is the destination our own listener, which would be a loop? An IPv4 address written as IPv6 is the same place.
+fn is_same(peer: SocketAddr, own: SocketAddr) -> bool {
+    peer.port() == own.port() && peer.ip().to_canonical() == own.ip().to_canonical()
 }
 
 async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Reason>
@@ -150,8 +174,48 @@ fn unreachable(error: impl std::fmt::Display) -> Reason {
     Reason::UpstreamUnreachable
 }
 
+const MAX_CA_FILE: usize = 1024 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
 const H2_PING: Duration = Duration::from_secs(20);
 const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// Read buffer of a connection; an answer's head must fit.
 const MAX_BUFFER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_that_was_replaced_is_noticed_and_a_broken_one_is_not() {
+        let pem = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("ca.pem");
+        std::fs::write(&path, pem()).unwrap();
+        let declared_in = root.path().join("policy.yaml").display().to_string();
+        let file = FileRef { path: "ca.pem".to_owned(), declared_in };
+        let files = PolicyFiles::BesideDocument;
+        let ca = CaFile::read(&file, &files).unwrap();
+        let outdated = || ca.is_outdated(&files, &Connector::new());
+        assert!(!outdated());
+        std::fs::write(&path, "half a certif").unwrap();
+        assert!(!outdated());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!outdated());
+        std::fs::write(&path, pem()).unwrap();
+        assert!(outdated());
+    }
+
+    #[tokio::test]
+    async fn our_own_listener_is_no_destination_however_it_is_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap();
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+            let address = Address::Name { host: host.to_owned(), port: own.port() };
+            let timeout = Duration::from_secs(5);
+            let dial = Dial { address, tls: None, version: Version::Http1 };
+            let refused = dial.connect(&Connector::new(), Some(own), timeout).await.err();
+            assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
+            assert!(dial.connect(&Connector::new(), None, timeout).await.is_ok(), "{host} is reached");
+        }
+    }
+}

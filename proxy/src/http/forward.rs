@@ -2,22 +2,24 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
-use super::body::Body;
+use super::body::{Body, Exchange};
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
+use crate::auth::tokens::TokenSlot;
 
-/// A request that may pass, as the upstream shall see it but for what depends on the HTTP version.
+/// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
+/// version.
 pub(crate) struct Outgoing<'a> {
     pub(crate) head: http::request::Parts,
     /// The path and query to ask for.
@@ -27,6 +29,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) incoming: Arriving,
     /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
     pub(crate) identity: Option<&'a [String]>,
+    /// Outbound: whose token is attached.
+    pub(crate) token: Option<&'a TokenSlot>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -35,22 +39,35 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { mut head, target, authority, incoming, identity } = outgoing;
-    headers::strip_hop_by_hop(&mut head.headers)?;
+    let Outgoing { head, target, authority, incoming, identity, token } = outgoing;
     let downstream = head.version;
-    let (body, sent) = Body::request(incoming, timeouts.idle, identity);
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity);
     let mut request = Request::from_parts(head, body);
     let mut attempts = 0;
     loop {
-        let carrier = upstream.connection().await?;
+        let (carrier, waited) = match upstream.ready() {
+            Some(carrier) => (carrier, attempts > 0),
+            None => (upstream.connection(timeouts.connect).await?, true),
+        };
         attempts += 1;
+        // Meanwhile the token may have come to its end, and past that it is never sent.
+        if let Some(slot) = token.filter(|_| waited) {
+            let value = slot.sendable().ok_or(Reason::TokenUnavailable)?;
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =
-            await_answer(send(carrier, request, sent.clone()), sent.as_ref(), timeouts.first_byte).await?;
+            await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), &timeouts).await?;
         match answer {
-            Attempt::Answered(response, lease) => return relay(response, lease, downstream, timeouts.idle),
+            Attempt::Answered(response, lease) => {
+                return relay(response, lease, exchange, downstream, timeouts.idle);
+            }
             // The connection ended before it took the request: nothing was sent, so it can be sent again.
             Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+            // The caller's fault, not the upstream's.
+            Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
+                return Err(Reason::BadRequest);
+            }
             Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
         }
     }
@@ -72,6 +89,10 @@ fn address(
                 let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Reason::BadRequest)?;
                 request.headers_mut().insert(HOST, host);
             }
+            // hyper takes a GET or HEAD whose length is not known for one without a body, and would drop it.
+            if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
         }
         Carrier::Http2(_) => {
             *request.version_mut() = Version::HTTP_2;
@@ -79,6 +100,7 @@ fn address(
                 Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
             *request.uri_mut() = uri.build().map_err(|_| Reason::BadRequest)?;
             request.headers_mut().remove(HOST);
+            request.headers_mut().remove(TRANSFER_ENCODING);
         }
     }
     Ok(())
@@ -92,10 +114,10 @@ enum Attempt {
     Broken,
 }
 
-async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicBool>>) -> Attempt {
+async fn send(carrier: Carrier, request: Request<Body>, exchange: Option<Arc<Exchange>>) -> Attempt {
     let (result, lease) = match carrier {
         Carrier::Http1(mut lease) => {
-            lease.request_done = sent;
+            lease.exchange = exchange;
             (lease.sender.try_send_request(request).await, Some(lease))
         }
         Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
@@ -112,19 +134,22 @@ async fn send(carrier: Carrier, request: Request<Body>, sent: Option<Arc<AtomicB
     }
 }
 
-/// The time to the first byte of the answer counts from when all of the request has been sent; while the body still
-/// flows, its own idle limit holds.
+/// The time to the first byte of the answer counts from when all of the request has been sent. While its body still flows,
+/// its own idle limit holds; an upstream that takes nothing of it and says nothing does not hold us for ever either.
 async fn await_answer(
     answer: impl Future<Output = Attempt>,
-    sent: Option<&Arc<AtomicBool>>,
-    limit: Duration,
+    exchange: Option<&Exchange>,
+    timeouts: &Timeouts,
 ) -> Result<Attempt, Reason> {
     let mut answer = pin!(answer);
     loop {
-        let sending = sent.is_some_and(|sent| !sent.load(Ordering::Relaxed));
+        let sending = exchange.filter(|exchange| !exchange.is_sent());
+        let before = sending.map(Exchange::frames);
+        let limit = sending.map_or(timeouts.first_byte, |_| timeouts.first_byte.max(timeouts.idle));
+        let goes_on = || sending.is_some_and(|e| e.is_sent() || Some(e.frames()) != before);
         match tokio::time::timeout(limit, answer.as_mut()).await {
             Ok(answer) => return Ok(answer),
-            Err(_) if sending => {}
+            Err(_) if goes_on() => {}
             Err(_) => return Err(Reason::UpstreamTimeout),
         }
     }
@@ -134,17 +159,22 @@ async fn await_answer(
 fn relay(
     response: Response<Incoming>,
     lease: Option<Lease>,
+    exchange: Option<Arc<Exchange>>,
     downstream: Version,
     idle: Duration,
 ) -> Result<Response<Body>, Reason> {
     let (mut head, incoming) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: no `Upgrade` is forwarded.
+        return Err(Reason::UpstreamUnreachable);
+    }
     if head.headers.contains_key(TRANSFER_ENCODING) {
         head.headers.remove(CONTENT_LENGTH);
     }
     headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
     head.version = downstream;
     head.extensions.clear();
-    Ok(Response::from_parts(head, Body::response(incoming, idle, lease)))
+    Ok(Response::from_parts(head, Body::response(incoming, idle, lease, exchange)))
 }
 
 const MAX_ATTEMPTS: u32 = 3;

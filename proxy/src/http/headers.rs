@@ -3,10 +3,7 @@
 use countersign_policy::Reason;
 use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Peer, Token};
-use http::header::{
-    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
@@ -31,32 +28,38 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Reason> {
         }
     }
     let keeps_trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    named.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
     for name in named {
         headers.remove(name);
     }
-    headers.remove(CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    headers.remove(PROXY_AUTHENTICATE);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
-    headers.remove("http2-settings");
-    headers.remove(TE);
     if keeps_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     Ok(())
 }
 
+/// Of one connection only (RFC 9110 §7.6.1), whether or not `Connection` says so.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "te"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings"
+    )
+}
+
 /// May a `Connection` header not nominate this field?
 fn is_protected(name: &HeaderName) -> bool {
     let name = name.as_str();
-    const PROTECTED: [&str; 12] = [
+    const PROTECTED: [&str; 10] = [
         "authorization",
         "host",
-        "content-length",
-        "content-type",
         "cookie",
         "forwarded",
         "traceparent",
@@ -66,7 +69,7 @@ fn is_protected(name: &HeaderName) -> bool {
         "dpop",
         "expect",
     ];
-    PROTECTED.contains(&name) || name.starts_with("x-")
+    PROTECTED.contains(&name) || ["x-", "content-", "sec-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Removes every spelling of these identity headers: any case, `_` for `-` (semantics 1).
@@ -93,9 +96,10 @@ fn same(own: &str, name: &str) -> bool {
 
 /// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c).
 pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
+    // Whatever a lenient application could take for the scheme: also after a tab, or later in a list.
     let ours = |value: &HeaderValue| {
-        let scheme = value.as_bytes().split(|&byte| byte == b' ').next().unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"bearer") || scheme.eq_ignore_ascii_case(b"dpop")
+        let mut words = value.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b','));
+        words.any(|word| word.eq_ignore_ascii_case(b"bearer") || word.eq_ignore_ascii_case(b"dpop"))
     };
     if headers.get_all(AUTHORIZATION).iter().any(ours) {
         headers.remove(AUTHORIZATION);
@@ -168,7 +172,15 @@ mod tests {
 
     #[test]
     fn in_17_connection_names_no_field_with_a_meaning() {
-        for name in ["authorization", "Host", "x-client-id", "TraceParent", "a b", "content-length, close"] {
+        for name in [
+            "authorization",
+            "Host",
+            "x-client-id",
+            "TraceParent",
+            "a b",
+            "content-length, close",
+            "Content-Encoding",
+        ] {
             let mut map = HeaderMap::new();
             map.insert(CONNECTION, HeaderValue::from_str(name).unwrap());
             assert_eq!(strip_hop_by_hop(&mut map), Err(Reason::BadRequest), "{name}");
@@ -204,8 +216,17 @@ mod tests {
 
     #[test]
     fn a_credential_that_was_not_verified_is_not_forwarded() {
-        for (value, stays) in [("Bearer x", false), ("bearer x", false), ("DPoP x", false), ("Basic x", true)]
-        {
+        for (value, stays) in [
+            ("Bearer x", false),
+            ("bearer x", false),
+            ("DPoP x", false),
+            ("Bearer", false),
+            ("Bearer\tx", false),
+            ("Basic x, Bearer y", false),
+            ("Basic x,bearer y", false),
+            ("Basic x", true),
+            ("Bearerish x", true),
+        ] {
             let mut map = headers(&[("authorization", value)]);
             strip_unverified(&mut map);
             assert_eq!(map.contains_key(AUTHORIZATION), stays, "{value}");

@@ -51,8 +51,7 @@ struct Caller {
 impl Application {
     pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
         let upstream = |version| {
-            let timeout = Timeouts::default().connect;
-            let dial = Dial { address: Address::Socket(target), tls: None, version, timeout };
+            let dial = Dial { address: Address::Socket(target), tls: None, version };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
         Arc::new(Self {
@@ -121,6 +120,8 @@ impl Caller {
         let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
         let target = target::inspect(&head)?;
+        // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let uri = head.uri.clone();
         let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;
@@ -151,6 +152,7 @@ impl Caller {
 
         // What the application sees is what was judged.
         let outgoing = Outgoing {
+            token: None,
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use countersign_policy::Reason;
 use futures_util::FutureExt;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -43,7 +44,7 @@ pub(crate) async fn serve<F>(
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let is_h2 = match speaks_h2(&stream).await {
+    let is_h2 = match speaks_h2(&stream, drain.clone()).await {
         Ok(is_h2) => is_h2,
         Err(error) => return tracing::debug!(%error, "a connection ended before its first request"),
     };
@@ -86,8 +87,9 @@ async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T
 
 /// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
 /// of HTTP/1 begins with `PRI`.
-async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
+async fn speaks_h2(stream: &TcpStream, mut drain: Drain) -> io::Result<bool> {
     let mut first = [0; 3];
+    let mut pause = PEEK_AGAIN;
     let look = async {
         loop {
             match stream.peek(&mut first).await? {
@@ -95,11 +97,22 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
                 read if read >= first.len() || !b"PRI".starts_with(first.get(..read).unwrap_or_default()) => {
                     return Ok(&first == b"PRI");
                 }
-                _ => tokio::time::sleep(PEEK_AGAIN).await,
+                // Rarely: a preface comes in one piece. Who dribbles must not make us look again and again.
+                _ => tokio::time::sleep(pause).await,
             }
+            pause = (pause * 2).min(PEEK_SELDOM);
         }
     };
-    tokio::time::timeout(IDLE, look).await?
+    // A connection that says nothing must not hold up the end.
+    let end = async {
+        drain.signaled().await;
+        tokio::time::sleep(LAST_WORD).await;
+    };
+    tokio::select! {
+        biased;
+        is_h2 = tokio::time::timeout(IDLE, look) => is_h2?,
+        () = end => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 fn http1_server() -> http1::Builder {
@@ -128,18 +141,29 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
 
 /// What a request is spoken in, and whether it is gRPC.
 fn protocol(request: &http::request::Parts) -> Protocol {
-    let content_type =
-        request.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     match request.version {
-        Version::HTTP_2 if content_type.starts_with(b"application/grpc") => Protocol::Grpc,
+        Version::HTTP_2 if is_grpc(&request.headers) => Protocol::Grpc,
         Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     }
 }
 
+/// `application/grpc`, alone or with a `+subtype` or `;parameter`, in any case (RFC 9110 §8.3.1). Several content types
+/// are none.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (types.next(), types.next()) else { return false };
+    let Some((front, rest)) = content_type.as_bytes().split_at_checked(GRPC.len()) else { return false };
+    front.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|byte| b"+; ".contains(byte))
+}
+
 /// A connection without a request is closed after this long, and so is one whose request head takes longer.
 const IDLE: Duration = Duration::from_secs(60);
-const PEEK_AGAIN: Duration = Duration::from_millis(5);
+const PEEK_AGAIN: Duration = Duration::from_millis(1);
+const PEEK_SELDOM: Duration = Duration::from_millis(500);
+/// How long a new connection may take to begin while we end.
+const LAST_WORD: Duration = Duration::from_millis(500);
 /// hyper's own bounds lie above ours, so that it is us who answer.
 const MAX_BUFFER: usize = 2 * target::MAX_HEAD;
 const MAX_PARSED_FIELDS: usize = 2 * target::MAX_FIELDS;
@@ -150,7 +174,30 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
+
     use super::*;
+
+    #[test]
+    fn grpc_is_told_by_its_one_content_type() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            is_grpc(&headers)
+        };
+        for yes in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc; a=b"]
+        {
+            assert!(of(&[yes]), "{yes}");
+        }
+        for no in
+            ["application/grpc-web+proto", "application/grpcs", "application/json", "application/grp", ""]
+        {
+            assert!(!of(&[no]), "{no}");
+        }
+        assert!(!of(&[]) && !of(&["application/grpc", "text/plain"]));
+    }
 
     #[tokio::test]
     async fn in_1_os_1_a_panic_refuses_one_request_and_is_counted() {

@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
-use super::dial::{Address, Dial, Tls, Version};
+use super::dial::{Address, CaFile, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
+use super::headers;
 use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
@@ -75,6 +76,7 @@ impl Application {
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head)?;
+        headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
@@ -84,10 +86,14 @@ impl Application {
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
+        let mut token = None;
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
             Some(rule) => match attach(&mut head.headers, rule, active).await? {
-                Attached::Token => Outcome::Attach,
+                Attached::Token(slot) => {
+                    token = Some(slot);
+                    Outcome::Attach
+                }
                 Attached::Existing => Outcome::Keep,
                 Attached::Nothing => self.bypass("no_token"),
                 Attached::Failed => self.bypass("token_unavailable"),
@@ -101,6 +107,7 @@ impl Application {
             authority: target.authority,
             incoming,
             identity: None,
+            token,
             head,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
@@ -141,28 +148,27 @@ impl Application {
         rule: Option<&OutboundRule>,
         version: Version,
     ) -> Result<Dial, Reason> {
-        let timeout = rule.map_or_else(Timeouts::default, |rule| rule.timeouts).connect;
         let plain = |port| Address::Name { host: host.to_owned(), port };
         let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls)
         else {
-            return Ok(Dial { address: plain(port), tls: None, version, timeout });
+            return Ok(Dial { address: plain(port), tls: None, version });
         };
         let sidecar = &self.worker.sidecar;
         let ca = match ca_file {
-            Some(file) => Some(sidecar.files.read(file, MAX_CA_FILE).map_err(|error| {
+            Some(file) => Some(CaFile::read(file, &sidecar.files).map_err(|error| {
                 tracing::warn!(%error, "a caFile cannot be read; correct originate.caFile in the rule");
                 Reason::UpstreamUnreachable
             })?),
             None => None,
         };
-        let config = sidecar.connector.tls_config(ca.as_ref().map(|pem| pem.as_slice()), version.alpn());
+        let config = sidecar.connector.tls_config(ca.as_ref().map(|ca| ca.pem.as_slice()), version.alpn());
         let config = config.map_err(|error| {
             tracing::warn!(%error, "TLS cannot be originated");
             Reason::UpstreamUnreachable
         })?;
         let server_name = server_name.clone().unwrap_or_else(|| host.to_owned());
         let port = named.unwrap_or(if port == 80 { 443 } else { port });
-        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name }), version, timeout })
+        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name, ca }), version })
     }
 }
 
@@ -176,5 +182,3 @@ fn version(rule: Option<&OutboundRule>, spoken: HttpVersion) -> Version {
         (Protocol::Auto, false) => Version::Http1,
     }
 }
-
-const MAX_CA_FILE: usize = 1024 * 1024;

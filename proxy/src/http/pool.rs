@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
 use hyper::client::conn::{http1, http2};
 
-use super::body::Body;
+use super::body::{Body, Exchange};
 use super::dial::{Dial, Sender, Version};
 use crate::connect::Connector;
+use crate::state::files::PolicyFiles;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
@@ -41,7 +41,7 @@ pub(crate) struct Lease {
     upstream: Arc<Upstream>,
     pub(crate) sender: http1::SendRequest<Body>,
     /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
-    pub(crate) request_done: Option<Arc<AtomicBool>>,
+    pub(crate) exchange: Option<Arc<Exchange>>,
 }
 
 /// The upstreams that outbound requests of one worker go to.
@@ -104,24 +104,32 @@ impl Upstream {
         None
     }
 
-    /// A connection: one that is ready, else a new one.
-    pub(crate) async fn connection(self: &Arc<Self>) -> Result<Carrier, Reason> {
-        if let Some(carrier) = self.ready() {
-            return Ok(carrier);
+    /// A connection: one that is ready, else a new one, within this time or it is `upstream_timeout`.
+    pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+        match self.ready() {
+            Some(carrier) => Ok(carrier),
+            // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
+            // handshakes would make the future of every request large.
+            None => Box::pin(tokio::time::timeout(limit, self.new_connection(limit)))
+                .await
+                .unwrap_or(Err(Reason::UpstreamTimeout)),
         }
+    }
+
+    async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;
             match self.ready() {
                 Some(carrier) => Ok(carrier),
-                None => self.open().await,
+                None => self.open(limit).await,
             }
         } else {
-            self.open().await
+            self.open(limit).await
         }
     }
 
-    async fn open(self: &Arc<Self>) -> Result<Carrier, Reason> {
-        Ok(match self.dial.connect(&self.connector, self.own).await? {
+    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+        Ok(match self.dial.connect(&self.connector, self.own, limit).await? {
             Sender::Http1(mut sender) => {
                 sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
                 Carrier::Http1(self.lease(sender))
@@ -134,13 +142,19 @@ impl Upstream {
     }
 
     fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>) -> Lease {
-        Lease { upstream: self.clone(), sender, request_done: None }
+        Lease { upstream: self.clone(), sender, exchange: None }
     }
 
     /// Closes what has been idle for long.
     pub(crate) fn sweep(&self) {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
+    }
+
+    /// Was it made with a CA that has been replaced since?
+    fn is_outdated(&self, files: &PolicyFiles) -> bool {
+        let ca = self.dial.tls.as_ref().and_then(|tls| tls.ca.as_ref());
+        ca.is_some_and(|ca| ca.is_outdated(files, &self.connector))
     }
 
     fn keep(&self, sender: http1::SendRequest<Body>) {
@@ -162,8 +176,8 @@ impl std::fmt::Debug for Upstream {
 impl Lease {
     /// The answer has been read to its end: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        let Self { upstream, mut sender, request_done } = self;
-        if request_done.is_some_and(|done| !done.load(Ordering::Relaxed)) || sender.is_closed() {
+        let Self { upstream, mut sender, exchange } = self;
+        if exchange.is_some_and(|exchange| !exchange.is_sent()) || sender.is_closed() {
             return;
         }
         if sender.is_ready() {
@@ -202,10 +216,14 @@ impl Pools {
         Ok(upstream)
     }
 
-    /// Closes what has been idle for long, and forgets upstreams that nobody uses.
-    pub(crate) fn sweep(&self) {
+    /// Closes what has been idle for long, and forgets upstreams that nobody uses or that trust a CA of yesterday: what is
+    /// in flight there ends, and no other request begins.
+    pub(crate) fn sweep(&self, files: &PolicyFiles) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         upstreams.retain(|_, upstream| {
+            if upstream.is_outdated(files) {
+                return false;
+            }
             upstream.sweep();
             let busy = Arc::strong_count(upstream) > 1;
             let idle = upstream.http1.lock().unwrap_or_else(PoisonError::into_inner).is_empty();

@@ -61,7 +61,7 @@ impl Worker {
     pub async fn sweep(self: Arc<Self>, applications: Vec<Arc<Application>>) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.pools.sweep();
+            self.pools.sweep(&self.sidecar.files);
             applications.iter().for_each(|application| application.sweep());
         }
     }

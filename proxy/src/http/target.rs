@@ -6,7 +6,7 @@ use countersign_policy::Reason;
 use countersign_policy::host;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
 /// The authority of a request: the one host that it names.
@@ -74,6 +74,9 @@ fn target(head: &Parts) -> Result<Target, Reason> {
     if fields.next().is_some() || !head.uri.path().starts_with('/') {
         return Err(Reason::BadRequest);
     }
+    if head.uri.path() == "/" && lacks_path(&head.uri) {
+        return Err(Reason::BadRequest);
+    }
     let field = match field {
         Some(value) => Some(parse(value.as_bytes())?),
         None if head.version < Version::HTTP_2 => return Err(Reason::BadRequest),
@@ -91,6 +94,11 @@ fn target(head: &Parts) -> Result<Target, Reason> {
     };
     let (host, port) = host::normalize(authority.as_str()).ok_or(Reason::BadRequest)?;
     Ok(Target { host: host.into_owned(), port, authority })
+}
+
+/// `http://host#...`: `Uri` has cut everything off, says `/` of what is left, and would write nothing into a request line.
+fn lacks_path(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|target| Uri::from(target.clone()).path().is_empty())
 }
 
 fn parse(value: &[u8]) -> Result<Authority, Reason> {
@@ -145,10 +153,11 @@ mod tests {
             inspect(&head(|b| b.uri("https://a/x").header(HOST, "a"))).unwrap_err(),
             Reason::BadRequest
         );
-        assert_eq!(
-            inspect(&head(|b| b.method("OPTIONS").uri("*").header(HOST, "a"))).unwrap_err(),
-            Reason::BadRequest
-        );
+        for uri in ["*", "http://a#/x"] {
+            let head = head(|b| b.method("OPTIONS").uri(uri).header(HOST, "a"));
+            assert_eq!(inspect(&head).unwrap_err(), Reason::BadRequest, "{uri}");
+        }
+        assert!(inspect(&head(|b| b.uri("http://a").header(HOST, "a"))).is_ok());
     }
 
     #[test]

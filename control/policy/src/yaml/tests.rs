@@ -71,6 +71,14 @@ fn aliases_count_as_what_they_stand_for() {
 }
 
 #[test]
+fn a_text_in_the_wrong_place_is_not_repeated() {
+    let error =
+        read::<std::collections::BTreeMap<String, u16>>("a: \"hunter2\\\", expected a secret\"").unwrap_err();
+    assert!(error.message.starts_with("invalid type: text, expected u16"), "{error}");
+    assert_eq!((error.line, error.field.as_str()), (1, "a"));
+}
+
+#[test]
 fn places_are_taken_out_of_messages() {
     assert_eq!(without_places("x at line 1 column 22, while y at line 3 column 4"), "x, while y");
     assert_eq!(without_places("look at line b and at line 2"), "look at line b and at line 2");

@@ -193,7 +193,8 @@ impl TokenSlot {
         }
     }
 
-    fn sendable(&self) -> Option<HeaderValue> {
+    /// The same for a request that was on its way for a while: not counted, and judged by both clocks.
+    pub(crate) fn sendable(&self) -> Option<HeaderValue> {
         let held = self.held.load();
         let held = held.as_ref()?;
         let age = held.sent.elapsed(&self.source.services.clock);
