@@ -200,9 +200,9 @@ pub fn serve(config: Config) -> Result<ExitCode, StartError> {
     })
 }
 
-/// One JSON line per event on stderr; `RUST_LOG` says which, `info` is the default.
+/// One JSON line per event on stderr; `COUNTERSIGN_LOG` says which, `info` is the default.
 pub fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_writer(io::stderr).with_env_filter(filter).init();
 }
 
