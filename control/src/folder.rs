@@ -3,19 +3,14 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use countersign_policy::{Problem, Source, source};
+use countersign_policy::source::{self, Gathering, MAX_FILE_BYTES, MAX_FOLDER_DEPTH, MAX_FOLDER_FILES};
+use countersign_policy::{Problem, Source};
 use walkdir::{DirEntry, WalkDir};
-
-/// Bounds of one folder. They stop accidents (a home directory, a log), not policy.
-const MAX_DEPTH: usize = 16;
-const MAX_FILES: usize = 10_000;
-const MAX_FILE: usize = 4 * 1024 * 1024;
-const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Reads that a writer interrupted are done again.
 const ATTEMPTS: usize = 5;
@@ -50,7 +45,7 @@ pub(crate) fn stamp(path: &Path) -> Stamp {
                 }
                 file.hash(&mut hash);
             }
-            Err(problem) => problem.to_string().hash(&mut hash),
+            Err(problem) => problem.hash(&mut hash),
         }
     }
     Stamp(hash.finish())
@@ -58,11 +53,11 @@ pub(crate) fn stamp(path: &Path) -> Stamp {
 
 /// The policy files of a folder, or the one file itself. Symlinks are followed, since ConfigMaps are made of them; names
 /// that begin with a dot are skipped for the same reason.
-fn files(path: &Path) -> Vec<Result<PathBuf, Problem>> {
+fn files(path: &Path) -> Vec<Result<PathBuf, (PathBuf, String)>> {
     let visible = |entry: &DirEntry| {
         entry.depth() == 0 || !entry.file_name().to_str().is_some_and(|name| name.starts_with('.'))
     };
-    let walk = WalkDir::new(path).follow_links(true).max_depth(MAX_DEPTH).sort_by_file_name();
+    let walk = WalkDir::new(path).follow_links(true).max_depth(MAX_FOLDER_DEPTH).sort_by_file_name();
     let mut files = Vec::new();
     for entry in walk.into_iter().filter_entry(visible) {
         match entry {
@@ -71,11 +66,11 @@ fn files(path: &Path) -> Vec<Result<PathBuf, Problem>> {
             Err(error) => {
                 let file = error.path().unwrap_or(path);
                 let message = error.io_error().map_or_else(|| error.to_string(), |error| error.to_string());
-                files.push(Err(problem(file, format!("cannot be read: {message}"))));
+                files.push(Err((file.to_owned(), format!("cannot be read: {message}"))));
             }
         }
-        if files.len() > MAX_FILES {
-            files.push(Err(problem(path, format!("has more than {MAX_FILES} policy files"))));
+        // One more, so that it is told.
+        if files.len() > MAX_FOLDER_FILES {
             break;
         }
     }
@@ -89,49 +84,32 @@ fn is_policy_file(entry: &DirEntry) -> bool {
 }
 
 fn read_once(path: &Path) -> Result<Vec<Source>, Vec<Problem>> {
-    let (mut sources, mut problems) = (Vec::new(), Vec::new());
-    let mut size = 0_usize;
+    let mut gathering = Gathering::new(path.display());
     for file in files(path) {
-        match file.and_then(|file| Ok((read_file(&file)?, file))) {
-            Ok((bytes, file)) => {
-                size = size.saturating_add(bytes.len());
-                match source::split(&file.display().to_string(), &bytes) {
-                    Ok(documents) => sources.extend(documents),
-                    Err(found) => problems.push(found),
-                }
+        let (file, content) = match file {
+            Ok(file) => {
+                let content = read_file(&file).map_err(|error| format!("cannot be read: {error}"));
+                (file, content)
             }
-            Err(found) => problems.push(found),
-        }
-        if size > MAX_BYTES {
-            problems.push(problem(path, format!("has more than {MAX_BYTES} bytes of policy")));
+            Err((file, message)) => (file, Err(message)),
+        };
+        if !gathering.add(file.display(), content) {
             break;
         }
     }
-    if problems.is_empty() { Ok(sources) } else { Err(problems) }
+    gathering.finish()
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
-    let unreadable = |error: std::io::Error| problem(path, format!("cannot be read: {error}"));
-    if !path.metadata().map_err(unreadable)?.is_file() {
-        return Err(problem(path, "is not a regular file".to_owned()));
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // Asked before it is opened: opening a FIFO would wait for its writer.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let limit = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+    // One byte more, so that what is too large is told and not cut off.
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() > MAX_FILE {
-        return Err(problem(path, format!("is larger than {MAX_FILE} bytes")));
-    }
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-pub(crate) fn problem(file: &Path, message: String) -> Problem {
-    Problem {
-        file: file.display().to_string(),
-        line: 0,
-        document: String::new(),
-        field: String::new(),
-        message,
-    }
 }
 
 #[cfg(test)]
@@ -142,9 +120,9 @@ mod tests {
     use super::*;
 
     fn names(path: &Path) -> Vec<String> {
-        let name = |file: Result<PathBuf, Problem>| match file {
+        let name = |file: Result<PathBuf, (PathBuf, String)>| match file {
             Ok(file) => file.strip_prefix(path).unwrap().display().to_string(),
-            Err(problem) => format!("! {}", problem.message),
+            Err((_, message)) => format!("! {message}"),
         };
         files(path).into_iter().map(name).collect()
     }
@@ -189,7 +167,7 @@ mod tests {
     #[test]
     fn bounds_a_file() {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("big.yaml"), vec![b'#'; MAX_FILE + 1]).unwrap();
+        fs::write(root.path().join("big.yaml"), vec![b'#'; MAX_FILE_BYTES + 1]).unwrap();
         let problems = read(root.path()).unwrap_err();
         assert!(problems[0].message.contains("is larger than"), "{}", problems[0]);
     }

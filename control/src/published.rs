@@ -1,11 +1,8 @@
 //! What may whom see? One version of all policy, split into a bundle per join token.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use countersign_policy::{Bundle, Documents, Problem, Workload};
 
-use crate::folder;
 use crate::join::{Member, TokenHash};
 
 /// Everything that sidecars may ask for, of one version.
@@ -89,7 +86,7 @@ fn serve(documents: &Documents, workload: &Workload) -> Result<Served, Vec<Probl
     let version = documents.compile(workload)?.version;
     let bundle = Bundle { version, workload: workload.clone(), documents: documents.select(workload) };
     let json = serde_json::to_vec(&bundle).map_err(|error| {
-        vec![folder::problem(Path::new("bundle"), format!("internal error: cannot be written: {error}"))]
+        vec![Problem::of_file("bundle", &format!("internal error: cannot be written: {error}"))]
     })?;
     Ok(Served { version: bundle.version, json: json.into() })
 }

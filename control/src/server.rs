@@ -2,14 +2,17 @@
 //! panic ends one connection and nothing else.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use hyper::rt::{Read, Write};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -23,21 +26,25 @@ use tokio_rustls::TlsAcceptor;
 use crate::metrics::Metrics;
 use crate::versions::lock;
 
-/// Connections at once, of all and of one address. A sidecar needs one.
+/// Connections at once, of all and of one address. A sidecar needs one, and many may come from behind one address.
 const MAX_CONNECTIONS: usize = 8192;
-const MAX_PER_PEER: usize = 512;
+const MAX_PER_PEER: usize = 2048;
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 16;
 /// Of a request's head.
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// For the TLS handshake; for a request's head, and between two requests.
+/// For the TLS handshake; for the first request, for a request's head, and between two requests.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(10);
 /// After this a connection is ended gracefully, so that one that is never read from does not live for ever.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// For what is in flight when a connection is to end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Where a request came from: an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) IpAddr);
 
 /// Whose certificate is shown; replaced when it is renewed.
 pub(crate) type Tls = Arc<ArcSwap<ServerConfig>>;
@@ -101,11 +108,11 @@ impl Server {
         tasks.spawn(async move {
             let _place = place;
             let _ = stream.set_nodelay(true);
-            let Some(tls) = tls else { return serve(TokioIo::new(stream), router, draining).await };
+            let Some(tls) = tls else { return serve(TokioIo::new(stream), peer, router, draining).await };
             match timeout(HANDSHAKE, TlsAcceptor::from(tls.load_full()).accept(stream)).await {
                 Ok(Ok(stream)) => {
                     metrics.connections.inc();
-                    serve(TokioIo::new(stream), router, draining).await;
+                    serve(TokioIo::new(stream), peer, router, draining).await;
                     metrics.connections.dec();
                 }
                 _ => metrics.connections_refused.with_label_values(&["handshake"]).inc(),
@@ -128,6 +135,7 @@ async fn begun(draining: &mut watch::Receiver<bool>) {
 
 async fn serve(
     io: impl Read + Write + Unpin + Send + 'static,
+    peer: SocketAddr,
     router: Router,
     mut draining: watch::Receiver<bool>,
 ) {
@@ -140,14 +148,30 @@ async fn serve(
         .max_header_list_size(MAX_HEADER_LIST)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(HEAD);
-    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    let (router, asked) = (TowerToHyperService::new(router), AtomicBool::new(false));
+    let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(Caller(peer.ip()));
+        router.call(request)
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = silence(&asked) => return,
         () = begun(&mut draining) => {}
         () = sleep(MAX_AGE) => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(GRACE, connection).await;
+}
+
+/// Waits until a connection has been open for long without one request. hyper times a head that has begun, and not what
+/// comes before it.
+async fn silence(asked: &AtomicBool) {
+    sleep(HEAD).await;
+    if asked.load(Ordering::Relaxed) {
+        pending().await
+    }
 }
 
 // === impl Peers ===
@@ -215,6 +239,19 @@ mod tests {
         assert_eq!(metrics.panics.get(), 1);
         draining.send_replace(true);
         server.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_nothing_is_ended() {
+        let router = Router::new().route("/", get(async || "here"));
+        let draining = watch::Sender::new(false);
+        let peer = "127.0.0.1:1".parse().unwrap();
+        for begins_with in [&b""[..], b"PRI", b"GET / HTTP/1.1\r\n"] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            client.write_all(begins_with).await.unwrap();
+            let serving = serve(TokioIo::new(server), peer, router.clone(), draining.subscribe());
+            assert!(timeout(HEAD * 2, serving).await.is_ok(), "{begins_with:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use countersign_policy::{Documents, Outcome, Problem, Source};
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::folder::{self, Stamp};
 use crate::join::{self, Member};
@@ -20,6 +20,8 @@ use crate::state::StateDir;
 /// How often the files are looked at, and for how long they must look the same before they are read.
 const LOOK: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_millis(100);
+/// Files that change all the time are read all the same after so long.
+const GATHER: Duration = Duration::from_millis(400);
 /// Versions that are remembered for the admin page.
 const HISTORY: usize = 50;
 /// Name of the last good policy in the state directory.
@@ -145,6 +147,7 @@ impl Publisher {
 
     /// Follows both for ever. Nothing ends this: what is bad is reported, and what was good stays.
     pub(crate) async fn run(mut self) {
+        let mut restless = None;
         loop {
             sleep(LOOK).await;
             let now = (stamp(&self.policies).await, stamp(&self.join_tokens).await);
@@ -152,9 +155,11 @@ impl Publisher {
                 continue;
             }
             sleep(QUIET).await;
-            if (stamp(&self.policies).await, stamp(&self.join_tokens).await) != now {
+            let is_quiet = (stamp(&self.policies).await, stamp(&self.join_tokens).await) == now;
+            if !is_quiet && restless.get_or_insert_with(Instant::now).elapsed() < GATHER {
                 continue;
             }
+            restless = None;
             let (policies, members) = (now.0 != self.seen.0, now.1 != self.seen.1);
             self.seen = now;
             if members {
@@ -265,7 +270,7 @@ async fn read_documents(
         let published = Published::new(&documents, &members)?;
         Ok((documents, published, sources))
     });
-    let failed = || Err(vec![folder::problem(path, "internal error: compiling it failed".to_owned())]);
+    let failed = || Err(vec![Problem::of_file(path.display(), "internal error: compiling it failed")]);
     read.await.unwrap_or_else(failed)
 }
 
@@ -278,7 +283,9 @@ async fn read_members(path: &Path) -> Result<Vec<Member>, String> {
 async fn last_good(state: &StateDir) -> Option<Vec<Source>> {
     let state = state.clone();
     let bytes = blocking(move || state.load(LAST_GOOD)).await??;
-    serde_json::from_slice(&bytes).ok()
+    let sources: Vec<Source> = serde_json::from_slice(&bytes).ok()?;
+    // As good as none: an empty folder is no news then.
+    (!sources.is_empty()).then_some(sources)
 }
 
 async fn restore(sources: Option<Vec<Source>>, members: Vec<Member>) -> Option<(Documents, Published)> {
@@ -306,9 +313,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn empty(path: &Path) -> Vec<Problem> {
-    let message =
-        "holds no policy any more: to deny everything, say so with a policy without rules".to_owned();
-    vec![folder::problem(path, message)]
+    let message = "holds no policy any more: to deny everything, say so with a policy without rules";
+    vec![Problem::of_file(path.display(), message)]
 }
 
 /// Seconds since the epoch.

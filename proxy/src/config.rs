@@ -186,7 +186,18 @@ impl TryFrom<RunArgs> for Config {
 /// Where policy comes from: one of the two, with all that it needs.
 fn source(args: &RunArgs) -> Result<PolicySource, ConfigError> {
     match (&args.policies, &args.control) {
-        (Some(path), None) => Ok(PolicySource::Folder { path: path.clone(), workload: workload(args)? }),
+        (Some(path), None) => {
+            // clap does not hold `requires` against what conflicts with it.
+            let useless = [
+                ("--control-ca", &args.control_ca),
+                ("--join-token", &args.join_token),
+                ("--secrets-dir", &args.secrets_dir),
+            ];
+            if let Some((flag, _)) = useless.into_iter().find(|(_, given)| given.is_some()) {
+                return Err(error(format!("{flag} goes with --control, not with --policies: remove it")));
+            }
+            Ok(PolicySource::Folder { path: path.clone(), workload: workload(args)? })
+        }
         (None, Some(url)) => match (&args.control_ca, &args.join_token) {
             (Some(ca), Some(token)) => Ok(PolicySource::Control {
                 url: url.clone(),
@@ -312,6 +323,8 @@ mod tests {
                 "cannot be used with",
             ),
             (&["--control", "https://c:1", "--outbound", "127.0.0.1:1"], "--control-ca"),
+            (&["--policies", "p", "--outbound", "127.0.0.1:1", "--secrets-dir", "s"], "not with --policies"),
+            (&["--policies", "p", "--outbound", "127.0.0.1:1", "--join-token", "t"], "not with --policies"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--label", "a"], "key=value"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--access-log", "101%"], "off, denied, all"),
         ] {

@@ -19,7 +19,7 @@ pub struct Listeners {
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
+#[error("cannot listen on {address}: {error}: choose another address")]
 pub struct ListenError {
     pub address: SocketAddr,
     pub error: io::Error,

@@ -25,6 +25,17 @@ const MAX_CHARS: usize = 300;
 // === impl Problem ===
 
 impl Problem {
+    /// Of a file as a whole, or of a version that has no place in one.
+    pub fn of_file(file: impl fmt::Display, message: &str) -> Self {
+        Self {
+            file: file.to_string(),
+            line: 0,
+            document: String::new(),
+            field: String::new(),
+            message: one_line(message),
+        }
+    }
+
     /// `line` counts from the document's first, or is 0 where none is known.
     pub(crate) fn new(source: &Source, line: usize, document: String, field: &str, message: &str) -> Self {
         let line = if line == 0 { source.line } else { source.line + line - 1 };

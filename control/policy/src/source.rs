@@ -1,5 +1,7 @@
 //! Where does a document come from? Files split into documents, with their places, within bounds of size and number.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -10,6 +12,11 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 pub const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 /// The most documents that one version may have.
 pub const MAX_DOCUMENTS: usize = 2_000;
+
+/// Bounds of one folder: levels, policy files, bytes. They stop accidents (a home directory, a log), not policy.
+pub const MAX_FOLDER_DEPTH: usize = 16;
+pub const MAX_FOLDER_FILES: usize = 10_000;
+pub const MAX_FOLDER_BYTES: usize = 32 << 20;
 
 /// The text of one YAML document and its place. This is what bundles carry and what the state directory keeps, so that
 /// every proxy compiles exactly what was written, and its problems name the file that a person can edit.
@@ -27,6 +34,52 @@ pub fn is_policy_file(name: &str) -> bool {
     match name.rsplit_once('.') {
         Some((stem, "yaml" | "yml" | "json")) => !stem.is_empty() && !name.starts_with('.'),
         _ => false,
+    }
+}
+
+/// The documents of a folder while it is read, file by file, with all that is wrong with it.
+#[derive(Debug)]
+pub struct Gathering {
+    folder: String,
+    files: usize,
+    bytes: usize,
+    sources: Vec<Source>,
+    problems: Vec<Problem>,
+}
+
+// === impl Gathering ===
+
+impl Gathering {
+    /// `folder` is for messages alone.
+    pub fn new(folder: impl fmt::Display) -> Self {
+        let (sources, problems) = (Vec::new(), Vec::new());
+        Self { folder: folder.to_string(), files: 0, bytes: 0, sources, problems }
+    }
+
+    /// The next file's content, or why it cannot be read. False: the folder is beyond its bounds, no more is taken.
+    pub fn add(&mut self, file: impl fmt::Display, content: Result<Vec<u8>, String>) -> bool {
+        let file = file.to_string();
+        let read = content.map_err(|message| Problem::of_file(&file, &message)).and_then(|bytes| {
+            self.bytes = self.bytes.saturating_add(bytes.len());
+            split(&file, &bytes)
+        });
+        match read {
+            Ok(documents) => self.sources.extend(documents),
+            Err(found) => self.problems.push(found),
+        }
+        self.files = self.files.saturating_add(1);
+        let beyond = match (self.files > MAX_FOLDER_FILES, self.bytes > MAX_FOLDER_BYTES) {
+            (true, _) => format!("has more than {MAX_FOLDER_FILES} policy files"),
+            (_, true) => format!("has more than {MAX_FOLDER_BYTES} bytes of policy"),
+            _ => return true,
+        };
+        self.problems.push(Problem::of_file(&self.folder, &beyond));
+        false
+    }
+
+    /// Every document in the order of the files, or every problem.
+    pub fn finish(self) -> Result<Vec<Source>, Vec<Problem>> {
+        if self.problems.is_empty() { Ok(self.sources) } else { Err(self.problems) }
     }
 }
 
@@ -204,6 +257,23 @@ mod tests {
         assert!(refused(b"\xef\xbb\xbfa: 1").contains("byte order mark"));
         assert!(refused(b"\xff\xfea\0").contains("UTF-16"));
         assert!(refused(b"# x\n%YAML 1.2\n---\n").starts_with("f:2: YAML directives"));
+    }
+
+    #[test]
+    fn a_folder_is_gathered_whole_and_within_bounds() {
+        let mut good = Gathering::new("d");
+        assert!(good.add("d/a", Ok(b"a: 1".to_vec())) && good.add("d/b", Ok(b"---\nb: 2".to_vec())));
+        assert_eq!(good.finish().unwrap().len(), 2);
+        let mut bad = Gathering::new("d");
+        assert!(bad.add("d/a", Err("is gone".to_owned())) && bad.add("d/b", Ok(b"\0".to_vec())));
+        let problems = bad.finish().unwrap_err();
+        assert_eq!((problems.len(), problems[0].to_string().as_str()), (2, "d/a: is gone"));
+        let mut many = Gathering::new("d");
+        assert_eq!((0..).take_while(|_| many.add("d/a", Ok(Vec::new()))).count(), MAX_FOLDER_FILES);
+        assert!(many.finish().unwrap_err()[0].to_string().starts_with("d: has more than"));
+        let mut large = Gathering::new("d");
+        let file = vec![b'#'; MAX_FILE_BYTES];
+        assert_eq!((0..).take_while(|_| large.add("d/a", Ok(file.clone()))).count(), 32);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -450,4 +451,28 @@ async fn a_port_in_use_is_told_with_its_flag() {
     let config = Config { listen: plane.bound.api, ..config(other.path()) };
     let error = App::bind(config).await.expect_err("in use").to_string();
     assert!(error.contains("--listen") && error.contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_without_end_does_not_hold_up_the_others() {
+    let plane = plane().await;
+    let (busy, stop) = (plane.file("policies/busy.yaml"), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let writer = std::thread::spawn(move || {
+        for count in 0.. {
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            fs::write(&busy, format!("# {count}\n")).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    plane.write("policies/orders.yaml", &policy("orders", "/v2"));
+    let start = Instant::now();
+    while !plane.bundle("orders").await.1.documents[0].text.contains("/v2") {
+        assert!(start.elapsed() < SOON, "it is never read");
+        sleep(Duration::from_millis(50)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Which client is asking? Exactly one proof: a secret by HTTP Basic, or a signed assertion (RFC 6749 §2.3).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,13 +15,15 @@ use super::assertion::{self, JWT_BEARER};
 use super::client::{self, Client, MIN_SECRET};
 use super::clients::Clients;
 use super::form::{self, Form};
+use super::throttle::Guesser;
 
-/// The authenticated client.
+/// The authenticated client. `source` is the address that the request came from.
 pub(super) fn authenticate<'a>(
     state: &State,
     clients: &'a Clients,
     headers: &HeaderMap,
     form: &Form,
+    source: Option<IpAddr>,
     now: Duration,
 ) -> Result<&'a Client, Refusal> {
     let mut authorization = headers.get_all(AUTHORIZATION).iter();
@@ -31,7 +34,7 @@ pub(super) fn authenticate<'a>(
         return Err(Refusal::InvalidRequest("the client must authenticate in one way alone"));
     }
     let client = match (basic, has_assertion) {
-        (Some(value), _) => by_secret(state, clients, value.as_bytes(), now)?,
+        (Some(value), _) => by_secret(state, clients, value.as_bytes(), source, now)?,
         (None, true) => by_assertion(state, clients, form, now)?,
         (None, false) if form.client_secret => {
             return Err(Refusal::InvalidClient("a secret in the body is not accepted; use HTTP Basic"));
@@ -49,6 +52,7 @@ fn by_secret<'a>(
     state: &State,
     clients: &'a Clients,
     header: &[u8],
+    source: Option<IpAddr>,
     now: Duration,
 ) -> Result<&'a Client, Refusal> {
     let (id, secret) = basic_credentials(header)?;
@@ -56,16 +60,17 @@ fn by_secret<'a>(
         return Err(Refusal::InvalidClient("unknown client or wrong secret"));
     }
     // Before the secret is looked at, so that a guess made while waiting tells nothing, right or wrong.
-    if let Some(retry_after) = state.throttle.wait(&id, now) {
+    let guesser = Guesser::new(&id, source);
+    if let Some(retry_after) = state.throttle.wait(&guesser, now) {
         return Err(Refusal::Locked { retry_after });
     }
     let client = clients.find(&id);
     let fits = client::secret_fits(client, &secret);
     let Some(client) = client.filter(|_| fits) else {
-        state.throttle.failed(&id, client.is_none(), now);
+        state.throttle.failed(&guesser, client.is_none(), now);
         return Err(Refusal::InvalidClient("unknown client or wrong secret"));
     };
-    state.throttle.succeeded(&id);
+    state.throttle.succeeded(&guesser);
     if secret.len() < MIN_SECRET {
         return Err(Refusal::InvalidClient(
             "the secret is right but can be guessed: make one with `openssl rand -hex 32`",

@@ -18,6 +18,7 @@ use super::form::Form;
 use super::grant::{self, Grant};
 use super::public_key::ASSERTION_ALGORITHMS;
 use super::{Issuer, now};
+use crate::server::Caller;
 
 /// Of a token request's body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -59,7 +60,8 @@ async fn answer(issuer: &Issuer, request: Request<Body>) -> Result<Response, Ref
 
     let now = now();
     let clients = issuer.0.clients.load_full();
-    let client = authenticate(&issuer.0, &clients, &head.headers, &form, now)?;
+    let source = head.extensions.get::<Caller>().map(|caller| caller.0);
+    let client = authenticate(&issuer.0, &clients, &head.headers, &form, source, now)?;
     let grant = Grant::judge(client, &form)?;
 
     let keys = issuer.0.keys.load_full();

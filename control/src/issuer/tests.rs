@@ -324,15 +324,38 @@ fn a3_rsa_keys_verify_under_each_of_their_algorithms() {
 fn a2_what_is_remembered_of_failures_is_bounded_and_strangers_go_first() {
     let throttle = super::Throttle::default();
     let now = Duration::from_secs(1_000_000);
+    let guesser = super::throttle::Guesser::new;
+    let checkout = guesser("checkout", None);
     for _ in 0..20 {
-        throttle.failed("checkout", false, now);
+        throttle.failed(&checkout, false, now);
     }
     for stranger in 0..10_000 {
-        throttle.failed(&stranger.to_string(), true, now);
+        throttle.failed(&guesser(&stranger.to_string(), None), true, now);
     }
     assert!(throttle.len() <= 4096);
-    assert_eq!(throttle.wait("checkout", now), Some(Duration::from_secs(30)));
-    assert_eq!(throttle.wait("checkout", now + Duration::from_secs(30)), None);
+    assert_eq!(throttle.wait(&checkout, now), Some(Duration::from_secs(30)));
+    assert_eq!(throttle.wait(&checkout, now + Duration::from_secs(30)), None);
+}
+
+#[tokio::test]
+async fn a2_who_guesses_does_not_lock_out_the_client() {
+    let bench = Bench::new();
+    let from = |secret: &str, address: &str| {
+        let mut request = post(Some(&basic("checkout", secret)), GRANT);
+        request.extensions_mut().insert(crate::server::Caller(address.parse().unwrap()));
+        request
+    };
+    for last in 1..=10 {
+        // Whoever has one address of an IPv6 network has all of them.
+        bench.send(from("guess", &format!("2001:db8::{last}"))).await.is(401, "invalid_client");
+        bench.send(from("guess", "192.0.2.1")).await.is(401, "invalid_client");
+    }
+    for address in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::ffff"] {
+        bench.send(from(SECRET, address)).await.is(429, "temporarily_unavailable");
+    }
+    for address in ["192.0.2.2", "2001:db8:0:1::1"] {
+        bench.send(from(SECRET, address)).await.token();
+    }
 }
 
 #[test]

@@ -19,10 +19,8 @@ impl Backoff {
 
     /// The time to wait after one more failure: anything up to the present bound, but never less than a tenth of `base`.
     pub fn failed(&mut self) -> Duration {
-        let factor = 2_u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        let bound = self.base.saturating_mul(factor).min(self.most);
-        bound.mul_f64(random()).max(self.base / 10)
+        pause(self.failures, self.base, self.most, random())
     }
 
     pub fn reset(&mut self) {
@@ -30,10 +28,17 @@ impl Backoff {
     }
 }
 
-/// Uniform in [0, 1).
-fn random() -> f64 {
+/// How long to wait after the `failures`th failure in a row (from 1), for whom counts them: full jitter by `random`, in
+/// [0, 1], below `base`, twice that, and so on until `most`, but never less than a tenth of `base`.
+pub(crate) fn pause(failures: u32, base: Duration, most: Duration, random: f64) -> Duration {
+    let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    base.saturating_mul(factor).min(most).mul_f64(random).max(base / 10)
+}
+
+/// Uniform in [0, 1), for jitter.
+pub(crate) fn random() -> f64 {
     let mut bytes = [0; 4];
-    // Without randomness the whole bound is waited.
+    // Without randomness the jitter is lost, and the whole bound is waited.
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
         Err(_) => 1.0,
@@ -53,6 +58,7 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait >= base / 10 && *wait <= most));
         assert!(waits.iter().any(|wait| *wait > base * 5), "it never grew");
         assert!(waits.iter().skip(10).any(|wait| *wait < base * 5), "there is no jitter");
+        assert!((0..100).map(|_| random()).all(|value| (0.0..1.0).contains(&value)));
         backoff.reset();
         assert!(backoff.failed() <= base);
     }

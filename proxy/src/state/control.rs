@@ -111,7 +111,12 @@ impl FromStr for ControlUrl {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host.clone()).map_err(|_| BadControlUrl)?;
-        let port = authority.port_u16().unwrap_or(443);
+        // `Uri` reads a port that is none as absent: it must not become the default.
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 443,
+            None => return Err(BadControlUrl),
+        };
         Ok(Self { authority: authority.to_string(), host, port, name })
     }
 }
@@ -303,6 +308,9 @@ mod tests {
             "https://localhost/v1",
             "https://localhost?x",
             "https://localhost#x",
+            "https://localhost:",
+            "https://localhost:99999",
+            "https://localhost:x",
             "https://",
             "",
         ] {

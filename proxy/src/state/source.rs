@@ -128,7 +128,7 @@ async fn start_folder(
 ) -> Result<Snapshot, StartError> {
     let problems = match check(read, workload).await {
         // Empty is fine at the very first start; later it is more likely a mount that failed.
-        Ok((_, bundle)) if bundle.documents.is_empty() && report.last_good().await.is_some() => empty(path),
+        Ok((_, bundle)) if bundle.documents.is_empty() && has_documents(report).await => empty(path),
         Ok((snapshot, bundle)) => {
             report.applied(&snapshot.version, bundle).await;
             return Ok(snapshot);
@@ -139,6 +139,10 @@ async fn start_folder(
     let first = problems.first().map(Problem::to_string).unwrap_or_default();
     let (path, count) = (path.display().to_string(), problems.len());
     restore(report, Some(workload)).await.ok_or(StartError::Policy { path, count, first })
+}
+
+async fn has_documents(report: &Report) -> bool {
+    report.last_good().await.is_some_and(|(bundle, _)| !bundle.documents.is_empty())
 }
 
 /// The last good policy, compiled for who we are: with `--control` that is in the bundle.
@@ -258,7 +262,7 @@ async fn bundle_came(
     apply: &mut (impl FnMut(Snapshot) + Send),
 ) -> Result<(), Vec<Problem>> {
     let bundle: Bundle = serde_json::from_slice(body).map_err(|error| {
-        vec![problem("bundle", format!("is not one that this version can read: {error}"))]
+        vec![Problem::of_file("bundle", &format!("is not one that this version can read: {error}"))]
     })?;
     let checked = check(Ok(bundle.documents.clone()), &bundle.workload).await;
     update(report, checked.map(|(snapshot, _)| (snapshot, bundle)), apply).await
@@ -274,7 +278,7 @@ async fn update(
     let version = snapshot.version.clone();
     if report.running() != Some(&version) {
         let applied = catch_unwind(AssertUnwindSafe(|| apply(snapshot)));
-        applied.map_err(|_| vec![problem(&version, "internal error: applying it failed".to_owned())])?;
+        applied.map_err(|_| vec![Problem::of_file(&version, "internal error: applying it failed")])?;
     }
     report.applied(&version, bundle).await;
     Ok(())
@@ -290,25 +294,18 @@ async fn check(read: Read, workload: &Workload) -> Result<(Snapshot, Bundle), Ve
     });
     checked
         .await
-        .unwrap_or_else(|_| Err(vec![problem("policy", "internal error: compiling it failed".to_owned())]))
+        .unwrap_or_else(|_| Err(vec![Problem::of_file("policy", "internal error: compiling it failed")]))
 }
 
 async fn read_folder(path: &Path) -> Read {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || folder::read(&owned)).await;
-    read.unwrap_or_else(|_| {
-        Err(vec![problem(&path.display().to_string(), "internal error: reading it failed".to_owned())])
-    })
+    read.unwrap_or_else(|_| Err(vec![Problem::of_file(path.display(), "internal error: reading it failed")]))
 }
 
 fn empty(path: &Path) -> Vec<Problem> {
-    let message =
-        "holds no policy any more: to deny everything, say so with a policy without rules".to_owned();
-    vec![problem(&path.display().to_string(), message)]
-}
-
-fn problem(file: &str, message: String) -> Problem {
-    Problem { file: file.to_owned(), line: 0, document: String::new(), field: String::new(), message }
+    let message = "holds no policy any more: to deny everything, say so with a policy without rules";
+    vec![Problem::of_file(path.display(), message)]
 }
 
 fn instance() -> Option<String> {

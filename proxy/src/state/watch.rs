@@ -151,7 +151,7 @@ pub(crate) fn stamp(path: &Path) -> Stamp {
                 hash_metadata(&mut hash, std::fs::metadata(&file).ok());
                 file.hash(&mut hash);
             }
-            Err(problem) => problem.to_string().hash(&mut hash),
+            Err(problem) => problem.hash(&mut hash),
         }
     }
     Stamp(hash.finish())

@@ -16,6 +16,7 @@ use crate::auth::issuers::jwks::{JWKS_LIMIT, JwksError, KeySet};
 use crate::auth::issuers::metrics::{Counters, IssuerMetrics};
 use crate::auth::issuers::{Flights, Pace, Services, Shared};
 use crate::fetch::Trust;
+use crate::state::backoff::{self, random};
 use crate::state::files::FileError;
 
 /// How long the last good set may be used without a refresh, in seconds.
@@ -222,8 +223,7 @@ impl Keeper {
         if self.watches_file() {
             return self.pace.poll;
         }
-        let doubled = 1_u32.checked_shl(failures.saturating_sub(1).min(6)).unwrap_or(60).min(60);
-        (self.pace.backoff * doubled).mul_f64(random()).max(self.pace.backoff / 10)
+        backoff::pause(failures, self.pace.backoff, self.pace.backoff * 60, random())
     }
 
     fn watches_file(&self) -> bool {
@@ -295,13 +295,6 @@ fn declared_freshness(headers: &HeaderMap) -> Option<Duration> {
     }
     let age = headers.get(AGE).and_then(|age| age.to_str().ok()).and_then(seconds).unwrap_or(0);
     freshness.map(|freshness| Duration::from_secs(u64::from(freshness.saturating_sub(age))))
-}
-
-/// A number in 0..1. Without randomness the jitter is lost, nothing else.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]

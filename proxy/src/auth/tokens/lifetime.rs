@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::state::backoff;
+
 /// Life of a token whose issuer does not say (`expires_in` is only RECOMMENDED, RFC 6749 §5.1).
 pub(crate) const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 /// Nothing lives longer; it keeps sums in range.
@@ -10,8 +12,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// What will not mend by itself is tried again after this, or when the credential's file changes.
 const PERMANENT: Duration = Duration::from_secs(30);
-const LONGEST_BACKOFF: u32 = 60;
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Ages of a token, counted from before its request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +43,9 @@ impl Lifetime {
 /// How long to wait after the `failures`th failure in a row (from 1): full jitter below 1 s, 2 s, 4 s ... 60 s, or what the
 /// issuer asked for, if that is longer.
 pub(crate) fn pause(failures: u32, permanent: bool, retry_after: Option<Duration>, random: f64) -> Duration {
-    let ceiling =
-        1_u32.checked_shl(failures.saturating_sub(1).min(6)).unwrap_or(LONGEST_BACKOFF).min(LONGEST_BACKOFF);
-    let backoff = Duration::from_secs(u64::from(ceiling)).mul_f64(random).max(SHORTEST_BACKOFF);
+    let backoff = backoff::pause(failures, FIRST_BACKOFF, LONGEST_BACKOFF, random);
     let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     backoff.max(asked).max(if permanent { PERMANENT } else { Duration::ZERO })
-}
-
-/// A number in 0..1, for jitter.
-pub(crate) fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness the jitter is lost, nothing else.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]
@@ -91,7 +83,7 @@ mod tests {
         let longest: Vec<_> = (1..=9).map(|failures| pause(failures, false, None, 1.0).as_secs()).collect();
         assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(pause(u32::MAX, false, None, 0.5), Duration::from_secs(30));
-        assert_eq!(pause(5, false, None, 0.0), SHORTEST_BACKOFF);
+        assert_eq!(pause(5, false, None, 0.0), Duration::from_millis(100));
     }
 
     #[test]
@@ -100,10 +92,5 @@ mod tests {
         assert_eq!((asked(0), asked(20), asked(86_400)), (1, 20, 600));
         assert_eq!(pause(1, true, None, 0.0), Duration::from_secs(30));
         assert_eq!(pause(1, true, Some(Duration::from_secs(90)), 0.0), Duration::from_secs(90));
-    }
-
-    #[test]
-    fn jitter_is_a_fraction() {
-        assert!((0..100).map(|_| random()).all(|value| (0.0..1.0).contains(&value)));
     }
 }

@@ -15,11 +15,12 @@ use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::grant::{self, Proof};
-use crate::auth::tokens::lifetime::{self, Lifetime};
+use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
 use crate::clock::Clock;
 use crate::fetch::Limits;
+use crate::state::backoff;
 
 /// Of one token request.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1024 };
@@ -94,7 +95,7 @@ impl TokenSource {
         self.metrics.observe_fetch(sent.instant.elapsed());
         let granted = grant::read(answer?, &self.request, clock.unix())?;
 
-        let lifetime = Lifetime::new(granted.life, lifetime::random());
+        let lifetime = Lifetime::new(granted.life, backoff::random());
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }

@@ -11,6 +11,7 @@ use super::{Landing, Setback, State, TokenSlot, Unavailable};
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE};
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
+use crate::state::backoff;
 
 /// How long a flight may take, with its wait for the issuer's other flights.
 const LONGEST_FLIGHT: Duration = Duration::from_secs(30);
@@ -136,7 +137,7 @@ impl TokenSlot {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         let permanent = failure.cause.is_permanent();
-        let pause = lifetime::pause(state.failures, permanent, failure.retry_after, lifetime::random());
+        let pause = lifetime::pause(state.failures, permanent, failure.retry_after, backoff::random());
         tracing::warn!(
             credential = %credential.name,
             cause = failure.cause.as_str(),
