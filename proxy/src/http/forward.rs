@@ -52,7 +52,10 @@ pub(crate) async fn forward(
         attempts += 1;
         // Meanwhile the token may have come to its end, and past that it is never sent.
         if let Some(slot) = token.filter(|_| waited) {
-            let value = slot.sendable().ok_or(Reason::TokenUnavailable)?;
+            let value = match slot.sendable() {
+                Some(value) => value,
+                None => slot.token().await.map_err(|_| Reason::TokenUnavailable)?,
+            };
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;

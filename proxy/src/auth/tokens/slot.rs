@@ -193,7 +193,7 @@ impl TokenSlot {
         }
     }
 
-    /// The same for a request that was on its way for a while: not counted, and judged by both clocks.
+    /// The value of `Authorization` for a request that has been on its way: not counted, and judged by both clocks.
     pub(crate) fn sendable(&self) -> Option<HeaderValue> {
         let held = self.held.load();
         let held = held.as_ref()?;
