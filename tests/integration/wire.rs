@@ -21,10 +21,9 @@ use crate::support::upstream::Upstream;
 const LATER: &[Reason] = &[
     Reason::Inactive,
     Reason::Revoked,
-    Reason::ProofInvalid,
     Reason::ProofReplayed,
     Reason::PeerRequired,
-    // These need a sidecar that is out of memory or has a defect.
+    // These need ten thousand requests at once, or a defect: unit tests of the worker's shedding and of `http::guarded`.
     Reason::Overloaded,
     Reason::Internal,
 ];
@@ -118,6 +117,8 @@ fn tokens_that_do_not_verify(world: &World, expect: &mut impl FnMut(Reason, &Ans
     expect(Reason::WrongAudience, &world.show(&token(json!({"aud": "https://orders.shop/"}))));
     expect(Reason::WrongType, &world.show(&world.headed(&json!({"typ": "JWT"}))));
     expect(Reason::MissingClaim, &world.show(&token(json!({"client_id": null}))));
+    let proof = format!("DPoP {}", token(json!({})));
+    expect(Reason::ProofInvalid, &get(world.proxy.inbound(), "/orders", &[("Authorization", &proof)]));
     expect(Reason::BindingMismatch, &world.show(&token(json!({"cnf": {"jkt": jose::encode(&[7; 32])}}))));
 }
 
@@ -232,6 +233,13 @@ fn assert_refused(reason: Reason, answer: &Answer) {
     let Some(error) = expected else {
         return assert_eq!(challenge, None, "{answer:?}");
     };
+    if reason == Reason::ProofInvalid {
+        return assert_eq!(
+            challenge,
+            Some("DPoP error=\"invalid_dpop_proof\", algs=\"ES256\""),
+            "{answer:?}"
+        );
+    }
     let challenge = challenge.unwrap_or_else(|| panic!("no challenge: {answer:?}"));
     assert!(challenge.starts_with("Bearer ") && challenge.contains('='), "{challenge}");
     match error {
