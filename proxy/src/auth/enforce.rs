@@ -39,98 +39,15 @@ pub struct Admission {
     pub would_refuse: Option<Reason>,
 }
 
-/// Decides one request: semantics 5 and 6, in the order of time.
-pub async fn admit(
-    ask: Ask<'_>,
-    port: &PortPolicy,
-    active: &Active,
-    verifier: &Verifier,
-    last: &LastVerdict,
-    metrics: &Metrics,
-) -> Result<Admission, Refusal> {
-    let request = ask.anonymous();
-    let Some(policies) = port.enforce.as_ref() else {
-        return Box::pin(audit(ask, port, active, verifier, last, metrics)).await;
-    };
-    // What needs no token to be judged: a deny, or a public rule.
-    let (decision, token) = match policies.screen(&request) {
-        Some(decision) => (decision, None),
-        None => {
-            let shown = credentials::read(ask.headers, ask.query)?;
-            let token = verify(shown, port, active, verifier, last).await;
-            (policies.decide(&ask.presenting(&token)), Some(token))
-        }
-    };
-    count(active, &decision);
-    if policies.has_shadows() || port.audit.is_some() {
-        let token = match (token.clone(), &port.audit) {
-            (Some(token), _) => token,
-            // What was decided without a token does not wait for keys, unless an audit policy wants to know who it is.
-            (None, Some(audited)) if audited.screen(&request).is_none() => {
-                Box::pin(present(&ask, port, active, verifier, last)).await
-            }
-            (None, _) => Verified::Nothing,
-        };
-        let request = ask.presenting(&token);
-        shadow(policies, &request, &decision, active, metrics);
-        if let Some(audited) = &port.audit {
-            count(active, &audited.decide(&request));
-            shadow(audited, &request, &decision, active, metrics);
-        }
-    }
-    match decision {
-        Decision::Allow { rule, public } => Ok(Admission {
-            rule: Some(rule),
-            token: token.filter(|_| !public).and_then(Verified::into_token),
-            would_refuse: None,
-        }),
-        Decision::Deny { reason, rule } => Err(refusal(reason, rule, active)),
-    }
-}
-
-/// A port that only audit policies select: everything passes but what is malformed; what would be refused is recorded.
-async fn audit(
-    ask: Ask<'_>,
-    port: &PortPolicy,
-    active: &Active,
-    verifier: &Verifier,
-    last: &LastVerdict,
-    metrics: &Metrics,
-) -> Result<Admission, Refusal> {
-    let Some(policies) = port.audit.as_ref() else { return Err(Reason::Internal.into()) };
-    let screened = policies.screen(&ask.anonymous());
-    let token = match screened {
-        Some(_) => Verified::Nothing,
-        None => present(&ask, port, active, verifier, last).await,
-    };
-    let request = ask.presenting(&token);
-    let decision = screened.unwrap_or_else(|| policies.decide(&request));
-    count(active, &decision);
-    shadow(policies, &request, &decision, active, metrics);
-    Ok(match decision {
-        Decision::Allow { rule, public } => Admission {
-            rule: Some(rule),
-            token: Some(token).filter(|_| !public).and_then(Verified::into_token),
-            would_refuse: None,
-        },
-        Decision::Deny { reason, .. } => {
-            Admission { rule: None, token: token.into_token(), would_refuse: Some(reason) }
-        }
-    })
-}
-
-/// What the request shows, verified; what cannot be read counts as rejected.
-async fn present(
-    ask: &Ask<'_>,
-    port: &PortPolicy,
-    active: &Active,
-    verifier: &Verifier,
-    last: &LastVerdict,
-) -> Verified {
-    match credentials::read(ask.headers, ask.query) {
-        Ok(shown) => verify(shown, port, active, verifier, last).await,
-        Err(reason) => Verified::No(reason),
-    }
+/// One door: a port of the application, with all that its decisions take.
+#[derive(Clone, Copy, Debug)]
+pub struct Door<'a> {
+    pub port: &'a PortPolicy,
+    pub active: &'a Active,
+    pub verifier: &'a Verifier,
+    /// What the caller's connection remembers.
+    pub last: &'a LastVerdict,
+    pub metrics: &'a Metrics,
 }
 
 /// What verification said of what was shown.
@@ -141,75 +58,141 @@ enum Verified {
     Yes(Arc<Token>),
 }
 
-async fn verify(
-    shown: Shown<'_>,
-    port: &PortPolicy,
-    active: &Active,
-    verifier: &Verifier,
-    last: &LastVerdict,
-) -> Verified {
-    match shown {
-        Shown::Nothing => Verified::Nothing,
-        // A proof that nobody checks proves nothing.
-        Shown::Dpop => Verified::No(Reason::ProofInvalid),
-        Shown::Bearer(token) => {
-            match verifier.verify(last, token, port, &active.snapshot.issuers, &active.keys).await {
-                Ok(token) => Verified::Yes(token),
-                Err(reason) => Verified::No(reason),
+// === impl Door ===
+
+impl Door<'_> {
+    /// Decides one request: semantics 5 and 6, in the order of time.
+    pub async fn admit(self, ask: Ask<'_>) -> Result<Admission, Refusal> {
+        let request = ask.anonymous();
+        let Some(policies) = self.port.enforce.as_ref() else {
+            return Box::pin(self.audit(ask)).await;
+        };
+        // What needs no token to be judged: a deny, or a public rule.
+        let (decision, token) = match policies.screen(&request) {
+            Some(decision) => (decision, None),
+            None => {
+                let token = self.verify(credentials::read(ask.headers, ask.query)?).await;
+                (policies.decide(&ask.presenting(&token)), Some(token))
+            }
+        };
+        self.count(&decision);
+        if policies.has_shadows() || self.port.audit.is_some() {
+            let token = match (token.clone(), &self.port.audit) {
+                (Some(token), _) => token,
+                // What was decided without a token does not wait for keys, unless an audit policy wants to know who it is.
+                (None, Some(audited)) if audited.screen(&request).is_none() => {
+                    Box::pin(self.present(&ask)).await
+                }
+                (None, _) => Verified::Nothing,
+            };
+            let request = ask.presenting(&token);
+            self.shadow(policies, &request, &decision);
+            if let Some(audited) = &self.port.audit {
+                self.count(&audited.decide(&request));
+                self.shadow(audited, &request, &decision);
+            }
+        }
+        match decision {
+            Decision::Allow { rule, public } => Ok(Admission {
+                rule: Some(rule),
+                token: token.filter(|_| !public).and_then(Verified::into_token),
+                would_refuse: None,
+            }),
+            Decision::Deny { reason, rule } => Err(self.refusal(reason, rule)),
+        }
+    }
+
+    /// A port that only audit policies select: everything passes but what is malformed; what would be refused is recorded.
+    async fn audit(self, ask: Ask<'_>) -> Result<Admission, Refusal> {
+        let Some(policies) = self.port.audit.as_ref() else { return Err(Reason::Internal.into()) };
+        let screened = policies.screen(&ask.anonymous());
+        let token = match screened {
+            Some(_) => Verified::Nothing,
+            None => self.present(&ask).await,
+        };
+        let request = ask.presenting(&token);
+        let decision = screened.unwrap_or_else(|| policies.decide(&request));
+        self.count(&decision);
+        self.shadow(policies, &request, &decision);
+        Ok(match decision {
+            Decision::Allow { rule, public } => Admission {
+                rule: Some(rule),
+                token: Some(token).filter(|_| !public).and_then(Verified::into_token),
+                would_refuse: None,
+            },
+            Decision::Deny { reason, .. } => {
+                Admission { rule: None, token: token.into_token(), would_refuse: Some(reason) }
+            }
+        })
+    }
+
+    /// What the request shows, verified; what cannot be read counts as rejected.
+    async fn present(self, ask: &Ask<'_>) -> Verified {
+        match credentials::read(ask.headers, ask.query) {
+            Ok(shown) => self.verify(shown).await,
+            Err(reason) => Verified::No(reason),
+        }
+    }
+
+    async fn verify(self, shown: Shown<'_>) -> Verified {
+        let Active { snapshot, keys, .. } = self.active;
+        match shown {
+            Shown::Nothing => Verified::Nothing,
+            // A proof that nobody checks proves nothing.
+            Shown::Dpop => Verified::No(Reason::ProofInvalid),
+            Shown::Bearer(token) => {
+                match self.verifier.verify(self.last, token, self.port, &snapshot.issuers, keys).await {
+                    Ok(token) => Verified::Yes(token),
+                    Err(reason) => Verified::No(reason),
+                }
             }
         }
     }
-}
 
-fn refusal(reason: Reason, rule: Option<RuleId>, active: &Active) -> Refusal {
-    let scopes = match (reason, rule) {
-        (Reason::InsufficientScope, Some(rule)) => active.snapshot.required_scopes(rule).to_vec(),
-        _ => Vec::new(),
-    };
-    Refusal { reason, rule, scopes, retry_after: None }
-}
-
-fn count(active: &Active, decision: &Decision) {
-    let rule = match decision {
-        Decision::Allow { rule, .. } => Some(*rule),
-        // A rule whose scopes are lacking did not decide.
-        Decision::Deny { reason: Reason::DeniedByRule, rule } => *rule,
-        Decision::Deny { .. } => None,
-    };
-    if let Some(counter) = rule.and_then(|RuleId(index)| active.decisions.get(index)) {
-        counter.inc();
-    }
-}
-
-/// Records what the shadow rules that match would have changed.
-fn shadow(
-    policies: &Policies,
-    request: &AccessRequest<'_>,
-    enforced: &Decision,
-    active: &Active,
-    metrics: &Metrics,
-) {
-    if !policies.has_shadows() {
-        return;
-    }
-    for shadow in policies.shadows(request) {
-        let Some(name) = active.snapshot.rules.get(shadow.rule.0) else { continue };
-        let word = |decision: &Decision| match decision {
-            Decision::Allow { .. } => "allow",
-            Decision::Deny { .. } => "deny",
+    fn refusal(self, reason: Reason, rule: Option<RuleId>) -> Refusal {
+        let scopes = match (reason, rule) {
+            (Reason::InsufficientScope, Some(rule)) => self.active.snapshot.required_scopes(rule).to_vec(),
+            _ => Vec::new(),
         };
-        let would = word(&shadow.would);
-        active.count_shadow(shadow.rule, would, metrics);
-        if would != word(enforced) {
-            tracing::info!(
-                policy = name.policy,
-                rule = name.rule,
-                would,
-                enforced = word(enforced),
-                method = request.method,
-                path = request.path.as_str(),
-                "a shadow rule would decide otherwise"
-            );
+        Refusal { reason, rule, scopes, retry_after: None }
+    }
+
+    fn count(self, decision: &Decision) {
+        let rule = match decision {
+            Decision::Allow { rule, .. } => Some(*rule),
+            // A rule whose scopes are lacking did not decide.
+            Decision::Deny { reason: Reason::DeniedByRule, rule } => *rule,
+            Decision::Deny { .. } => None,
+        };
+        if let Some(counter) = rule.and_then(|RuleId(index)| self.active.decisions.get(index)) {
+            counter.inc();
+        }
+    }
+
+    /// Records what the shadow rules that match would have changed.
+    fn shadow(self, policies: &Policies, request: &AccessRequest<'_>, enforced: &Decision) {
+        if !policies.has_shadows() {
+            return;
+        }
+        for shadow in policies.shadows(request) {
+            let Some(name) = self.active.snapshot.rules.get(shadow.rule.0) else { continue };
+            let word = |decision: &Decision| match decision {
+                Decision::Allow { .. } => "allow",
+                Decision::Deny { .. } => "deny",
+            };
+            let would = word(&shadow.would);
+            self.active.count_shadow(shadow.rule, would, self.metrics);
+            if would != word(enforced) {
+                tracing::info!(
+                    policy = name.policy,
+                    rule = name.rule,
+                    would,
+                    enforced = word(enforced),
+                    method = request.method,
+                    path = request.path.as_str(),
+                    "a shadow rule would decide otherwise"
+                );
+            }
         }
     }
 }

@@ -5,14 +5,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Version};
+use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-/// A body, as it arrives. A request's is heard out: over HTTP/2, dropping one that has not ended resets the stream, and there are
-/// clients (curl 7.88) that then lose an answer which they already have, although RFC 9113 §8.1 forbids it.
+/// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
+/// bytes in it, and the reset that follows can overtake the answer (RFC 9112 §9.6); over HTTP/2 it resets the stream, and
+/// there are clients (curl 7.88) that then lose an answer which they already have, although RFC 9113 §8.1 forbids it.
 #[derive(Debug)]
 pub(crate) struct Arriving {
     /// Gone only while being dropped.
@@ -20,7 +21,7 @@ pub(crate) struct Arriving {
     lingers: bool,
 }
 
-/// Lets go of the body, and of its stream, once the client has ended or the moment is over.
+/// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
 async fn hear_out(mut body: Incoming) {
     let read = async {
         let mut left = MAX_READ;
@@ -40,8 +41,7 @@ async fn hear_out(mut body: Incoming) {
 impl Arriving {
     /// The same request with its body as one that is heard out.
     pub(crate) fn request(request: Request<Incoming>) -> Request<Self> {
-        let lingers = request.version() == Version::HTTP_2;
-        request.map(|incoming| Self { incoming: Some(incoming), lingers })
+        request.map(|incoming| Self { incoming: Some(incoming), lingers: true })
     }
 }
 

@@ -22,7 +22,7 @@ use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::{headers, target};
 use crate::auth::active::Active;
-use crate::auth::enforce::{Admission, Ask, admit};
+use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
 use crate::config::InboundDefault;
 use crate::drain::Drain;
@@ -164,8 +164,8 @@ impl Caller {
     }
 
     async fn admit(&self, ask: Ask<'_>, port: &PortPolicy, active: &Active) -> Result<Admission, Refusal> {
-        let sidecar = &self.worker.sidecar;
-        admit(ask, port, active, &sidecar.verifier, &self.last, &sidecar.metrics).await
+        let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
+        Door { port, active, verifier, last: &self.last, metrics }.admit(ask).await
     }
 
     /// A port that no policy selects (semantics 7).

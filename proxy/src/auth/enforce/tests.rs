@@ -71,7 +71,9 @@ impl Door {
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
         let metrics = &self.services.metrics;
-        admit(ask, port, &self.active, &self.verifier, &self.last, metrics).await.map_err(|r| r.reason)
+        let door =
+            super::Door { port, active: &self.active, verifier: &self.verifier, last: &self.last, metrics };
+        door.admit(ask).await.map_err(|refusal| refusal.reason)
     }
 
     async fn reason(&self, path: &str, token: &str) -> Option<Reason> {
