@@ -148,11 +148,7 @@ where
             .handshake(io)
             .await
             .map_err(unreachable)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
+        tokio::spawn(drive(connection));
         return Ok(Sender::Http2(sender));
     }
     let (sender, connection) = http1::Builder::new()
@@ -161,12 +157,15 @@ where
         .handshake(io)
         .await
         .map_err(unreachable)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
+    tokio::spawn(drive(connection));
     Ok(Sender::Http1(sender))
+}
+
+/// What hyper does for a connection goes on for as long as it lives.
+async fn drive(connection: impl Future<Output = Result<(), hyper::Error>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "an upstream connection ended");
+    }
 }
 
 fn unreachable(error: impl std::fmt::Display) -> Reason {
