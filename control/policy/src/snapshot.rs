@@ -145,6 +145,13 @@ pub struct FileRef {
     pub declared_in: String,
 }
 
+/// A certificate chain and its private key, in PEM. Read anew when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    pub cert_file: FileRef,
+    pub key_file: FileRef,
+}
+
 /// How the workload proves itself to an issuer's token endpoint, compiled.
 #[derive(Clone, Debug)]
 pub struct Credential {

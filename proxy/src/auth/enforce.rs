@@ -26,6 +26,10 @@ pub struct Ask<'a> {
     pub grpc: bool,
     pub headers: &'a HeaderMap,
     pub source: IpAddr,
+    /// `https` where the caller spoke TLS to us, else `http`.
+    pub scheme: &'static str,
+    /// SHA-256 of the client certificate (in DER) of the caller's connection, where one was verified.
+    pub certificate: Option<[u8; 32]>,
 }
 
 /// A request that may come in.

@@ -135,6 +135,8 @@ impl Caller {
             grpc: seen.is_grpc(),
             headers: &head.headers,
             source: self.address.ip(),
+            scheme: "http",
+            certificate: None,
         };
         let (identity, timeouts) = match active.snapshot.inbound(self.application.port) {
             Some(port) => {

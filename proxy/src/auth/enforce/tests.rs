@@ -68,6 +68,8 @@ impl Door {
             grpc: false,
             headers: &headers,
             source: Ipv4Addr::LOCALHOST.into(),
+            scheme: "http",
+            certificate: None,
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
         let metrics = &self.services.metrics;
