@@ -199,7 +199,10 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
         .map(|credential| {
             let method = match credential.authentication {
                 Authentication::ClientSecretBasic { .. } => "client_secret_basic",
+                Authentication::ClientSecretPost { .. } => "client_secret_post",
                 Authentication::PrivateKeyJwt { .. } => "private_key_jwt",
+                Authentication::TlsClientAuth(_) => "tls_client_auth",
+                Authentication::WorkloadToken { .. } => "workload_token",
             };
             json!({ "name": credential.name, "clientId": credential.client_id, "authentication": method })
         })

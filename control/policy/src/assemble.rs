@@ -24,7 +24,7 @@ pub(crate) fn snapshot(
 
     let mut parts = Parts::new(documents, workload);
     let (inbound, rules) = inbound::assemble(&inbound, &mut parts);
-    let (outbound, token_requests) = outbound::assemble(&outbound, &mut parts);
+    let (outbound, requests) = outbound::assemble(&outbound, &mut parts);
     if !parts.problems.is_empty() {
         return Err(parts.problems);
     }
@@ -34,7 +34,8 @@ pub(crate) fn snapshot(
         workload: workload.clone(),
         issuers: issuers.all,
         credentials: credentials.all,
-        token_requests,
+        token_requests: requests.tokens,
+        exchanges: requests.exchanges,
         rules,
         inbound,
         outbound,

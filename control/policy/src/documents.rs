@@ -223,15 +223,15 @@ impl Parsing {
         }
     }
 
-    fn credential(
+    fn credential<'a>(
         &self,
         namespace: &str,
         name: &str,
-        all: &[Checked<CheckedCredential>],
-    ) -> Reference<usize> {
+        all: &'a [Checked<CheckedCredential>],
+    ) -> Reference<(usize, &'a CheckedCredential)> {
         let is_it = |checked: &Checked<_>| checked.name.namespace == namespace && checked.name.name == name;
-        match all.iter().position(is_it) {
-            Some(place) => Reference::Found(place),
+        match all.iter().enumerate().find(|(_, checked)| is_it(checked)) {
+            Some((place, checked)) => Reference::Found((place, &checked.value)),
             None => self.missing(Kind::Credential, namespace, name),
         }
     }

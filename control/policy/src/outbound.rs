@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::snapshot::{FileRef, Snapshot, Timeouts, TokenRequestId};
+use crate::snapshot::{CertificateFiles, ExchangeId, FileRef, Snapshot, Timeouts, TokenRequestId};
 
 /// Outbound rules by host and port, precedence already settled.
 #[derive(Debug, Default)]
@@ -36,7 +36,11 @@ pub struct OutboundRule {
     /// `namespace/name` of its policy.
     pub policy: String,
     pub name: String,
+    /// The workload's own token.
     pub token: Option<TokenRequestId>,
+    /// What the token that the application sends is exchanged for. Where it sends none, `token` is shown; where there is
+    /// no `token` either, the request is refused.
+    pub exchange: Option<ExchangeId>,
     pub tls: OutboundTls,
     pub existing_authorization: ExistingAuthorization,
     pub on_failure: OnFailure,
@@ -59,6 +63,8 @@ pub enum OutboundTls {
         server_name: Option<String>,
         /// Trust instead of the platform's roots.
         ca_file: Option<FileRef>,
+        /// The certificate that we present.
+        client: Option<CertificateFiles>,
     },
 }
 

@@ -17,6 +17,9 @@ pub struct CredentialId(pub usize);
 /// Index of a [`TokenRequest`] in [`Snapshot::token_requests`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenRequestId(pub usize);
+/// Index of a [`TokenRequest`] in [`Snapshot::exchanges`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeId(pub usize);
 /// Index of a [`RuleName`] in [`Snapshot::rules`], inbound rules only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleId(pub usize);
@@ -34,6 +37,8 @@ pub struct Snapshot {
     pub credentials: Vec<Credential>,
     /// Every distinct token that an outbound rule asks for.
     pub token_requests: Vec<TokenRequest>,
+    /// Every distinct exchange that an outbound rule asks for, of the token that the application sends itself (RFC 8693).
+    pub exchanges: Vec<TokenRequest>,
     /// Every inbound rule.
     pub rules: Vec<RuleName>,
     pub(crate) inbound: crate::inbound::InboundTable,
@@ -165,10 +170,13 @@ pub struct Credential {
     pub fingerprint: [u8; 32],
 }
 
-/// A client authentication method (RFC 6749 §2.3.1, RFC 7523 §2.2).
+/// A client authentication method (RFC 6749 §2.3.1, RFC 7523 §2.2, RFC 8705 §2).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Authentication {
     ClientSecretBasic {
+        secret_file: FileRef,
+    },
+    ClientSecretPost {
         secret_file: FileRef,
     },
     PrivateKeyJwt {
@@ -177,6 +185,33 @@ pub enum Authentication {
         algorithm: Algorithm,
         audience: AssertionAudience,
     },
+    /// `tls_client_auth` and `self_signed_tls_client_auth`: which of the two is the server's business, the request is the same.
+    TlsClientAuth(CertificateFiles),
+    /// A JWT that the platform keeps in a file: a Kubernetes projected token, a JWT-SVID.
+    WorkloadToken {
+        token_file: FileRef,
+        usage: WorkloadTokenUse,
+    },
+}
+
+/// What the workload's token is to the issuer (RFC 7523 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadTokenUse {
+    /// It authenticates the client in a client credentials grant (§2.2).
+    ClientAssertion(AssertionType),
+    /// It is the grant itself: `grant_type` jwt-bearer (§2.1).
+    AuthorizationGrant,
+}
+
+/// The `client_assertion_type` of a workload's token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AssertionType {
+    /// RFC 7523 §2.2.
+    #[default]
+    JwtBearer,
+    /// JWT-SVIDs, by the draft "OAuth SPIFFE Client Authentication".
+    JwtSpiffe,
 }
 
 /// The `aud` of a client assertion. The issuer identifier is right (RFC 7523bis); the token endpoint is for servers
@@ -189,7 +224,18 @@ pub enum AssertionAudience {
     TokenEndpoint,
 }
 
-/// One token that outbound rules ask for (RFC 6749 §4.4.2, RFC 8707).
+/// What a token is bound to, so that it is of no use to whoever else gets hold of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TokenBinding {
+    #[default]
+    None,
+    /// The certificate that we present to issuer and destination (RFC 8705 §3).
+    Certificate(CertificateFiles),
+    /// A key of ours, by DPoP (RFC 9449).
+    Key,
+}
+
+/// One token that outbound rules ask for (RFC 6749 §4.4.2, RFC 8693, RFC 8707).
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     pub credential: CredentialId,
@@ -199,6 +245,7 @@ pub struct TokenRequest {
     pub resource: Option<String>,
     /// Extra parameters of the token request, sorted by name.
     pub parameters: Vec<(String, String)>,
+    pub binding: TokenBinding,
     /// The cache key: a hash over length-prefixed fields, the credential's fingerprint among them. Never the secret.
     pub key: [u8; 32],
 }

@@ -44,7 +44,7 @@ pub async fn attach<'a>(
     };
     match value {
         Ok(value) => {
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(AUTHORIZATION, value.authorization);
             Ok(Attached::Token(slot))
         }
         Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),

@@ -8,6 +8,7 @@ mod http_date;
 mod lifetime;
 mod metrics;
 mod secret;
+mod shown;
 mod slot;
 mod source;
 
@@ -21,6 +22,7 @@ use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
 use crate::auth::issuers::Services;
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::metrics::TokenMetrics;
+pub use crate::auth::tokens::shown::{Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
 

@@ -56,7 +56,7 @@ pub(crate) async fn forward(
                 Some(value) => value,
                 None => slot.token().await.map_err(|_| Reason::TokenUnavailable)?,
             };
-            request.headers_mut().insert(AUTHORIZATION, value);
+            request.headers_mut().insert(AUTHORIZATION, value.authorization);
         }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
         let answer =

@@ -149,7 +149,8 @@ impl Application {
         version: Version,
     ) -> Result<Dial, Reason> {
         let plain = |port| Address::Name { host: host.to_owned(), port };
-        let Some(OutboundTls::Originate { port: named, server_name, ca_file }) = rule.map(|rule| &rule.tls)
+        let Some(OutboundTls::Originate { port: named, server_name, ca_file, .. }) =
+            rule.map(|rule| &rule.tls)
         else {
             return Ok(Dial { address: plain(port), tls: None, version });
         };

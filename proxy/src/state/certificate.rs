@@ -16,15 +16,15 @@ const LIMIT: usize = 64 * 1024;
 
 /// A certificate that we can prove to be ours.
 #[derive(Clone)]
-pub(crate) struct Certificate {
-    pub(crate) key: Arc<CertifiedKey>,
+pub struct Certificate {
+    pub key: Arc<CertifiedKey>,
     /// SHA-256 of the certificate in DER, which is what tokens are bound to (RFC 8705 §3.1).
-    pub(crate) thumbprint: [u8; 32],
+    pub thumbprint: [u8; 32],
 }
 
 /// Why the files are no certificate. Never holds any of their content.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CertificateError {
+pub enum CertificateError {
     #[error("{file} cannot be read: {error}")]
     File { file: String, error: FileError },
     #[error("{0} holds no PEM certificate")]
@@ -40,7 +40,7 @@ pub(crate) enum CertificateError {
 impl Certificate {
     /// Reads both files. While somebody replaces them, one after the other, they do not fit together: the caller keeps what
     /// it has and looks again.
-    pub(crate) fn read(named: &CertificateFiles, files: &PolicyFiles) -> Result<Self, CertificateError> {
+    pub fn read(named: &CertificateFiles, files: &PolicyFiles) -> Result<Self, CertificateError> {
         let CertificateFiles { cert_file, key_file } = named;
         let read = |file| {
             files.read(file, LIMIT).map_err(|error| CertificateError::File { file: file.path.clone(), error })
@@ -62,7 +62,7 @@ impl Certificate {
 }
 
 /// `x5t#S256` before its encoding (RFC 8705 §3.1).
-pub(crate) fn thumbprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+pub fn thumbprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, certificate).as_ref());
     hash

@@ -1,7 +1,7 @@
 //! What changes while we run: cells with one writer each, and where their content comes from.
 
 pub mod backoff;
-pub(crate) mod certificate;
+pub mod certificate;
 pub mod control;
 pub mod dir;
 pub mod files;

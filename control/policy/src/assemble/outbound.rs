@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::compile::issuer::with_certificate;
 use crate::compile::outbound::{CheckedOutbound, CheckedRule, CheckedToken};
 use crate::compile::report::Report;
+use crate::document::outbound::OtherwiseWord;
 use crate::documents::{Checked, Documents};
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
 use crate::host::HostPattern;
 use crate::outbound::{OutboundRule, OutboundTable};
 use crate::problem::Problem;
-use crate::snapshot::{TokenRequest, TokenRequestId};
+use crate::snapshot::{ExchangeId, TokenBinding, TokenRequest, TokenRequestId};
 
 use super::Parts;
 
@@ -34,17 +36,34 @@ type Rank = (bool, bool);
 /// The rule for each host, port and rank.
 type Settled<'d> = BTreeMap<(&'d str, u16, Rank), Candidate<'d>>;
 
-pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (OutboundTable, Vec<TokenRequest>) {
+/// What is asked of issuers, each once.
+#[derive(Default)]
+pub(super) struct Requests {
+    pub(super) tokens: Vec<TokenRequest>,
+    pub(super) exchanges: Vec<TokenRequest>,
+}
+
+pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (OutboundTable, Requests) {
     let (settled, conflicts) = settle(policies);
     parts.problems.extend(conflicts);
     let mut table = OutboundTable {
         denies_others: policies.iter().any(|policy| policy.value.denies_others),
         ..OutboundTable::default()
     };
-    let mut requests = Vec::new();
+    let mut requests = Requests::default();
     for candidate in candidates(policies) {
-        let token = candidate.rule.token.as_ref().and_then(|token| request(token, &mut requests, parts));
-        table.rules.push(rule(candidate, token));
+        let token = candidate.rule.token.as_ref();
+        let exchanged = token.filter(|token| token.exchange.is_some());
+        // What a rule with an exchange shows of its own, if it may.
+        let own = token.filter(|token| token.exchange.is_none_or(|word| word == OtherwiseWord::Client));
+        let own = own.and_then(|token| request("token", token, &mut requests.tokens, parts));
+        let exchanged =
+            exchanged.and_then(|token| request("exchange", token, &mut requests.exchanges, parts));
+        table.rules.push(OutboundRule {
+            token: own.map(TokenRequestId),
+            exchange: exchanged.map(ExchangeId),
+            ..rule(candidate)
+        });
     }
     // In the order of ranks, so that what comes last is what wins.
     for ((host, port, _), candidate) in settled {
@@ -112,12 +131,13 @@ fn destinations(rule: &CheckedRule) -> impl Iterator<Item = (usize, u16, &HostPa
     rule.hosts.iter().enumerate().flat_map(ports)
 }
 
-fn rule(candidate: Candidate<'_>, token: Option<TokenRequestId>) -> OutboundRule {
+fn rule(candidate: Candidate<'_>) -> OutboundRule {
     let Candidate { policy, rule, .. } = candidate;
     OutboundRule {
         policy: format!("{}/{}", policy.name.namespace, policy.name.name),
         name: rule.name.clone(),
-        token,
+        token: None,
+        exchange: None,
         tls: rule.tls.clone(),
         existing_authorization: rule.existing_authorization,
         on_failure: rule.on_failure,
@@ -127,17 +147,18 @@ fn rule(candidate: Candidate<'_>, token: Option<TokenRequestId>) -> OutboundRule
     }
 }
 
-/// The token that a rule asks for, shared with every rule that asks for the same.
+/// The place of what a rule asks for, shared with every rule that asks for the same.
 fn request(
+    what: &str,
     token: &CheckedToken,
     requests: &mut Vec<TokenRequest>,
     parts: &mut Parts<'_>,
-) -> Option<TokenRequestId> {
+) -> Option<usize> {
     let credential = parts.credential(token.credential)?;
     let fingerprint = parts.credentials.all.get(credential.0)?.fingerprint;
-    let key = key(token, &fingerprint);
+    let key = key(what, token, &fingerprint);
     if let Some(place) = requests.iter().position(|request| request.key == key) {
-        return Some(TokenRequestId(place));
+        return Some(place);
     }
     requests.push(TokenRequest {
         credential,
@@ -145,15 +166,21 @@ fn request(
         audience: token.audience.clone(),
         resource: token.resource.clone(),
         parameters: token.parameters.clone(),
+        binding: token.binding.clone(),
         key,
     });
-    Some(TokenRequestId(requests.len() - 1))
+    Some(requests.len() - 1)
 }
 
-fn key(token: &CheckedToken, credential: &[u8; 32]) -> [u8; 32] {
+fn key(what: &str, token: &CheckedToken, credential: &[u8; 32]) -> [u8; 32] {
     let parameters = token.parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-    Fingerprint::of("token")
-        .bytes(credential)
+    let hash = Fingerprint::of(what);
+    let hash = match &token.binding {
+        TokenBinding::None => hash.text("bearer"),
+        TokenBinding::Certificate(files) => with_certificate(hash.text("certificate"), Some(files)),
+        TokenBinding::Key => hash.text("key"),
+    };
+    hash.bytes(credential)
         .list(token.scopes.iter().map(String::as_str))
         .optional(token.audience.as_deref())
         .optional(token.resource.as_deref())

@@ -1,14 +1,17 @@
 //! How a workload proves itself to a token endpoint, checked; and filled in for one workload.
 
-use crate::document::credential::{AuthenticationSpec, CredentialSpec};
+use crate::document::credential::{AuthenticationSpec, CredentialSpec, GrantWord, WorkloadTokenSpec};
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
-use crate::snapshot::{Algorithm, AssertionAudience, Authentication, Credential, Issuer, IssuerId};
+use crate::snapshot::{
+    Algorithm, AssertionAudience, AssertionType, Authentication, CertificateFiles, Credential, Issuer,
+    IssuerId, WorkloadTokenUse,
+};
 use crate::source::Source;
 use crate::workload::Workload;
 
 use super::Reference;
-use super::issuer::with_file;
+use super::issuer::{with_certificate, with_file};
 use super::report::Report;
 use super::values;
 
@@ -18,7 +21,7 @@ pub(crate) struct CheckedCredential {
     /// Place of its issuer among the documents' issuers.
     pub(crate) issuer: usize,
     client_id: Template,
-    authentication: Authentication,
+    pub(crate) authentication: Authentication,
 }
 
 /// A text with `{namespace}` and `{serviceAccount}` in it.
@@ -63,16 +66,32 @@ fn authentication(
         spec.workload_token.is_some(),
     ];
     if written.iter().filter(|is_written| **is_written).count() != 1 {
-        report.add(at, "exactly one method is expected: clientSecretBasic or privateKeyJwt");
+        report.add(
+            at,
+            "exactly one method is expected: clientSecretBasic, clientSecretPost, privateKeyJwt, tlsClientAuth or \
+             workloadToken",
+        );
         return None;
     }
-    report.unsupported_if(spec.client_secret_post.is_some(), &at.key("clientSecretPost"));
-    report.unsupported_if(spec.tls_client_auth.is_some(), &at.key("tlsClientAuth"));
-    report.unsupported_if(spec.workload_token.is_some(), &at.key("workloadToken"));
     if let Some(basic) = &spec.client_secret_basic {
         let at = at.key("clientSecretBasic").key("secretFile");
         let secret_file = values::file(&basic.secret_file, &at, source, report);
         return Some(Authentication::ClientSecretBasic { secret_file });
+    }
+    if let Some(post) = &spec.client_secret_post {
+        let at = at.key("clientSecretPost").key("secretFile");
+        let secret_file = values::file(&post.secret_file, &at, source, report);
+        return Some(Authentication::ClientSecretPost { secret_file });
+    }
+    if let Some(tls) = &spec.tls_client_auth {
+        let at = at.key("tlsClientAuth");
+        return Some(Authentication::TlsClientAuth(CertificateFiles {
+            cert_file: values::file(&tls.cert_file, &at.key("certFile"), source, report),
+            key_file: values::file(&tls.key_file, &at.key("keyFile"), source, report),
+        }));
+    }
+    if let Some(token) = &spec.workload_token {
+        return Some(workload_token(token, &at.key("workloadToken"), source, report));
     }
     let jwt = spec.private_key_jwt.as_ref()?;
     let at = at.key("privateKeyJwt");
@@ -85,6 +104,25 @@ fn authentication(
         algorithm: jwt.algorithm.unwrap_or(Algorithm::RS256),
         audience: jwt.audience,
     })
+}
+
+fn workload_token(
+    spec: &WorkloadTokenSpec,
+    at: &Field,
+    source: &Source,
+    report: &mut Report<'_>,
+) -> Authentication {
+    let usage = match (spec.grant, spec.assertion_type) {
+        (GrantWord::ClientCredentials, kind) => WorkloadTokenUse::ClientAssertion(kind.unwrap_or_default()),
+        (GrantWord::JwtBearer, None) => WorkloadTokenUse::AuthorizationGrant,
+        (GrantWord::JwtBearer, Some(_)) => {
+            let message = "means nothing with `grant: jwtBearer`, where the token is the grant: remove it";
+            report.add(&at.key("assertionType"), message);
+            WorkloadTokenUse::AuthorizationGrant
+        }
+    };
+    let token_file = values::file(&spec.token_file, &at.key("tokenFile"), source, report);
+    Authentication::WorkloadToken { token_file, usage }
 }
 
 // === impl CheckedCredential ===
@@ -122,6 +160,15 @@ fn fingerprint(name: &str, issuer: &Issuer, client_id: &str, authentication: &Au
                     AssertionAudience::Issuer => "issuer",
                     AssertionAudience::TokenEndpoint => "tokenEndpoint",
                 })
+        }
+        Authentication::ClientSecretPost { secret_file } => with_file(hash.text("post"), Some(secret_file)),
+        Authentication::TlsClientAuth(files) => with_certificate(hash.text("tlsClientAuth"), Some(files)),
+        Authentication::WorkloadToken { token_file, usage } => {
+            with_file(hash.text("workloadToken"), Some(token_file)).text(match usage {
+                WorkloadTokenUse::ClientAssertion(AssertionType::JwtBearer) => "assertion",
+                WorkloadTokenUse::ClientAssertion(AssertionType::JwtSpiffe) => "spiffe",
+                WorkloadTokenUse::AuthorizationGrant => "grant",
+            })
         }
     }
     .finish()

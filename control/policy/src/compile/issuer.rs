@@ -10,7 +10,7 @@ use crate::document::words;
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
 use crate::profile::Profile;
-use crate::snapshot::{Algorithm, FileRef, Issuer, KeySource};
+use crate::snapshot::{Algorithm, CertificateFiles, FileRef, Issuer, KeySource};
 use crate::source::Source;
 
 use super::report::Report;
@@ -132,6 +132,12 @@ fn fingerprint(issuer: &Issuer) -> [u8; 32] {
         KeySource::Inline(keys) => hash.text("inline").text(&keys.to_string()),
     }
     .finish()
+}
+
+/// The names of both files.
+pub(crate) fn with_certificate(hash: Fingerprint, files: Option<&CertificateFiles>) -> Fingerprint {
+    let hash = with_file(hash, files.map(|files| &files.cert_file));
+    with_file(hash, files.map(|files| &files.key_file))
 }
 
 /// Hashes what a file is called, not what it holds: files are watched by who reads them.

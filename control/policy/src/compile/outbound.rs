@@ -1,17 +1,19 @@
 //! What a workload shows and to whom, checked: destinations, tokens and how to speak to them.
 
 use crate::document::outbound::{
-    BindingWord, DestinationSpec, Egress, OriginateSpec, OutboundRuleSpec, OutboundSpec, TlsWord, TokenSpec,
+    BindingWord, DestinationSpec, Egress, OriginateSpec, OtherwiseWord, OutboundRuleSpec, OutboundSpec,
+    TlsWord, TokenSpec,
 };
 use crate::document::words;
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
 use crate::host::HostPattern;
 use crate::outbound::{ExistingAuthorization, OnFailure, OutboundTls, Protocol};
-use crate::snapshot::Timeouts;
+use crate::snapshot::{Authentication, CertificateFiles, Timeouts, TokenBinding, WorkloadTokenUse};
 use crate::source::Source;
 
-use super::issuer::with_file;
+use super::credential::CheckedCredential;
+use super::issuer::{with_certificate, with_file};
 use super::report::Report;
 use super::values::{self, WrittenTimeouts};
 use super::{Reference, Selector, url};
@@ -21,8 +23,14 @@ const MAX_DESTINATIONS: usize = 4_000;
 /// The ports of a rule that names none.
 const DEFAULT_PORTS: [u16; 2] = [80, 443];
 /// Parameters of a token request that have words of their own, or that we set ourselves.
-const RESERVED_PARAMETERS: [&str; 9] = [
+const RESERVED_PARAMETERS: [&str; 15] = [
     "grant_type",
+    "assertion",
+    "subject_token",
+    "subject_token_type",
+    "requested_token_type",
+    "actor_token",
+    "actor_token_type",
     "client_id",
     "client_secret",
     "client_assertion",
@@ -65,10 +73,13 @@ pub(crate) struct CheckedToken {
     pub(crate) audience: Option<String>,
     pub(crate) resource: Option<String>,
     pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) binding: TokenBinding,
+    /// What becomes of a request without a token to exchange, where one is exchanged.
+    pub(crate) exchange: Option<OtherwiseWord>,
 }
 
-/// Finds a credential of the policy's namespace by its name.
-pub(crate) type FindCredential<'a> = dyn Fn(&str) -> Reference<usize> + 'a;
+/// Finds a credential of the policy's namespace by its name: its place and itself.
+pub(crate) type FindCredential<'a> = dyn Fn(&str) -> Reference<(usize, &'a CheckedCredential)> + 'a;
 
 pub(crate) fn compile(
     namespace: &str,
@@ -107,16 +118,17 @@ fn rule(
     source: &Source,
     report: &mut Report<'_>,
 ) -> CheckedRule {
-    report.unsupported_if(spec.binding != BindingWord::None, &at.key("binding"));
-    if spec.token.is_none() && spec.on_failure.is_some() {
-        report.add(&at.key("onFailure"), "means nothing without `token`: remove it");
-    }
+    check_words(spec, at, report);
     let hosts = hosts(&spec.to, &at.key("to"), report);
+    let mut tls = tls(spec, at, source, report);
     let token = spec.token.as_ref().and_then(|token| {
         check_audience(token, spec, &hosts, at, report);
         self::token(token, find, &at.key("token"), report)
     });
-    let tls = tls(spec, at, source, report);
+    let token = token.map(|(token, credential)| CheckedToken {
+        binding: binding(spec, credential, &mut tls, at, report),
+        ..token
+    });
     let timeouts = WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report).or_default();
     CheckedRule {
         name: spec.name.to_string(),
@@ -130,6 +142,66 @@ fn rule(
         timeouts,
         transport: transport(&tls, spec.protocol, timeouts),
         tls,
+    }
+}
+
+/// Words that contradict each other, whatever they refer to.
+fn check_words(spec: &OutboundRuleSpec, at: &Field, report: &mut Report<'_>) {
+    if spec.token.is_none() {
+        for (word, is_written) in
+            [("onFailure", spec.on_failure.is_some()), ("binding", spec.binding != BindingWord::None)]
+        {
+            if is_written {
+                report.add(&at.key(word), "means nothing without `token`: remove it");
+            }
+        }
+    }
+    let exchanges = spec.token.as_ref().is_some_and(|token| token.exchange.is_some());
+    if exchanges && spec.existing_authorization.is_some() {
+        let message = "contradicts `token.exchange`, which is for just this token: remove one of them";
+        report.add(&at.key("existingAuthorization"), message);
+    }
+}
+
+/// What the rule's token is bound to. The certificate of an mTLS-bound token is the one that the destination sees too.
+fn binding(
+    spec: &OutboundRuleSpec,
+    credential: &CheckedCredential,
+    tls: &mut OutboundTls,
+    at: &Field,
+    report: &mut Report<'_>,
+) -> TokenBinding {
+    let own = match &credential.authentication {
+        Authentication::TlsClientAuth(files) => Some(files),
+        _ => None,
+    };
+    let at = at.key("binding");
+    match (spec.binding, tls) {
+        (BindingWord::None, _) => TokenBinding::None,
+        (BindingWord::Dpop, _) => TokenBinding::Key,
+        (BindingWord::Mtls, OutboundTls::None) => {
+            report.add(&at, "a certificate is shown over TLS: remove `tls: none`, or write `binding: dpop`");
+            TokenBinding::None
+        }
+        (BindingWord::Mtls, OutboundTls::Originate { client, .. }) => match (client.as_ref(), own) {
+            (Some(shown), Some(own)) if shown != own => {
+                let message = "the credential authenticates by another certificate, to which the token would be bound: \
+                               leave out `originate.certFile` and `keyFile`";
+                report.add(&at, message);
+                TokenBinding::None
+            }
+            (Some(files), _) | (None, Some(files)) => {
+                let files = files.clone();
+                *client = Some(files.clone());
+                TokenBinding::Certificate(files)
+            }
+            (None, None) => {
+                let message = "to which certificate? Write `originate.certFile` and `keyFile`, or a credential with \
+                               `tlsClientAuth`";
+                report.add(&at, message);
+                TokenBinding::None
+            }
+        },
     }
 }
 
@@ -162,12 +234,12 @@ fn check_audience(
     }
 }
 
-fn token(
+fn token<'a>(
     spec: &TokenSpec,
-    find: &FindCredential<'_>,
+    find: &FindCredential<'a>,
     at: &Field,
     report: &mut Report<'_>,
-) -> Option<CheckedToken> {
+) -> Option<(CheckedToken, &'a CheckedCredential)> {
     values::not_blank(&spec.scopes, &at.key("scopes"), report);
     values::scopes(&spec.scopes, &at.key("scopes"), report);
     if spec.audience.as_ref().is_some_and(|audience| audience.is_empty()) {
@@ -185,8 +257,8 @@ fn token(
             report.add(&at, "an empty parameter counts as none (RFC 6749 §3.2): remove it");
         }
     }
-    let credential = match find(&spec.credential) {
-        Reference::Found(credential) => credential,
+    let (credential, checked) = match find(&spec.credential) {
+        Reference::Found(found) => found,
         Reference::Broken => return None,
         Reference::Missing => {
             let message = format!("there is no Credential `{}` in this namespace", spec.credential);
@@ -194,10 +266,18 @@ fn token(
             return None;
         }
     };
+    if spec.exchange.is_some()
+        && let Authentication::WorkloadToken { usage: WorkloadTokenUse::AuthorizationGrant, .. } =
+            checked.authentication
+    {
+        let message = "is not possible with this credential, whose token is a grant of its own: write \
+                       `grant: clientCredentials` there";
+        report.add(&at.key("exchange"), message);
+    }
     let mut scopes = words::strings(&spec.scopes);
     scopes.sort();
     scopes.dedup();
-    Some(CheckedToken {
+    let token = CheckedToken {
         credential,
         scopes,
         audience: spec.audience.as_ref().map(ToString::to_string),
@@ -207,7 +287,10 @@ fn token(
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect(),
-    })
+        binding: TokenBinding::None,
+        exchange: spec.exchange.map(|exchange| exchange.otherwise),
+    };
+    Some((token, checked))
 }
 
 fn tls(spec: &OutboundRuleSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
@@ -220,13 +303,11 @@ fn tls(spec: &OutboundRuleSpec, at: &Field, source: &Source, report: &mut Report
         }
         None if word == TlsWord::None => OutboundTls::None,
         Some(originate) => self::originate(originate, &at.key("originate"), source, report),
-        None => OutboundTls::Originate { port: None, server_name: None, ca_file: None },
+        None => OutboundTls::Originate { port: None, server_name: None, ca_file: None, client: None },
     }
 }
 
 fn originate(spec: &OriginateSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
-    report.unsupported_if(spec.cert_file.is_some(), &at.key("certFile"));
-    report.unsupported_if(spec.key_file.is_some(), &at.key("keyFile"));
     let server_name = spec.server_name.as_ref().and_then(|name| {
         let pattern = report.ok(&at.key("serverName"), HostPattern::parse(name))?;
         if pattern.is_wildcard() {
@@ -235,7 +316,32 @@ fn originate(spec: &OriginateSpec, at: &Field, source: &Source, report: &mut Rep
         Some(pattern.as_str().to_owned())
     });
     let ca_file = spec.ca_file.as_ref().map(|path| values::file(path, &at.key("caFile"), source, report));
-    OutboundTls::Originate { port: spec.port.map(|port| port.0), server_name, ca_file }
+    let client = client_certificate(spec, at, source, report);
+    OutboundTls::Originate { port: spec.port.map(|port| port.0), server_name, ca_file, client }
+}
+
+fn client_certificate(
+    spec: &OriginateSpec,
+    at: &Field,
+    source: &Source,
+    report: &mut Report<'_>,
+) -> Option<CertificateFiles> {
+    let (certificate, key) = match (&spec.cert_file, &spec.key_file) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return None,
+        (Some(_), None) => {
+            report.add(&at.key("certFile"), "needs its `keyFile` beside it");
+            return None;
+        }
+        (None, Some(_)) => {
+            report.add(&at.key("keyFile"), "needs its `certFile` beside it");
+            return None;
+        }
+    };
+    Some(CertificateFiles {
+        cert_file: values::file(certificate, &at.key("certFile"), source, report),
+        key_file: values::file(key, &at.key("keyFile"), source, report),
+    })
 }
 
 fn transport(tls: &OutboundTls, protocol: Protocol, timeouts: Timeouts) -> [u8; 32] {
@@ -249,10 +355,10 @@ fn transport(tls: &OutboundTls, protocol: Protocol, timeouts: Timeouts) -> [u8; 
         .fold(hash, |hash, timeout| hash.text(&timeout.as_millis().to_string()));
     match tls {
         OutboundTls::None => hash.text("none"),
-        OutboundTls::Originate { port, server_name, ca_file } => {
+        OutboundTls::Originate { port, server_name, ca_file, client } => {
             let port = port.map(|port| port.to_string());
             let hash = hash.text("originate").optional(port.as_deref()).optional(server_name.as_deref());
-            with_file(hash, ca_file.as_ref())
+            with_certificate(with_file(hash, ca_file.as_ref()), client.as_ref())
         }
     }
     .finish()

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::words::Text;
-use crate::snapshot::{Algorithm, AssertionAudience};
+use crate::snapshot::{Algorithm, AssertionAudience, AssertionType};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
@@ -44,15 +44,24 @@ pub(crate) struct PrivateKeyJwtSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct TlsClientAuthSpec {
-    #[serde(rename = "certFile")]
-    pub(crate) _cert_file: Text,
-    #[serde(rename = "keyFile")]
-    pub(crate) _key_file: Text,
+    pub(crate) cert_file: Text,
+    pub(crate) key_file: Text,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct WorkloadTokenSpec {
-    #[serde(rename = "tokenFile")]
-    pub(crate) _token_file: Text,
+    pub(crate) token_file: Text,
+    #[serde(default)]
+    pub(crate) grant: GrantWord,
+    pub(crate) assertion_type: Option<AssertionType>,
+}
+
+/// The grant in which a workload's token is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum GrantWord {
+    #[default]
+    ClientCredentials,
+    JwtBearer,
 }

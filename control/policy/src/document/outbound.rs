@@ -63,6 +63,35 @@ pub(crate) struct TokenSpec {
     pub(crate) resource: Option<Text>,
     #[serde(default)]
     pub(crate) parameters: BTreeMap<Text, Text>,
+    pub(crate) exchange: Option<ExchangeSpec>,
+}
+
+/// Exchange of the token that the application sends itself (RFC 8693).
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
+pub(crate) struct ExchangeSpec {
+    #[serde(rename = "subject")]
+    pub(crate) _subject: SubjectWord,
+    #[serde(default)]
+    pub(crate) otherwise: OtherwiseWord,
+}
+
+/// Whose token is exchanged.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SubjectWord {
+    /// The one in this request.
+    Request,
+}
+
+/// What becomes of a request without a token to exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OtherwiseWord {
+    #[default]
+    Reject,
+    /// It shows the workload's own token.
+    Client,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -116,7 +116,10 @@ fn rules_are_compiled_with_their_defaults() {
     assert_eq!(rule.timeouts.connect, Duration::from_millis(250));
     assert_eq!(rule.timeouts.idle, Duration::from_secs(60));
     let Outbound::Rule(other) = snapshot.outbound("a.example", 443) else { panic!("no rule") };
-    assert_eq!(other.tls, OutboundTls::Originate { port: None, server_name: None, ca_file: None });
+    assert_eq!(
+        other.tls,
+        OutboundTls::Originate { port: None, server_name: None, ca_file: None, client: None }
+    );
     assert_ne!(rule.transport, other.transport);
     let Outbound::Rule(any) = snapshot.outbound("c.example", 443) else { panic!("no rule") };
     assert_eq!(any.transport, other.transport);

@@ -31,6 +31,8 @@ pub(crate) enum CredentialError {
     WrongKey,
     #[error("nothing can be signed with its key")]
     Unusable,
+    #[error("it holds no JWT (three segments of base64url); the platform has to write one into it")]
+    NotJwt,
 }
 
 /// The client secret in a file: UTF-8, without one trailing newline.
@@ -38,6 +40,19 @@ pub(crate) fn client_secret(file: &[u8]) -> Result<&str, CredentialError> {
     let text = std::str::from_utf8(file).map_err(|_| CredentialError::NotUtf8)?;
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() { Err(CredentialError::Empty) } else { Ok(text) }
+}
+
+/// The workload's token in a file: a JWT that somebody else signed for us, sent as it is.
+pub(crate) fn workload_token(file: &[u8]) -> Result<Secret, CredentialError> {
+    let text = std::str::from_utf8(file).map_err(|_| CredentialError::NotUtf8)?.trim_ascii();
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(is_base64url);
+    if text.split('.').count() != 3 || !text.split('.').all(is_segment) {
+        return Err(CredentialError::NotJwt);
+    }
+    let mut token = Secret::with_capacity(text.len());
+    token.push_str(text);
+    Ok(token)
 }
 
 /// `Authorization: Basic`. Id and secret are form-encoded first, which most clients forget (RFC 6749 §2.3.1, App. B).

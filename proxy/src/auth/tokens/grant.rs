@@ -1,11 +1,11 @@
-//! What do we ask a token endpoint, and what does its answer mean? The client credentials grant (RFC 6749 §4.4), read
-//! strictly: an answer that is not exactly what §5.1 says is no token.
+//! What do we ask a token endpoint, and what does its answer mean? One grant, one proof of who we are; the answer is read
+//! strictly: what is not exactly what RFC 6749 §5.1 says is no token.
 
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_policy::snapshot::TokenRequest;
+use countersign_policy::snapshot::{AssertionType, TokenRequest};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,29 +20,38 @@ use crate::auth::tokens::secret::Secret;
 
 /// Of an access token, in bytes: more does not fit into a header field anywhere.
 const LONGEST_TOKEN: usize = 16 * 1024;
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// Parameters that are ours: another of the same name would be sent twice (RFC 6749 §3.2).
-const RESERVED: &[&str] = &[
-    "grant_type",
-    "scope",
-    "audience",
-    "resource",
-    "client_id",
-    "client_secret",
-    "client_assertion",
-    "client_assertion_type",
-];
 
-/// Proof of who we are, in one of the two forms.
+/// Proof of who we are, in one form (RFC 6749 §2.3).
 #[derive(Debug)]
 pub(crate) enum Proof {
     Basic(HeaderValue),
-    Assertion { client_id: String, assertion: Secret },
+    Post {
+        client_id: String,
+        secret: Secret,
+    },
+    Assertion {
+        client_id: String,
+        kind: AssertionType,
+        assertion: Secret,
+    },
+    /// The connection's certificate proves it (RFC 8705 §2), or the grant does (RFC 7523 §3.1).
+    Elsewhere {
+        client_id: String,
+    },
+}
+
+/// What a token is asked for with.
+#[derive(Debug)]
+pub(crate) enum Grant {
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+    /// RFC 7523 §2.1.
+    JwtBearer { assertion: Secret },
 }
 
 /// A token as it was granted.
 #[derive(Debug)]
-pub(crate) struct Grant {
+pub(crate) struct Granted {
     pub access_token: Secret,
     /// From when the request was sent.
     pub life: Duration,
@@ -50,8 +59,14 @@ pub(crate) struct Grant {
     pub narrowed: Option<Vec<String>>,
 }
 
-/// The token request (RFC 6749 §4.4.2, RFC 8707 §2). The endpoint keeps its query.
-pub(crate) fn request(endpoint: &str, asked: &TokenRequest, proof: Proof) -> Result<Request<Bytes>, Failure> {
+/// The token request (RFC 6749 §4.4.2, RFC 8707 §2). The endpoint keeps its query. No parameter goes twice: the names that
+/// are ours cannot be written as `parameters` in policy (RFC 6749 §3.2).
+pub(crate) fn request(
+    endpoint: &str,
+    asked: &TokenRequest,
+    grant: &Grant,
+    proof: Proof,
+) -> Result<Request<Bytes>, Failure> {
     if endpoint.contains('#') {
         return Err(Failure::new(Cause::Address, "the token endpoint's URL has a fragment; remove it"));
     }
@@ -61,34 +76,46 @@ pub(crate) fn request(endpoint: &str, asked: &TokenRequest, proof: Proof) -> Res
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json");
     let mut form = Form::new();
-    form.add("grant_type", "client_credentials");
+    match grant {
+        Grant::ClientCredentials => form.add("grant_type", "client_credentials"),
+        Grant::JwtBearer { assertion } => {
+            form.add("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+            form.add("assertion", assertion.expose());
+        }
+    }
     form.add("scope", &asked.scopes.join(" "));
     form.add("audience", asked.audience.as_deref().unwrap_or_default());
     form.add("resource", asked.resource.as_deref().unwrap_or_default());
-    let mut last = "";
     for (name, value) in &asked.parameters {
-        if RESERVED.contains(&name.as_str()) || name == last {
-            let text = format!("the rule's parameter {name} would be sent twice; remove it from parameters");
-            return Err(Failure::new(Cause::InvalidRequest, text));
-        }
         form.add(name, value);
-        last = name;
     }
     match proof {
         Proof::Basic(value) => request = request.header(AUTHORIZATION, value),
-        Proof::Assertion { client_id, assertion } => {
+        Proof::Post { client_id, secret } => {
             form.add("client_id", &client_id);
-            form.add("client_assertion_type", ASSERTION_TYPE);
+            form.add("client_secret", secret.expose());
+        }
+        Proof::Assertion { client_id, kind, assertion } => {
+            form.add("client_id", &client_id);
+            form.add("client_assertion_type", assertion_type(kind));
             form.add("client_assertion", assertion.expose());
         }
+        Proof::Elsewhere { client_id } => form.add("client_id", &client_id),
     }
     request
         .body(form.0.into_bytes())
         .map_err(|_| Failure::new(Cause::Address, "the token endpoint's URL is not valid"))
 }
 
+fn assertion_type(kind: AssertionType) -> &'static str {
+    match kind {
+        AssertionType::JwtBearer => "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        AssertionType::JwtSpiffe => "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+    }
+}
+
 /// What the issuer answered.
-pub(crate) fn read(answer: Response<Bytes>, asked: &TokenRequest, now: i64) -> Result<Grant, Failure> {
+pub(crate) fn read(answer: Response<Bytes>, asked: &TokenRequest, now: i64) -> Result<Granted, Failure> {
     let (head, body) = answer.into_parts();
     let grant = match head.status {
         StatusCode::OK => granted(&body, asked),
@@ -109,7 +136,7 @@ struct Answer {
     scope: Option<String>,
 }
 
-fn granted(body: &[u8], asked: &TokenRequest) -> Result<Grant, Failure> {
+fn granted(body: &[u8], asked: &TokenRequest) -> Result<Granted, Failure> {
     // serde reads a struct from an array too.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Failure::malformed("it is not a JSON object"));
@@ -138,7 +165,7 @@ fn granted(body: &[u8], asked: &TokenRequest) -> Result<Grant, Failure> {
     if life.is_zero() {
         return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
     }
-    Ok(Grant {
+    Ok(Granted {
         access_token: token,
         life,
         narrowed: answer.scope.and_then(|scope| narrowed(&scope, &asked.scopes)),

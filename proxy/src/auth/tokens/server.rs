@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use countersign_policy::Profile;
 use countersign_policy::snapshot::{
-    Authentication, Credential, CredentialId, FileRef, Issuer, IssuerId, KeySource, TokenRequest,
+    Authentication, Credential, CredentialId, FileRef, Issuer, IssuerId, KeySource, TokenBinding,
+    TokenRequest,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -287,6 +288,7 @@ pub(crate) fn request(key: u8, scopes: &[&str]) -> TokenRequest {
         audience: Some("https://orders.shop".to_owned()),
         resource: None,
         parameters: Vec::new(),
+        binding: TokenBinding::None,
         key: [key; 32],
     }
 }

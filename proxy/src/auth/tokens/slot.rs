@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
 /// How long a caller waits for a token.
@@ -101,8 +101,8 @@ impl TokenSlot {
         slot
     }
 
-    /// The value of `Authorization`, if a token is at hand that may be sent: no wait, no allocation.
-    pub fn ready(&self) -> Option<HeaderValue> {
+    /// What to show, if a token is at hand that may be sent: no wait, no allocation.
+    pub fn ready(&self) -> Option<Shown> {
         let held = self.held.load();
         let held = held.as_ref()?;
         let now = self.source.services.clock.now();
@@ -117,11 +117,11 @@ impl TokenSlot {
             self.source.metrics.refresh.inc();
             self.nudge();
         }
-        Some(held.authorization.clone())
+        Some(held.shown.clone())
     }
 
-    /// The value of `Authorization`, waiting for the one flight if there must be one.
-    pub async fn token(&self) -> Result<HeaderValue, Unavailable> {
+    /// What to show, waiting for the one flight if there must be one.
+    pub async fn token(&self) -> Result<Shown, Unavailable> {
         if let Some(value) = self.ready() {
             return Ok(value);
         }
@@ -193,12 +193,12 @@ impl TokenSlot {
         }
     }
 
-    /// The value of `Authorization` for a request that has been on its way: not counted, and judged by both clocks.
-    pub(crate) fn sendable(&self) -> Option<HeaderValue> {
+    /// What to show for a request that has been on its way: not counted, and judged by both clocks.
+    pub(crate) fn sendable(&self) -> Option<Shown> {
         let held = self.held.load();
         let held = held.as_ref()?;
         let age = held.sent.elapsed(&self.source.services.clock);
-        (age < held.lifetime.hard).then(|| held.authorization.clone())
+        (age < held.lifetime.hard).then(|| held.shown.clone())
     }
 
     /// Stores only what is new: workers share the line.

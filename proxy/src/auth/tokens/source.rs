@@ -5,22 +5,26 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use countersign_policy::snapshot::{
-    AssertionAudience, Authentication, Credential, FileRef, Issuer, TokenRequest,
+    AssertionAudience, AssertionType, Authentication, CertificateFiles, Credential, FileRef, Issuer,
+    TokenBinding, TokenRequest, WorkloadTokenUse,
 };
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery;
 use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::failure::{Cause, Failure};
-use crate::auth::tokens::grant::{self, Proof};
+use crate::auth::tokens::grant::{self, Grant, Proof};
 use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
+use crate::auth::tokens::shown::{Possession, Shown};
 use crate::clock::Clock;
 use crate::fetch::Limits;
 use crate::state::backoff;
+use crate::state::certificate::Certificate;
 
 /// Of one token request.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1024 };
@@ -41,12 +45,18 @@ pub(crate) struct TokenSource {
 /// A token in hand.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// The value of `Authorization`; marked sensitive, wiped with its last clone.
-    pub authorization: HeaderValue,
+    pub shown: Shown,
     pub sent: Moment,
     pub lifetime: Lifetime,
     /// What was granted, where that is less than was asked for.
     pub narrowed: Option<Vec<String>>,
+}
+
+/// Who we are, as it stands in the files of a credential.
+struct Ourselves {
+    /// Secret, key or token; empty where the certificate is all there is.
+    own: Zeroizing<Vec<u8>>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// A point in time, on both clocks.
@@ -57,7 +67,7 @@ pub(crate) struct Moment {
     instant: Instant,
 }
 
-/// Hash of a credential's file; none for one that cannot be read.
+/// Hash of a credential's files; none where they were not looked at.
 pub(crate) type Fingerprint = Option<[u8; 32]>;
 
 // === impl TokenSource ===
@@ -69,25 +79,22 @@ impl TokenSource {
         let Some(_turn) = self.endpoint.turn().await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
         };
-        let file = self.services.files.read(self.credential_file(), CREDENTIAL_LIMIT);
-        let fingerprint = file.as_ref().ok().map(|content| fingerprint(content));
-        let result = match file {
-            Ok(content) => {
-                self.fetch_with(&content).await.inspect_err(|failure| self.endpoint.doubt(failure))
+        let fingerprint = self.fingerprint();
+        let result = match self.ourselves() {
+            Ok(ourselves) => {
+                self.fetch_as(ourselves).await.inspect_err(|failure| self.endpoint.doubt(failure))
             }
-            Err(error) => {
-                Err(Failure::new(Cause::Credential, format!("the credential's file cannot be read: {error}")))
-            }
+            Err(failure) => Err(failure),
         };
-        (result, fingerprint)
+        (result, Some(fingerprint))
     }
 
-    async fn fetch_with(&self, credential: &[u8]) -> Result<Held, Failure> {
+    async fn fetch_as(&self, ourselves: Ourselves) -> Result<Held, Failure> {
         let trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
         let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
-        let proof = self.proof(credential, &endpoint)?;
-        let request = grant::request(&endpoint, &self.request, proof)?;
+        let (proof, grant) = self.proof(&ourselves, &endpoint)?;
+        let request = grant::request(&endpoint, &self.request, &grant, proof)?;
 
         let clock = &self.services.clock;
         let sent = Moment::now(clock);
@@ -99,30 +106,75 @@ impl TokenSource {
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
-        let authorization = bearer(&granted.access_token)?;
-        Ok(Held { authorization, sent, lifetime, narrowed: granted.narrowed })
+        let shown = Shown { authorization: bearer(&granted.access_token)?, possession: Possession::None };
+        Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
     }
 
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        let content = self.services.files.read(self.credential_file(), CREDENTIAL_LIMIT).ok()?;
-        Some(fingerprint(&content))
+    /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for file in self.named_files() {
+            let content = self.services.files.read(file, CREDENTIAL_LIMIT);
+            let content = content.as_ref().map(|content| content.as_slice()).unwrap_or(b"\0unreadable");
+            hash.update(digest::digest(&digest::SHA256, content).as_ref());
+        }
+        // SHA-256 has that many bytes.
+        hash.finish().as_ref().try_into().unwrap_or_default()
     }
 
-    fn credential_file(&self) -> &FileRef {
+    fn named_files(&self) -> Vec<&FileRef> {
+        let own = self.own_file();
+        let pair = self.certificate_files().map(|pair| [&pair.cert_file, &pair.key_file]);
+        own.into_iter().chain(pair.into_iter().flatten()).collect()
+    }
+
+    /// The file of the client's secret, key or token.
+    fn own_file(&self) -> Option<&FileRef> {
         match &self.credential.authentication {
-            Authentication::ClientSecretBasic { secret_file } => secret_file,
-            Authentication::PrivateKeyJwt { key_file, .. } => key_file,
+            Authentication::ClientSecretBasic { secret_file }
+            | Authentication::ClientSecretPost { secret_file } => Some(secret_file),
+            Authentication::PrivateKeyJwt { key_file, .. } => Some(key_file),
+            Authentication::WorkloadToken { token_file, .. } => Some(token_file),
+            Authentication::TlsClientAuth(_) => None,
         }
     }
 
-    fn proof(&self, file: &[u8], endpoint: &str) -> Result<Proof, Failure> {
-        let client_id = &self.credential.client_id;
-        let proof = match &self.credential.authentication {
-            Authentication::ClientSecretBasic { .. } => client_auth::client_secret(file)
-                .and_then(|secret| client_auth::basic(client_id, secret))
-                .map(Proof::Basic),
+    /// The certificate that the issuer sees: to authenticate us, or to bind the token to. Policy makes sure that it is one.
+    fn certificate_files(&self) -> Option<&CertificateFiles> {
+        match (&self.credential.authentication, &self.request.binding) {
+            (Authentication::TlsClientAuth(files), _) | (_, TokenBinding::Certificate(files)) => Some(files),
+            _ => None,
+        }
+    }
+
+    /// Who we are, by what stands in the files right now.
+    fn ourselves(&self) -> Result<Ourselves, Failure> {
+        let own = match self.own_file() {
+            Some(file) => self.services.files.read(file, CREDENTIAL_LIMIT).map_err(|error| {
+                Failure::new(Cause::Credential, format!("the credential's file cannot be read: {error}"))
+            })?,
+            None => Zeroizing::default(),
+        };
+        let certificate = self.certificate_files().map(|pair| Certificate::read(pair, &self.services.files));
+        let certificate = certificate.transpose().map_err(|error| {
+            Failure::new(Cause::Credential, format!("the client certificate cannot be used: {error}"))
+        })?;
+        Ok(Ourselves { own, certificate: certificate.map(Arc::new) })
+    }
+
+    /// What is asked for, and by whom.
+    fn proof(&self, ourselves: &Ourselves, endpoint: &str) -> Result<(Proof, Grant), Failure> {
+        let client_id = self.credential.client_id.clone();
+        let own = ourselves.own.as_slice();
+        let by = |proof| (proof, Grant::ClientCredentials);
+        match &self.credential.authentication {
+            Authentication::ClientSecretBasic { .. } => client_auth::client_secret(own)
+                .and_then(|secret| client_auth::basic(&client_id, secret))
+                .map(|value| by(Proof::Basic(value))),
+            Authentication::ClientSecretPost { .. } => client_auth::client_secret(own)
+                .map(|secret| by(Proof::Post { client_id, secret: secret.to_owned().into() })),
             Authentication::PrivateKeyJwt { key_id, algorithm, audience, .. } => Assertion {
-                client_id,
+                client_id: &client_id,
                 audience: match audience {
                     AssertionAudience::Issuer => &self.issuer.issuer,
                     AssertionAudience::TokenEndpoint => endpoint,
@@ -131,20 +183,30 @@ impl TokenSource {
                 key_id: key_id.as_deref(),
                 now: self.services.clock.unix(),
             }
-            .sign(file)
-            .map(|assertion| Proof::Assertion { client_id: client_id.clone(), assertion }),
-        };
-        proof.map_err(|error| self.bad_credential(error))
+            .sign(own)
+            .map(|assertion| {
+                let kind = AssertionType::JwtBearer;
+                by(Proof::Assertion { client_id: self.credential.client_id.clone(), kind, assertion })
+            }),
+            Authentication::TlsClientAuth(_) => Ok(by(Proof::Elsewhere { client_id })),
+            Authentication::WorkloadToken { usage, .. } => {
+                client_auth::workload_token(own).map(|token| match *usage {
+                    WorkloadTokenUse::ClientAssertion(kind) => {
+                        by(Proof::Assertion { client_id, kind, assertion: token })
+                    }
+                    WorkloadTokenUse::AuthorizationGrant => {
+                        (Proof::Elsewhere { client_id }, Grant::JwtBearer { assertion: token })
+                    }
+                })
+            }
+        }
+        .map_err(|error| self.bad_credential(error))
     }
 
     fn bad_credential(&self, error: CredentialError) -> Failure {
-        Failure::new(Cause::Credential, format!("{} cannot be used: {error}", self.credential_file().path))
+        let file = self.own_file().map_or("the credential", |file| &file.path);
+        Failure::new(Cause::Credential, format!("{file} cannot be used: {error}"))
     }
-}
-
-fn fingerprint(content: &[u8]) -> [u8; 32] {
-    // SHA-256 has that many bytes.
-    digest::digest(&digest::SHA256, content).as_ref().try_into().unwrap_or_default()
 }
 
 fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {

@@ -20,7 +20,7 @@ fn arm(tokens: &Tokens, world: &World, requests: &[TokenRequest]) -> Vec<Arc<Tok
 }
 
 async fn token(slot: &TokenSlot) -> String {
-    slot.token().await.unwrap().to_str().unwrap().to_owned()
+    slot.token().await.unwrap().authorization.to_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,11 +44,11 @@ async fn tokens_are_fetched_when_armed_and_survive_a_reload() {
 
     let now = arm(&tokens, &world, &[request(3, &["c"]), request(2, &["b"]), request(2, &["b"])]);
     assert!(Arc::ptr_eq(&before[1], &now[1]) && Arc::ptr_eq(&now[1], &now[2]));
-    assert_eq!(now[1].ready().unwrap(), "Bearer b");
+    assert_eq!(now[1].ready().unwrap().authorization, "Bearer b");
     assert_eq!(token(&now[0]).await, "Bearer c");
     assert_eq!(server.count(), 3);
     // A request that began on the old snapshot ends on it.
-    assert_eq!(before[0].ready().unwrap(), "Bearer a");
+    assert_eq!(before[0].ready().unwrap().authorization, "Bearer a");
     let reports = tokens.report();
     assert_eq!(reports.iter().map(|report| &report.scopes[0]).collect::<Vec<_>>(), ["b", "c"]);
 }

@@ -92,7 +92,7 @@ impl TokenSlot {
             }
             setback.file
         };
-        if self.source.fingerprint() != refused {
+        if Some(self.source.fingerprint()) != refused {
             let mut state = self.lock();
             state.setback = None;
             state.failures = 0;

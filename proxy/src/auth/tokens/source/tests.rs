@@ -31,7 +31,7 @@ async fn c2_c6_the_request_as_it_arrives() {
     let server = TokenServer::start(|_, _| Answer::token("t", 300)).await;
     let world = World::new(&server);
     let held = fetch(&world).await.unwrap();
-    assert_eq!(held.authorization, "Bearer t");
+    assert_eq!(held.shown.authorization, "Bearer t");
     let asked = server.asked(0);
     assert_eq!(asked.line, "POST /token?tenant=acme HTTP/1.1");
     assert_eq!(asked.header("content-type"), Some("application/x-www-form-urlencoded"));
