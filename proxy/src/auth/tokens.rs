@@ -21,6 +21,7 @@ use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
 
 use crate::auth::issuers::Services;
 use crate::auth::tokens::endpoint::TokenEndpoint;
+pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
 pub use crate::auth::tokens::shown::{Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
