@@ -24,6 +24,7 @@ pub(crate) fn snapshot(
 
     let mut parts = Parts::new(documents, workload);
     let (inbound, rules) = inbound::assemble(&inbound, &mut parts);
+    let accepted_issuers = parts.issuers.all.len();
     let (outbound, requests) = outbound::assemble(&outbound, &mut parts);
     if !parts.problems.is_empty() {
         return Err(parts.problems);
@@ -33,6 +34,7 @@ pub(crate) fn snapshot(
         version,
         workload: workload.clone(),
         issuers: issuers.all,
+        accepted_issuers,
         credentials: credentials.all,
         token_requests: requests.tokens,
         exchanges: requests.exchanges,

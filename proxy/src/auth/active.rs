@@ -15,6 +15,7 @@ use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 #[derive(Debug)]
 pub struct Active {
     pub snapshot: Snapshot,
+    /// Of the issuers whose tokens are accepted, which are the snapshot's first.
     pub keys: Vec<Arc<IssuerKeys>>,
     pub tokens: Vec<Arc<TokenSlot>>,
     /// Decisions by inbound rule.
@@ -59,7 +60,7 @@ impl Armory {
 
     pub fn arm(&self, snapshot: Snapshot) -> Active {
         Active {
-            keys: self.issuers.arm(&snapshot.issuers),
+            keys: self.issuers.arm(snapshot.accepted_issuers()),
             tokens: self.tokens.arm(&snapshot),
             decisions: self.count(&snapshot.rules),
             snapshot,
