@@ -90,6 +90,8 @@ metrics! {
         "Time of an authentication step that was not answered from a cache.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]
+        "TLS handshakes with callers: success, failure, timeout, no_certificate.";
     policy_decisions: IntCounterVec "countersign_policy_decisions_total" ["policy", "rule", "effect"]
         "Decisions by the rule that made them.";
     shadow_decisions: IntCounterVec "countersign_shadow_decisions_total" ["policy", "rule", "would"]

@@ -166,6 +166,25 @@ pub struct CertificateFiles {
     pub key_file: FileRef,
 }
 
+/// TLS that is served to callers of a port (RFC 8446), from files.
+#[derive(Clone, Debug)]
+pub struct InboundTls {
+    pub certificate: CertificateFiles,
+    pub client_auth: ClientAuth,
+    /// Hash of all of the above. Equal ones mean the same files, whichever documents name them.
+    pub fingerprint: [u8; 32],
+}
+
+/// Whether callers show a certificate. One that is shown is verified against the CAs in the file and no others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// None is asked for.
+    None,
+    Optional(FileRef),
+    /// Without one there is no connection.
+    Required(FileRef),
+}
+
 /// How the workload proves itself to an issuer's token endpoint, compiled.
 #[derive(Clone, Debug)]
 pub struct Credential {
