@@ -25,10 +25,10 @@ use crate::metrics::Metrics;
 
 /// Of verified tokens, in bytes.
 const VERIFIED_LIMIT: usize = 16 * 1024 * 1024;
-/// Of proofs that were used within the last minutes: some 36 MiB at worst, and 7,000 requests a second for as long as it likes.
-const PROOFS_LIMIT: usize = 1024 * 1024;
 /// Of refused tokens, in bytes.
 const REFUSED_LIMIT: usize = 1024 * 1024;
+/// Proofs that are remembered: enough for 7,000 requests a second at any length, in some 36 MiB then.
+const PROOFS_LIMIT: usize = 1024 * 1024;
 /// The longest that a verified token is not looked at again, in seconds.
 const VERIFIED_LIFE: i64 = 10 * 60;
 /// The same for a refused one.
@@ -77,8 +77,9 @@ impl Verifier {
         }
     }
 
-    /// Verifies everything about a token but its audience, and whether the caller holds what it is bound to: form, issuer,
-    /// algorithm, key, signature, times, type and claims. `issuers` and `keys` are the snapshot's, in the same order. Waits only for an issuer's keys.
+    /// Verifies everything about a token but its audience, and whether the caller holds what it is bound to: form,
+    /// issuer, algorithm, key, signature, times, type and claims. `issuers` and `keys` are the snapshot's, in the same
+    /// order. Waits only for an issuer's keys.
     pub async fn verify(
         &self,
         last: &LastVerdict,
@@ -90,9 +91,9 @@ impl Verifier {
         self.check(last, token, Accepted { find: |iss: &str| port.issuer(iss), issuers, keys }).await
     }
 
-    /// Does the caller hold the key with this thumbprint, to which its token is bound? `proof` is what it says for this one
-    /// request (RFC 9449 §7). Never cached: each proof is good once. Asked when all else about the token is known, so that only
-    /// who has such a token can make us verify a signature, or fill the store of proofs.
+    /// Does the caller hold the key with this thumbprint, to which its token is bound? `proof` is what it shows for this
+    /// one request (RFC 9449 §7), and is good once. Asked when all else about the token is known, so that only who has
+    /// such a token can make us verify a signature, or fill the store of proofs.
     pub fn prove(
         &self,
         key: &str,
