@@ -27,6 +27,7 @@ mod support;
 mod tidy;
 mod wire;
 mod with_curl;
+mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;
 mod with_oidc_provider;
