@@ -31,5 +31,6 @@ mod with_grpc;
 mod with_oauth_client;
 mod with_oidc_provider;
 mod with_oidc_provider_outbound;
+mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;

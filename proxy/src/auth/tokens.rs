@@ -24,6 +24,7 @@ use crate::auth::issuers::Services;
 use crate::auth::tokens::dpop::ProofKey;
 pub use crate::auth::tokens::dpop::{DPOP, DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
+pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
 pub use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};

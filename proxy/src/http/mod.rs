@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 mod arriving;
 pub(crate) mod body;
+mod challenge;
 pub(crate) mod dial;
 mod forward;
 mod headers;
