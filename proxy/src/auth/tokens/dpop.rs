@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
@@ -124,8 +124,8 @@ pub(crate) fn token_hash(token: &str) -> String {
 
 /// `htu`: what is asked for without query and fragment, in normal form but for the path, which is as it is sent (RFC 3986
 /// §6.2.2.1, §6.2.3).
-pub fn target_uri(scheme: &Scheme, authority: &Authority, path: &str) -> String {
-    let authority = authority.as_str().to_ascii_lowercase();
+pub fn target_uri(scheme: &Scheme, authority: &str, path: &str) -> String {
+    let authority = authority.to_ascii_lowercase();
     let default = if *scheme == Scheme::HTTPS { ":443" } else { ":80" };
     let host = authority.strip_suffix(default).or(authority.strip_suffix(':')).unwrap_or(&authority);
     format!("{}://{host}{path}", scheme.as_str())

@@ -158,7 +158,7 @@ impl TokenSource {
         let nonce = self.endpoint.nonce.newest();
         let claims = Claims {
             method: &Method::POST,
-            uri: &target_uri(scheme, authority, uri.path()),
+            uri: &target_uri(scheme, authority.as_str(), uri.path()),
             token_hash: None,
             nonce: nonce.as_deref(),
             now: self.services.clock.unix(),

@@ -149,7 +149,7 @@ async fn c26_a_credential_has_one_key_until_policy_names_it_no_more() {
     let mut other = World::new(&server);
     other.credential.fingerprint = [9; 32];
     let slots = tokens.arm_with(
-        &[world.issuer.clone()],
+        from_ref(&world.issuer),
         &[world.credential.clone(), other.credential],
         &[bound(4), TokenRequest { credential: countersign_policy::snapshot::CredentialId(1), ..bound(5) }],
     );

@@ -53,7 +53,7 @@ async fn c26_a_token_request_carries_a_proof_and_the_token_is_shown_as_dpop() {
     let (said, thumbprint) = verify(shown.to_str().unwrap());
     assert_eq!(thumbprint, source.key.as_ref().unwrap().thumbprint());
     assert_eq!((&said["htm"], &said["htu"], &said["nonce"]), (&json!("GET"), &json!(uri), &json!("n")));
-    assert_eq!(said["ath"], "86z-DGusabruaMi6luTWxJt5lHAepy057GkzESBRQc");
+    assert_eq!(said["ath"], "s86z-DGusabruaMi6luTWxJt5lHAepy057GkzESBRQc");
     assert!(!format!("{held:?}").contains("b0und"), "{held:?}");
 }
 
