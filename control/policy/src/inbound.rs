@@ -56,6 +56,8 @@ pub(crate) struct Accepted {
     pub(crate) issuer: Arc<str>,
     pub(crate) id: IssuerId,
     pub(crate) audiences: Vec<String>,
+    /// Only such as are bound to a certificate or key of the caller.
+    pub(crate) bound: bool,
 }
 
 /// What policy says of a request.
@@ -140,11 +142,23 @@ impl PortPolicy {
 // === impl Policy ===
 
 impl Policy {
-    /// Does this policy accept the token: its issuer, and one of its audiences? (Everything else has been verified.)
+    /// Does this policy accept the token: its issuer, one of its audiences, and its binding? (Everything else has been
+    /// verified.)
     pub(crate) fn accepts(&self, token: &Token) -> bool {
-        self.tokens.iter().any(|accepted| {
-            accepted.issuer == token.issuer
-                && accepted.audiences.iter().any(|audience| token.audiences.contains(audience))
-        })
+        self.tokens.iter().any(|accepted| accepted.is_meant(token) && accepted.is_bound_as_demanded(token))
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// Issuer and audience.
+    pub(crate) fn is_meant(&self, token: &Token) -> bool {
+        self.issuer == token.issuer
+            && self.audiences.iter().any(|audience| token.audiences.contains(audience))
+    }
+
+    fn is_bound_as_demanded(&self, token: &Token) -> bool {
+        !self.bound || token.is_bound()
     }
 }

@@ -25,6 +25,8 @@
 //!    Nothing is coerced: strings, integers and booleans equal only themselves. A claim that is a list matches where it
 //!    holds one of the values. In `claims`, a plain `yes`, `no`, `on` or `off` and a plain number with a leading zero are
 //!    errors, since other parsers read them otherwise.
+//!    `binding: required` is met by a token that is bound to a certificate or key; that the caller holds it has been
+//!    verified by then. In an entry of `tokens` it says that others are not accepted: `binding_mismatch`.
 //!    `grpc` in an allow rule needs a request of that content type; in a deny rule the path alone decides, since servers
 //!    answer gRPC calls that do not say so.
 //! 5. **Order.** (a) Framing, host and path are in order, else 400. (b) A deny rule that needs no token to be judged.

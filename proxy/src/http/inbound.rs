@@ -7,7 +7,7 @@ use countersign_policy::PortPolicy;
 use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::HeaderMap;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response, Version as HttpVersion};
@@ -132,6 +132,7 @@ impl Caller {
             path: &path,
             query: uri.query(),
             host: &target.host,
+            port: target.port,
             grpc: seen.is_grpc(),
             headers: &head.headers,
             source: self.address.ip(),
@@ -197,10 +198,10 @@ fn show(headers: &mut HeaderMap, admission: &Admission, active: &Active) {
     let Some(rule) = admission.rule else { return };
     let forward = active.snapshot.forward(rule);
     headers::set_identity(headers, forward.claims, admission.token.as_deref(), None);
-    if forward.strip_token {
-        headers.remove(AUTHORIZATION);
-    } else if admission.token.is_none() {
-        headers::strip_unverified(headers);
+    match admission.token.as_deref() {
+        _ if forward.strip_token => headers::strip_credential(headers),
+        None => headers::strip_unverified(headers),
+        Some(token) => headers::strip_stray_proof(headers, &token.binding),
     }
 }
 

@@ -58,7 +58,7 @@ fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Po
     let accepted = written.tokens.iter().filter_map(|tokens| {
         let id = parts.issuer(tokens.issuer)?;
         let issuer = parts.issuers.all.get(id.0)?.issuer.clone();
-        Some(Accepted { issuer, id, audiences: tokens.audiences.clone() })
+        Some(Accepted { issuer, id, audiences: tokens.audiences.clone(), bound: tokens.bound })
     });
     let tokens = accepted.collect();
     let those = |wanted: fn(&Rule) -> bool| rules.iter().filter(|rule| wanted(rule)).cloned().collect();

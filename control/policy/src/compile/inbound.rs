@@ -39,6 +39,8 @@ pub(crate) struct CheckedTokens {
     /// Place of the issuer among the documents' issuers.
     pub(crate) issuer: usize,
     pub(crate) audiences: Vec<String>,
+    /// `binding: required`.
+    pub(crate) bound: bool,
 }
 
 /// Finds an issuer by its name: its place and itself.
@@ -105,7 +107,6 @@ impl PolicyBeingChecked<'_> {
         at: &Field,
         report: &mut Report<'_>,
     ) -> Option<CheckedTokens> {
-        report.unsupported_if(spec.binding.is_some(), &at.key("binding"));
         report.unsupported_if(spec.introspect.is_some(), &at.key("introspect"));
         values::not_empty(Some(&spec.audiences), &at.key("audiences"), report);
         values::not_blank(&spec.audiences, &at.key("audiences"), report);
@@ -132,7 +133,11 @@ impl PolicyBeingChecked<'_> {
             issuer: issuer.issuer.clone(),
             profile: issuer.profile,
         });
-        Some(CheckedTokens { issuer: place, audiences: words::strings(&spec.audiences) })
+        Some(CheckedTokens {
+            issuer: place,
+            audiences: words::strings(&spec.audiences),
+            bound: spec.binding.is_some(),
+        })
     }
 
     fn rules(&self, at: &Field, report: &mut Report<'_>) -> Vec<RuleBody> {
