@@ -101,7 +101,7 @@ metrics! {
     token_refusals: IntCounterVec "countersign_token_refusals_total" ["result"]
         "Tokens that a destination refused as invalid: dropped (and another fetched), superseded (there was another already), kept (dropped just now, or the issuer cannot be asked).";
     token_replays: IntCounterVec "countersign_token_replays_total" ["result"]
-        "Requests that a destination refused for their token: accepted or refused with another one, failed, unfit (not to be sent again).";
+        "Requests that a destination refused for their token, or for a DPoP proof without its nonce: accepted or refused with another one, failed, unfit (not to be sent again).";
     token_fetch_duration: Histogram "countersign_token_fetch_duration_seconds" []
         "Time of a request to a token endpoint.";
     token_expiry: GaugeVec "countersign_token_expiry_timestamp_seconds" ["credential"]

@@ -5,7 +5,7 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::tokens::{Shown, TokenSlot};
+use super::tokens::{DPOP, Shown, TokenSlot};
 use crate::rejection::Refusal;
 
 /// What goes along.
@@ -41,6 +41,8 @@ pub async fn attach<'a>(
             ExistingAuthorization::Reject => return Err(Reason::MultipleTokens.into()),
             ExistingAuthorization::Replace => {
                 headers.remove(AUTHORIZATION);
+                // The proof of what was there before (RFC 9449 §7.1).
+                headers.remove(DPOP);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Which token do we show? The cache of outbound tokens: always warm, never stale, one request to the issuer at a time.
 
 mod client_auth;
+mod dpop;
 mod endpoint;
 mod failure;
 mod grant;
@@ -17,13 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
+use countersign_policy::snapshot::{Credential, Issuer, TokenBinding, TokenRequest};
 
 use crate::auth::issuers::Services;
+use crate::auth::tokens::dpop::ProofKey;
+pub use crate::auth::tokens::dpop::{DPOP, DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
-pub use crate::auth::tokens::shown::{Possession, Shown};
+pub use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
 
@@ -40,6 +43,8 @@ struct Slots {
     by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
+    /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
+    keys: HashMap<[u8; 32], Arc<ProofKey>>,
 }
 
 /// What `/tokens` shows of a slot. Never the token.
@@ -52,6 +57,8 @@ pub struct TokenReport {
     pub granted_scopes: Option<Vec<String>>,
     pub audience: Option<String>,
     pub resource: Option<String>,
+    /// Thumbprint of the key that it is bound to by DPoP: its `cnf.jkt`.
+    pub key_thumbprint: Option<String>,
     /// `fresh`, `refresh_due` (good, and another is fetched), `pending` (the first is fetched), `unavailable`, or `idle`
     /// (unused for a lifetime).
     pub state: &'static str,
@@ -102,6 +109,7 @@ impl Tokens {
             self.metrics.forget(&slot.source().credential.name, &key);
         }
         slots.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        slots.keys.retain(|_, key| Arc::strong_count(key) > 1);
         armed
     }
 
@@ -121,6 +129,7 @@ impl Tokens {
             credential: credential.clone(),
             request: request.clone(),
             endpoint: endpoint.clone(),
+            key: slots.key(credential, request),
             metrics: self.metrics.clone(),
         })
     }
@@ -136,7 +145,7 @@ impl Tokens {
     }
 
     fn report_of(&self, slot: &TokenSlot) -> TokenReport {
-        let TokenSource { credential, request, .. } = slot.source();
+        let TokenSource { credential, request, key, .. } = slot.source();
         let status = slot.status();
         let held = status.held.as_deref();
         let age = held.map(|held| seconds(held.sent.elapsed(&self.services.clock)));
@@ -147,6 +156,7 @@ impl Tokens {
             granted_scopes: held.and_then(|held| held.narrowed.clone()),
             audience: request.audience.clone(),
             resource: request.resource.clone(),
+            key_thumbprint: key.as_ref().map(|key| key.thumbprint().to_owned()),
             state: status.state,
             age_seconds: age,
             expires_in_seconds: until(held.map(|held| held.lifetime.life)),
@@ -160,6 +170,24 @@ impl Tokens {
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Slots ===
+
+impl Slots {
+    /// The key of a token that is bound to one: of its credential, so that another workload's tokens tell nothing of it. None
+    /// too where none can be made, and then no such token is asked for.
+    fn key(&mut self, credential: &Credential, request: &TokenRequest) -> Option<Arc<ProofKey>> {
+        if request.binding != TokenBinding::Key {
+            return None;
+        }
+        if let Some(key) = self.keys.get(&credential.fingerprint) {
+            return Some(key.clone());
+        }
+        let key = Arc::new(ProofKey::generate().ok()?);
+        self.keys.insert(credential.fingerprint, key.clone());
+        Some(key)
     }
 }
 

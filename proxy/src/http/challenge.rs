@@ -1,4 +1,4 @@
-//! Why does a destination refuse our token? The challenge of its answer (RFC 9110 §11.6.1, RFC 6750 §3).
+//! Why does a destination refuse what we show? The challenge of its answer (RFC 9110 §11.6.1, RFC 6750 §3, RFC 9449 §7.1).
 
 use http::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -7,6 +7,11 @@ use http::{Response, StatusCode};
 /// header block of an answer with status 200. 403 is about what the token may do, and never asks for another one.
 pub(super) fn refuses_token<B>(response: &Response<B>) -> bool {
     is_unauthenticated(response) && errors(response.headers()).any(|error| error == "invalid_token")
+}
+
+/// Does the destination demand its nonce in the proof that goes along with the token (RFC 9449 §9)?
+pub(super) fn demands_nonce<B>(response: &Response<B>) -> bool {
+    is_unauthenticated(response) && errors(response.headers()).any(|error| error == "use_dpop_nonce")
 }
 
 fn is_unauthenticated<B>(response: &Response<B>) -> bool {
@@ -106,6 +111,10 @@ mod tests {
             }
         }
         assert!(refuses_token(&response(401, None, &["Basic realm=x", "Bearer error=invalid_token"])));
+        let nonce = response(401, None, &[r#"DPoP error="use_dpop_nonce", algs="ES256""#]);
+        assert!(demands_nonce(&nonce) && !refuses_token(&nonce));
+        assert!(!demands_nonce(&response(403, None, &[r#"DPoP error="use_dpop_nonce""#])));
+        assert!(!demands_nonce(&response(401, None, &[r#"DPoP error="invalid_token""#])));
         for challenge in [
             "Bearer",
             "",

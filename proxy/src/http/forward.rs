@@ -19,7 +19,7 @@ use super::challenge;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use crate::auth::attach::Attachment;
-use crate::auth::tokens::Replay;
+use crate::auth::tokens::{DPOP, DPOP_NONCE, Replay, Shown, target_uri};
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -51,7 +51,7 @@ pub(crate) async fn forward(
         Some(mut token) => {
             let kept = Kept { method: head.method.clone(), headers: head.headers.clone() };
             let answer = road.send(Request::from_parts(head, body), exchange, Some(&mut token)).await?;
-            match challenge::refuses_token(&answer.response) {
+            match answer.refuses_us() {
                 true => Box::pin(road.send_again(kept, answer, token)).await,
                 false => answer,
             }
@@ -79,6 +79,8 @@ struct Answer {
     response: Response<Incoming>,
     lease: Option<Lease>,
     exchange: Option<Arc<Exchange>>,
+    /// It names a nonce for the next proof.
+    new_nonce: bool,
 }
 
 // === impl Road ===
@@ -108,9 +110,16 @@ impl Road<'_> {
                 request.headers_mut().insert(AUTHORIZATION, token.shown.authorization.clone());
             }
             address(&mut request, &carrier, upstream.scheme(), authority, target)?;
+            if let Some(token) = token.as_ref() {
+                self.prove(&mut request, &token.shown)?;
+            }
             let sent = send(carrier, request, exchange.clone());
             match await_answer(sent, exchange.as_deref(), timeouts).await? {
-                Attempt::Answered(response, lease) => return Ok(Answer { response, lease, exchange }),
+                Attempt::Answered(mut response, lease) => {
+                    let bound = token.is_some_and(|token| token.shown.bound().is_some());
+                    let new_nonce = bound && self.remember_nonce(&mut response);
+                    return Ok(Answer { response, lease, exchange, new_nonce });
+                }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
                 // The caller's fault, not the upstream's.
@@ -122,11 +131,35 @@ impl Road<'_> {
         }
     }
 
-    /// The destination refused the token: the request is sent once more with another one, if there is another and if all of
-    /// the request is at hand (RFC 6750 §3.1, security OUT-11). Otherwise the answer stands as it is.
+    /// A token that is bound to a key of ours goes along with a proof for this attempt alone, in the place of whatever the
+    /// application wrote there (RFC 9449 §7.1). Its URI is the one that the destination sees.
+    fn prove(&self, request: &mut Request<Body>, shown: &Shown) -> Result<(), Reason> {
+        let Some(bound) = shown.bound() else { return Ok(()) };
+        let host = request.headers().get(HOST).map_or(Ok(self.authority.as_str()), HeaderValue::to_str);
+        let host = host.map_err(|_| Reason::BadRequest)?;
+        let uri = target_uri(&self.upstream.scheme(), host, self.target.path());
+        let nonce = self.upstream.nonce.newest();
+        let proof = bound.prove(request.method(), &uri, nonce.as_deref()).map_err(|error| {
+            tracing::error!("{error}");
+            Reason::Internal
+        })?;
+        request.headers_mut().insert(DPOP, proof);
+        Ok(())
+    }
+
+    /// The nonce of an answer is for our proofs, not for the application (RFC 9449 §9).
+    fn remember_nonce(&self, response: &mut Response<Incoming>) -> bool {
+        let is_new = self.upstream.nonce.observe(response.headers());
+        response.headers_mut().remove(DPOP_NONCE);
+        is_new
+    }
+
+    /// The destination refused the token, or a proof without its nonce: the request is sent once more with another token or
+    /// with that nonce, if there is another and if all of the request is at hand (RFC 6750 §3.1, RFC 9449 §9, security
+    /// OUT-11). Otherwise the answer stands as it is.
     async fn send_again(&self, kept: Kept, refusal: Answer, mut token: Attachment<'_>) -> Answer {
         let slot = token.slot;
-        if !slot.refused(&token.shown) {
+        if !refusal.demands_nonce() && !slot.refused(&token.shown) {
             return refusal;
         }
         let Some((body, exchange)) = Body::again(refusal.exchange.as_deref()) else {
@@ -144,8 +177,11 @@ impl Road<'_> {
         token.shown = shown;
         match self.send(request, exchange, Some(&mut token)).await {
             Ok(answer) => {
-                let is_refused = challenge::refuses_token(&answer.response);
-                slot.replayed(if is_refused { Replay::Refused } else { Replay::Accepted });
+                slot.replayed(if answer.refuses_us() { Replay::Refused } else { Replay::Accepted });
+                if refusal.demands_nonce() && challenge::refuses_token(&answer.response) {
+                    // Behind the nonce it was the token after all: the next request has another one.
+                    slot.refused(&token.shown);
+                }
                 refusal.hear_out(self.timeouts.idle);
                 answer
             }
@@ -242,6 +278,16 @@ async fn await_answer(
 // === impl Answer ===
 
 impl Answer {
+    /// Is it about what we showed, so that something else may do?
+    fn refuses_us(&self) -> bool {
+        challenge::refuses_token(&self.response) || self.demands_nonce()
+    }
+
+    /// Does it demand a proof with the nonce that it names?
+    fn demands_nonce(&self) -> bool {
+        self.new_nonce && challenge::demands_nonce(&self.response)
+    }
+
     /// The answer as the caller sees it: our own framing, no field of the upstream's connection.
     fn relay(self, downstream: Version, idle: Duration) -> Result<Response<Body>, Reason> {
         let (mut head, incoming) = self.response.into_parts();
