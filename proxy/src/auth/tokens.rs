@@ -9,6 +9,7 @@ mod lifetime;
 mod metrics;
 mod secret;
 mod shown;
+mod skew;
 mod slot;
 mod source;
 
@@ -63,6 +64,8 @@ pub struct TokenReport {
     pub in_flight: bool,
     /// Callers that shared another's request, so far.
     pub coalesced: u64,
+    /// The issuer's clock less ours, as its last answer to a token request told; none before there was one.
+    pub clock_skew_seconds: Option<i64>,
 }
 
 // === impl Tokens ===
@@ -86,6 +89,7 @@ impl Tokens {
         requests: &[TokenRequest],
     ) -> Vec<Arc<TokenSlot>> {
         let mut slots = self.lock();
+        self.metrics.mention_issuers(issuers);
         let mut before = std::mem::take(&mut slots.by_key);
         let mut armed = Vec::with_capacity(requests.len());
         for request in requests {
@@ -135,7 +139,7 @@ impl Tokens {
     }
 
     fn report_of(&self, slot: &TokenSlot) -> TokenReport {
-        let TokenSource { credential, request, .. } = slot.source();
+        let TokenSource { credential, request, endpoint, .. } = slot.source();
         let status = slot.status();
         let held = status.held.as_deref();
         let age = held.map(|held| seconds(held.sent.elapsed(&self.services.clock)));
@@ -154,6 +158,7 @@ impl Tokens {
             retry_in_seconds: status.retry_in.map(seconds),
             in_flight: status.in_flight,
             coalesced: status.coalesced,
+            clock_skew_seconds: endpoint.skew.seconds(),
         }
     }
 

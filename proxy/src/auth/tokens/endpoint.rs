@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery::{self, IssuerError};
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::skew::Skew;
 use crate::auth::tokens::source::Moment;
 use crate::fetch::Trust;
 
@@ -22,6 +23,8 @@ const METADATA_TTL: Duration = Duration::from_secs(3600);
 pub(crate) struct TokenEndpoint {
     permits: Semaphore,
     discovered: Mutex<Option<Discovered>>,
+    /// How far the issuer's clock is from ours.
+    pub skew: Skew,
 }
 
 /// What the issuer's metadata said.
@@ -36,7 +39,7 @@ struct Discovered {
 
 impl TokenEndpoint {
     pub(crate) fn new() -> Self {
-        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default() }
+        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default(), skew: Skew::default() }
     }
 
     /// Waits for a turn. None when everything shuts down.

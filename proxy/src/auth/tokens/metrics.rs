@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use countersign_policy::snapshot::Issuer;
 use prometheus::IntCounter;
 
 use crate::auth::tokens::failure::Cause;
@@ -24,6 +25,8 @@ pub(crate) struct TokenMetrics {
     /// Brought no token.
     pub failed: IntCounter,
     credentials: Mutex<HashMap<String, Expiries>>,
+    /// The labels of the issuers that policy mentions, by their fingerprints.
+    issuers: Mutex<HashMap<[u8; 32], String>>,
 }
 
 /// The expiry of a credential's tokens, by the key of their slots: none before there was one.
@@ -41,6 +44,7 @@ impl TokenMetrics {
             coalesced: result("coalesced"),
             failed: result("failed"),
             credentials: Mutex::default(),
+            issuers: Mutex::default(),
             metrics,
         }
     }
@@ -88,6 +92,31 @@ impl TokenMetrics {
 
     pub(crate) fn observe_fetch(&self, duration: Duration) {
         self.metrics.token_fetch_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Policy mentions these issuers and no others: the series of the others go, and nothing brings them back.
+    pub(crate) fn mention_issuers(&self, issuers: &[Issuer]) {
+        let mut labels = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *labels);
+        for Issuer { name, fingerprint, .. } in issuers {
+            let label = before.remove(fingerprint).unwrap_or_else(|| {
+                let label = if labels.len() < MAX_SERIES { name } else { OTHER };
+                label.to_owned()
+            });
+            labels.insert(*fingerprint, label);
+        }
+        for label in before.values() {
+            // What changed under its name is asked anew. A series that never was is no error.
+            let _ = self.metrics.issuer_clock_skew.remove_label_values(&[label]);
+        }
+    }
+
+    /// An issuer's clock, less ours.
+    pub(crate) fn skewed(&self, issuer: &[u8; 32], seconds: i64) {
+        let labels = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(label) = labels.get(issuer) {
+            self.metrics.issuer_clock_skew.with_label_values(&[label]).set(seconds);
+        }
     }
 
     fn show_earliest(&self, credential: &str, expiries: &Expiries) {

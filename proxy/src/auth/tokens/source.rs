@@ -8,7 +8,7 @@ use countersign_policy::snapshot::{
     AssertionAudience, AssertionType, Authentication, CertificateFiles, Credential, FileRef, Issuer,
     TokenBinding, TokenRequest, WorkloadTokenUse,
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use crate::auth::issuers::Services;
@@ -21,6 +21,7 @@ use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
 use crate::auth::tokens::shown::{Possession, Shown};
+use crate::auth::tokens::skew::{self, Change};
 use crate::clock::Clock;
 use crate::fetch::Limits;
 use crate::state::backoff;
@@ -99,8 +100,11 @@ impl TokenSource {
         let clock = &self.services.clock;
         let sent = Moment::now(clock);
         let answer = self.services.fetcher.send(request, &trust, LIMITS).await;
-        self.metrics.observe_fetch(sent.instant.elapsed());
-        let granted = grant::read(answer?, &self.request, clock.unix())?;
+        let took = sent.instant.elapsed();
+        self.metrics.observe_fetch(took);
+        let answer = answer?;
+        self.compare_clocks(answer.headers(), sent.wall.saturating_add(took / 2));
+        let granted = grant::read(answer, &self.request, clock.unix())?;
 
         let lifetime = Lifetime::new(granted.life, backoff::random());
         if sent.elapsed(clock) >= lifetime.hard {
@@ -108,6 +112,25 @@ impl TokenSource {
         }
         let shown = Shown { authorization: bearer(&granted.access_token)?, possession: Possession::None };
         Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
+    }
+
+    /// What the answer's `Date` says of the issuer's clock; a change of state is said once.
+    fn compare_clocks(&self, headers: &HeaderMap, midpoint: Duration) {
+        let Some(seconds) = skew::of(headers, midpoint) else { return };
+        let Issuer { name, leeway, fingerprint, .. } = &self.issuer;
+        self.metrics.skewed(fingerprint, seconds);
+        match self.endpoint.skew.note(seconds, *leeway) {
+            Change::None => {}
+            Change::Beyond => tracing::warn!(
+                issuer = %name,
+                seconds,
+                ?leeway,
+                "the issuer's clock and ours differ by more than the issuer's leeway; synchronise them"
+            ),
+            Change::Within => {
+                tracing::info!(issuer = %name, seconds, "the issuer's clock and ours agree again")
+            }
+        }
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.

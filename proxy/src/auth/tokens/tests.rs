@@ -116,3 +116,43 @@ async fn series_of_a_credential_go_with_it() {
     assert!(!text().contains("shop/checkout"));
     assert!(tokens.report().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clock_of_an_issuer_is_shown_and_changes_no_lifetime() {
+    let server = TokenServer::start(|before, _| match before {
+        // 784111777 s since the epoch.
+        0 => Answer::new(
+            "200 OK",
+            "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#,
+        ),
+        _ => Answer::token("t", 3600),
+    })
+    .await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let slots = arm(&tokens, &world, &[request(1, &["a"])]);
+    token(&slots[0]).await;
+    let report = tokens.report().remove(0);
+    let skew = report.clock_skew_seconds.unwrap();
+    assert!((skew - (784_111_777 - world.clock.unix())).abs() <= 2, "{skew}");
+    assert!((3598..=3600).contains(&report.expires_in_seconds.unwrap()), "{report:?}");
+    let series = || {
+        let text = String::from_utf8(world.metrics.encode().unwrap()).unwrap();
+        text.lines().find_map(|line| {
+            line.strip_prefix("countersign_issuer_clock_skew_seconds{issuer=\"corp\"} ").map(str::to_owned)
+        })
+    };
+    assert_eq!(series(), Some(skew.to_string()));
+
+    // An answer that does not say what time it is changes nothing, and all slots of an issuer know what one has seen.
+    let slots = arm(&tokens, &world, &[request(1, &["a"]), request(2, &["b"])]);
+    token(&slots[1]).await;
+    let seen: Vec<_> = tokens.report().into_iter().map(|report| report.clock_skew_seconds).collect();
+    assert_eq!(seen, [Some(skew); 2]);
+
+    tokens.arm_with(&[], &[], &[]);
+    assert_eq!(series(), None);
+    tokens.metrics.skewed(&world.issuer.fingerprint, 1);
+    assert_eq!(series(), None, "what a flight brings home after that leaves no trace");
+}
