@@ -7,6 +7,7 @@ mod grant;
 mod http_date;
 mod lifetime;
 mod metrics;
+mod report;
 mod secret;
 mod shown;
 mod skew;
@@ -15,7 +16,6 @@ mod source;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use countersign_policy::Snapshot;
 use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
@@ -23,6 +23,7 @@ use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
 use crate::auth::issuers::Services;
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::metrics::TokenMetrics;
+pub use crate::auth::tokens::report::TokenReport;
 pub use crate::auth::tokens::shown::{Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
@@ -40,32 +41,6 @@ struct Slots {
     by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
-}
-
-/// What `/tokens` shows of a slot. Never the token.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct TokenReport {
-    /// `namespace/name`.
-    pub credential: String,
-    pub scopes: Vec<String>,
-    /// What was granted, where that is less.
-    pub granted_scopes: Option<Vec<String>>,
-    pub audience: Option<String>,
-    pub resource: Option<String>,
-    /// `fresh`, `refresh_due` (good, and another is fetched), `pending` (the first is fetched), `unavailable`, or `idle`
-    /// (unused for a lifetime).
-    pub state: &'static str,
-    pub age_seconds: Option<i64>,
-    pub expires_in_seconds: Option<i64>,
-    pub refresh_in_seconds: Option<i64>,
-    pub last_error: Option<String>,
-    /// When the next request may go out after a failure.
-    pub retry_in_seconds: Option<i64>,
-    pub in_flight: bool,
-    /// Callers that shared another's request, so far.
-    pub coalesced: u64,
-    /// The issuer's clock less ours, as its last answer to a token request told; none before there was one.
-    pub clock_skew_seconds: Option<i64>,
 }
 
 // === impl Tokens ===
@@ -131,44 +106,16 @@ impl Tokens {
     /// What there is to know of every slot, by credential.
     pub fn report(&self) -> Vec<TokenReport> {
         let slots: Vec<_> = self.lock().by_key.values().cloned().collect();
-        let mut reports: Vec<_> = slots.iter().map(|slot| self.report_of(slot)).collect();
+        let mut reports: Vec<_> = slots.iter().map(|slot| TokenReport::of(slot)).collect();
         reports.sort_by(|a, b| {
             (&a.credential, &a.scopes, &a.audience).cmp(&(&b.credential, &b.scopes, &b.audience))
         });
         reports
     }
 
-    fn report_of(&self, slot: &TokenSlot) -> TokenReport {
-        let TokenSource { credential, request, endpoint, .. } = slot.source();
-        let status = slot.status();
-        let held = status.held.as_deref();
-        let age = held.map(|held| seconds(held.sent.elapsed(&self.services.clock)));
-        let until = |limit: Option<Duration>| Some(seconds(limit?).saturating_sub(age?));
-        TokenReport {
-            credential: credential.name.clone(),
-            scopes: request.scopes.clone(),
-            granted_scopes: held.and_then(|held| held.narrowed.clone()),
-            audience: request.audience.clone(),
-            resource: request.resource.clone(),
-            state: status.state,
-            age_seconds: age,
-            expires_in_seconds: until(held.map(|held| held.lifetime.life)),
-            refresh_in_seconds: until(held.map(|held| held.lifetime.soft)),
-            last_error: status.last_error,
-            retry_in_seconds: status.retry_in.map(seconds),
-            in_flight: status.in_flight,
-            coalesced: status.coalesced,
-            clock_skew_seconds: endpoint.skew.seconds(),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ impl TokenMetrics {
         credentials.remove(label);
         // A series that never was is no error.
         let _ = self.metrics.token_expiry.remove_label_values(&[label]);
+        let _ = self.metrics.token_scope_narrowed.remove_label_values(&[label]);
         for cause in Cause::ALL {
             let _ = self.metrics.token_fetch_failures.remove_label_values(&[label, cause.as_str()]);
         }
@@ -87,6 +88,14 @@ impl TokenMetrics {
         let credentials = self.lock();
         if let Some(label) = label_of(&credentials, credential, key) {
             self.metrics.token_fetch_failures.with_label_values(&[label, cause.as_str()]).inc();
+        }
+    }
+
+    /// A token came, for fewer scopes than were asked for.
+    pub(crate) fn narrowed(&self, credential: &str, key: &[u8; 32]) {
+        let credentials = self.lock();
+        if let Some(label) = label_of(&credentials, credential, key) {
+            self.metrics.token_scope_narrowed.with_label_values(&[label]).inc();
         }
     }
 
@@ -166,6 +175,9 @@ mod tests {
         let series = "countersign_token_expiry_timestamp_seconds{credential=\"shop/checkout\"}";
         assert!(text(&metrics).contains(&format!("{series} 400")));
         assert!(text(&metrics).contains("{cause=\"timeout\",credential=\"shop/checkout\"} 1"));
+        tokens.narrowed("shop/checkout", &[2; 32]);
+        let narrowed = "countersign_token_scope_narrowed_total{credential=\"shop/checkout\"} 1";
+        assert!(text(&metrics).contains(narrowed));
 
         tokens.forget("shop/checkout", &[2; 32]);
         assert!(text(&metrics).contains(&format!("{series} 500")));
@@ -175,6 +187,7 @@ mod tests {
         // What a flight brings home after that leaves no trace.
         tokens.obtained("shop/checkout", [1; 32], Duration::from_secs(600));
         tokens.failed_fetch("shop/checkout", &[1; 32], Cause::Timeout);
+        tokens.narrowed("shop/checkout", &[1; 32]);
         assert!(!text(&metrics).contains("shop/checkout"));
     }
 
@@ -192,10 +205,12 @@ mod tests {
         for (index, name) in names.iter().enumerate() {
             tokens.mention(name, key(index));
             tokens.obtained(name, key(index), Duration::from_secs(1000));
+            tokens.narrowed(name, &key(index));
             Cause::ALL.iter().for_each(|cause| tokens.failed_fetch(name, &key(index), *cause));
         }
         let failures = metrics.token_fetch_failures.with_label_values(&[OTHER, "timeout"]).get();
         assert_eq!(failures, 2);
+        assert_eq!(metrics.token_scope_narrowed.with_label_values(&[OTHER]).get(), 2);
         assert_eq!(text(&metrics).matches("cause=\"timeout\"").count(), room + 1);
         for (index, name) in names.iter().enumerate() {
             tokens.forget(name, &key(index));

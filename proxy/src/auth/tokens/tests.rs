@@ -1,4 +1,5 @@
 use std::slice::from_ref;
+use std::time::Duration;
 
 use super::*;
 use crate::auth::tokens::server::{Answer, TokenServer, World, eventually, request};
@@ -74,8 +75,8 @@ async fn at_most_four_requests_at_once_to_one_issuer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_report_says_all_but_the_token() {
     let server = TokenServer::start(|before, _| match before {
-        0 => Answer::json(r#"{"access_token":"t0k3n","token_type":"bearer","expires_in":1000,"scope":"a"}"#),
-        _ => Answer::error("400 No", "invalid_scope"),
+        1 => Answer::error("400 No", "invalid_scope"),
+        _ => Answer::json(r#"{"access_token":"t0k3n","token_type":"bearer","expires_in":1000,"scope":"a"}"#),
     })
     .await;
     let world = World::new(&server);
@@ -86,11 +87,17 @@ async fn the_report_says_all_but_the_token() {
     let report = tokens.report().remove(0);
     assert_eq!((report.credential.as_str(), report.state), ("shop/checkout", "fresh"));
     assert_eq!(report.granted_scopes, Some(vec!["a".to_owned()]));
+    let words = [report.issuer.as_str(), report.grant, report.authentication, report.binding];
+    assert_eq!(words, ["corp", "client_credentials", "client_secret_basic", "none"]);
     let near = |value: Option<i64>, expected: i64| (value.unwrap() - expected).abs() <= 2;
+    assert!(near(report.expires_at, world.clock.unix() + 900), "{report:?}");
     assert!(near(report.age_seconds, 100) && near(report.expires_in_seconds, 900), "{report:?}");
     // The soft limit is at 650 to 750 s.
     assert!((547..=650).contains(&report.refresh_in_seconds.unwrap()));
     assert_eq!((report.last_error, report.in_flight, report.retry_in_seconds), (None, false, None));
+    assert_eq!((report.last_error_cause, report.last_error_at, report.waiting), (None, None, 0));
+    assert_eq!((report.fetched, report.failed), (1, 0));
+    assert_eq!(world.metrics.token_scope_narrowed.with_label_values(&["shop/checkout"]).get(), 1);
 
     world.clock.advance(after(700));
     let _ = slots[0].ready();
@@ -99,7 +106,24 @@ async fn the_report_says_all_but_the_token() {
     assert_eq!(report.state, "refresh_due");
     assert!(report.last_error.as_deref().unwrap().contains("invalid_scope"));
     assert!((25..=30).contains(&report.retry_in_seconds.unwrap()));
+    assert_eq!(report.last_error_cause, Some("invalid_scope"));
+    assert!(near(report.last_error_at, world.clock.unix()), "{report:?}");
+    assert_eq!((report.fetched, report.failed), (1, 1));
     assert!(!serde_json::to_string(&report).unwrap().contains("t0k3n"));
+
+    // Past the hard limit somebody waits, and what went wrong before can still be read afterwards.
+    server.hold();
+    world.clock.advance(after(300));
+    let waits = tokio::spawn({
+        let slot = slots[0].clone();
+        async move { slot.token().await.is_ok() }
+    });
+    eventually(|| tokens.report()[0].waiting == 1).await;
+    server.release();
+    assert!(waits.await.unwrap());
+    let report = tokens.report().remove(0);
+    assert_eq!((report.state, report.fetched, report.failed, report.waiting), ("fresh", 2, 1, 0));
+    assert_eq!((report.last_error_cause, report.retry_in_seconds), (Some("invalid_scope"), None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
