@@ -25,6 +25,7 @@ mod requirements;
 mod streams;
 mod support;
 mod tidy;
+mod tls;
 mod wire;
 mod with_curl;
 mod with_django_oauth;

@@ -252,4 +252,31 @@ mod tests {
         );
         assert_eq!(guarded(async { Ok(7) }).await, Ok(7));
     }
+
+    /// Only the first answer is the last one.
+    async fn closing(request: Request<Arriving>) -> Response<Body> {
+        let mut response = Response::new(Body::Empty);
+        if request.uri().path() == "/slow" {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        } else {
+            response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_answer_ends_a_connection_of_http2_after_what_is_in_flight() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (_signal, drain) = crate::drain::channel();
+        let served = tokio::spawn(drive(near, true, drain, closing));
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
+        tokio::spawn(connection);
+        let get = |path: &str| Request::get(format!("http://a{path}")).body(Body::Empty).unwrap();
+        let slow = tokio::spawn(sender.send_request(get("/slow")));
+        let answer = sender.send_request(get("/")).await.unwrap();
+        assert!(answer.status() == 200 && !answer.headers().contains_key(CONNECTION));
+        assert_eq!(slow.await.unwrap().unwrap().status(), 200, "what was in flight is gone");
+        tokio::time::timeout(Duration::from_secs(1), served).await.expect("it goes on").unwrap();
+    }
 }
