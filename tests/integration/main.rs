@@ -25,6 +25,7 @@ mod requirements;
 mod streams;
 mod support;
 mod tidy;
+mod token_answers;
 mod wire;
 mod with_curl;
 mod with_django_oauth;
