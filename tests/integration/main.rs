@@ -26,6 +26,7 @@ mod streams;
 mod support;
 mod tidy;
 mod tls;
+mod token_answers;
 mod wire;
 mod with_curl;
 mod with_django_oauth;
