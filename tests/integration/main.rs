@@ -33,6 +33,7 @@ mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;
 mod with_oidc_provider;
+mod with_oidc_provider_dpop;
 mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;

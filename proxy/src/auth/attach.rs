@@ -5,7 +5,8 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::tokens::{DPOP, Shown, TokenSlot};
+use super::credentials::DPOP;
+use super::tokens::{Shown, TokenSlot};
 use crate::rejection::Refusal;
 
 /// What goes along.

@@ -23,7 +23,7 @@ use countersign_policy::snapshot::{Credential, Issuer, TokenBinding, TokenReques
 
 use crate::auth::issuers::Services;
 use crate::auth::tokens::dpop::ProofKey;
-pub use crate::auth::tokens::dpop::{DPOP, DPOP_NONCE, NewestNonce, Unprovable, target_uri};
+pub use crate::auth::tokens::dpop::{DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;

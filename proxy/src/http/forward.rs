@@ -19,7 +19,8 @@ use super::challenge;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use crate::auth::attach::Attachment;
-use crate::auth::tokens::{DPOP, DPOP_NONCE, Replay, Shown, target_uri};
+use crate::auth::credentials::DPOP;
+use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, target_uri};
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.

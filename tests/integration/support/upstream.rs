@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::jose;
 use super::ports::Port;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -31,7 +32,8 @@ type Body = BoxBody<Bytes, Infallible>;
 /// The application beside which a sidecar stands. Ends on drop.
 ///
 /// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
-/// the caller goes, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer.
+/// the caller goes, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer,
+/// `/dpop-nonce/A/B` demands DPoP proofs with the nonce A, and names B in its answer to one (RFC 9449 §9).
 /// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -201,6 +203,7 @@ async fn answer(
         }
         ["", "redirect", port] => redirect(port),
         ["", "trailers"] => with_trailer(),
+        ["", "dpop-nonce", demanded, next] => with_nonce(&request, demanded, next),
         _ => echo(&request),
     })
 }
@@ -231,10 +234,21 @@ fn challenge(code: &str) -> Response<Body> {
     let mut response = plain(401, "no");
     let challenge = match code {
         "none" => "Bearer realm=\"orders\"".to_owned(),
+        "use_dpop_nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"ES256\"".to_owned(),
         code => format!("Bearer error=\"{code}\""),
     };
     let challenge = challenge.try_into().expect("a header value");
     response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+fn with_nonce(request: &Seen, demanded: &str, next: &str) -> Response<Body> {
+    let proofs = request.all("dpop");
+    let shown = proofs.first().map(|proof| jose::decode(proof)["nonce"].clone());
+    let fits = shown.is_some_and(|nonce| nonce == demanded);
+    let mut response = if fits { echo(request) } else { challenge("use_dpop_nonce") };
+    let nonce = if fits { next } else { demanded }.try_into().expect("a header value");
+    response.headers_mut().insert("dpop-nonce", nonce);
     response
 }
 

@@ -12,8 +12,6 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
 
-/// The field of a proof (RFC 9449 §4.1).
-pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// The field of a server's nonce (RFC 9449 §8.1).
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// Of a nonce, in bytes: it has to fit into a header field twice, there and back.

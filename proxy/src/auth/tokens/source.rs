@@ -13,10 +13,11 @@ use http::uri::Uri;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use zeroize::Zeroizing;
 
+use crate::auth::credentials::DPOP;
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery;
 use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
-use crate::auth::tokens::dpop::{Claims, DPOP, ProofKey, target_uri};
+use crate::auth::tokens::dpop::{Claims, ProofKey, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::grant::{self, Grant, Proof};
