@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod bindings;
 mod commands;
 mod control_plane;
 mod drain;
