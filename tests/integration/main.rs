@@ -19,6 +19,7 @@ mod framing;
 mod hostile;
 mod identity;
 mod invariants;
+mod memory;
 mod mesh;
 mod readme;
 mod reload;
