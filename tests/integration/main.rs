@@ -13,6 +13,7 @@
 mod admin_pages;
 mod commands;
 mod control_plane;
+mod destinations;
 mod drain;
 mod framing;
 mod hostile;
@@ -31,6 +32,7 @@ mod with_curl;
 mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;
+mod with_oauth_faults;
 mod with_oidc_provider;
 mod with_oidc_provider_outbound;
 mod with_prometheus;
