@@ -5,14 +5,14 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::tokens::TokenSlot;
+use super::tokens::{Shown, TokenSlot};
 use crate::rejection::Refusal;
 
 /// What goes along.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Attached<'a> {
     /// A token of ours, which this slot keeps.
-    Token(&'a TokenSlot),
+    Token { slot: &'a TokenSlot, shown: Shown },
     /// The application's own credential.
     Existing,
     /// Nothing: the rule asks for no token.
@@ -43,9 +43,9 @@ pub async fn attach<'a>(
         None => Box::pin(slot.token()).await,
     };
     match value {
-        Ok(value) => {
-            headers.insert(AUTHORIZATION, value.authorization);
-            Ok(Attached::Token(slot))
+        Ok(shown) => {
+            headers.insert(AUTHORIZATION, shown.authorization.clone());
+            Ok(Attached::Token { slot, shown })
         }
         Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),
         Err(unavailable) => {

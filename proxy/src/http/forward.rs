@@ -52,10 +52,14 @@ pub(crate) async fn forward(
         attempts += 1;
         // Meanwhile the token may have come to its end, and past that it is never sent.
         if let Some(slot) = token.filter(|_| waited) {
-            let value = match slot.sendable() {
+            let value = match slot.sendable_over(upstream.certificate()) {
                 Some(value) => value,
                 None => slot.token().await.map_err(|_| Reason::TokenUnavailable)?,
             };
+            // Bound to a certificate that this connection does not present: of no use there.
+            if value.certificate() != upstream.certificate() {
+                return Err(Reason::TokenUnavailable);
+            }
             request.headers_mut().insert(AUTHORIZATION, value.authorization);
         }
         address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;

@@ -48,6 +48,8 @@ pub(crate) struct Held {
     pub shown: Shown,
     pub sent: Moment,
     pub lifetime: Lifetime,
+    /// The content of the files that it was fetched with.
+    pub files: [u8; 32],
     /// What was granted, where that is less than was asked for.
     pub narrowed: Option<Vec<String>>,
 }
@@ -82,17 +84,20 @@ impl TokenSource {
         let fingerprint = self.fingerprint();
         let result = match self.ourselves() {
             Ok(ourselves) => {
-                self.fetch_as(ourselves).await.inspect_err(|failure| self.endpoint.doubt(failure))
+                let fetched = self.fetch_as(ourselves, fingerprint).await;
+                fetched.inspect_err(|failure| self.endpoint.doubt(failure))
             }
             Err(failure) => Err(failure),
         };
         (result, Some(fingerprint))
     }
 
-    async fn fetch_as(&self, ourselves: Ourselves) -> Result<Held, Failure> {
-        let trust = discovery::trust(&self.services, &self.issuer)
+    async fn fetch_as(&self, ourselves: Ourselves, files: [u8; 32]) -> Result<Held, Failure> {
+        let mut trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
-        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
+        let certificate = ourselves.certificate.as_deref();
+        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust, certificate).await?;
+        trust.client = certificate.map(|certificate| certificate.key.clone());
         let (proof, grant) = self.proof(&ourselves, &endpoint)?;
         let request = grant::request(&endpoint, &self.request, &grant, proof)?;
 
@@ -106,8 +111,18 @@ impl TokenSource {
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
-        let shown = Shown { authorization: bearer(&granted.access_token)?, possession: Possession::None };
-        Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
+        let possession = match (&self.request.binding, ourselves.certificate) {
+            (TokenBinding::Certificate(_), Some(certificate)) => Possession::Certificate(certificate),
+            _ => Possession::None,
+        };
+        let shown = Shown { authorization: bearer(&granted.access_token)?, possession };
+        Ok(Held { shown, sent, lifetime, files, narrowed: granted.narrowed })
+    }
+
+    /// Is the token bound to a certificate that has been replaced (RFC 8705 §6.3)? Files that cannot be used change nothing:
+    /// they are replaced one after the other.
+    pub(crate) fn is_outdated(&self, held: &Held) -> bool {
+        held.shown.certificate().is_some() && self.fingerprint() != held.files && self.ourselves().is_ok()
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
