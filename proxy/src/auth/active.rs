@@ -8,7 +8,7 @@ use countersign_policy::snapshot::{Effect, RuleId, RuleName};
 use prometheus::IntCounter;
 
 use super::issuers::{IssuerKeys, Issuers, Services};
-use super::tokens::{TokenSlot, Tokens};
+use super::tokens::{Exchange, TokenSlot, Tokens};
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 
 /// A snapshot, armed. The vectors are parallel to the snapshot's, so a request looks nothing up by name.
@@ -17,6 +17,7 @@ pub struct Active {
     pub snapshot: Snapshot,
     pub keys: Vec<Arc<IssuerKeys>>,
     pub tokens: Vec<Arc<TokenSlot>>,
+    pub exchanges: Vec<Arc<Exchange>>,
     /// Decisions by inbound rule.
     pub decisions: Vec<IntCounter>,
 }
@@ -61,6 +62,7 @@ impl Armory {
         Active {
             keys: self.issuers.arm(&snapshot.issuers),
             tokens: self.tokens.arm(&snapshot),
+            exchanges: self.tokens.arm_exchanges(&snapshot),
             decisions: self.count(&snapshot.rules),
             snapshot,
         }

@@ -16,7 +16,7 @@ use super::arriving::Arriving;
 use super::body::{Body, Exchange};
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
-use crate::auth::tokens::TokenSlot;
+use crate::auth::tokens::{TokenSlot, Unavailable};
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -54,7 +54,7 @@ pub(crate) async fn forward(
         if let Some(slot) = token.filter(|_| waited) {
             let value = match slot.sendable() {
                 Some(value) => value,
-                None => slot.token().await.map_err(|_| Reason::TokenUnavailable)?,
+                None => slot.token().await.map_err(Unavailable::reason)?,
             };
             request.headers_mut().insert(AUTHORIZATION, value.authorization);
         }

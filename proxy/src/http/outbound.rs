@@ -89,7 +89,7 @@ impl Application {
         let mut token = None;
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
-            Some(rule) => match attach(&mut head.headers, rule, active).await? {
+            Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
                 Attached::Token(slot) => {
                     token = Some(slot);
                     Outcome::Attach
@@ -107,7 +107,7 @@ impl Application {
             authority: target.authority,
             incoming,
             identity: None,
-            token,
+            token: token.as_deref(),
             head,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);

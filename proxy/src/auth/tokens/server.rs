@@ -265,6 +265,7 @@ impl World {
             credential: self.credential.clone(),
             request: self.request.clone(),
             endpoint: Arc::new(TokenEndpoint::new()),
+            subject: None,
             metrics: Arc::new(TokenMetrics::new(self.metrics.clone())),
         }
     }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use countersign_policy::Reason;
 use tokio::sync::{Notify, watch};
 
-use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
@@ -38,6 +39,8 @@ pub struct TokenSlot {
 pub struct Unavailable {
     /// When to try again, for `Retry-After`.
     pub retry_after: Duration,
+    /// What was to be exchanged is refused or at its end: the fault of who sent it.
+    pub subject_refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +79,7 @@ pub(crate) struct Status {
     pub state: &'static str,
     pub held: Option<Arc<Held>>,
     pub last_error: Option<String>,
+    pub last_cause: Option<Cause>,
     pub retry_in: Option<Duration>,
     pub in_flight: bool,
     pub coalesced: u64,
@@ -151,22 +155,36 @@ impl TokenSlot {
     /// failure is over.
     fn board(&self) -> Result<(u64, &prometheus::IntCounter), Unavailable> {
         self.touch(self.source.services.clock.now());
+        if self.source.subject_has_ended() {
+            // So that what was had for it is wiped, too.
+            self.nudge();
+            return Err(Unavailable::ended());
+        }
         let mut state = self.lock();
         let flight = state.flights + 1;
         if state.flying {
             state.coalesced += 1;
             return Ok((flight, &self.source.metrics.coalesced));
         }
-        if let Some(retry_after) = self.pause_left(&state) {
+        if self.sendable().is_some() {
+            // It has landed since the caller looked.
+            return Ok((state.flights, &self.source.metrics.coalesced));
+        }
+        if let Some(unavailable) = self.unavailable(&state) {
             drop(state);
             // The keeper may have stopped watching the credential's file, while nobody asked for the token.
             self.nudge();
-            return Err(Unavailable { retry_after });
+            return Err(unavailable);
         }
         state.flying = true;
         drop(state);
         self.wake.notify_one();
         Ok((flight, &self.source.metrics.miss))
+    }
+
+    /// When a caller last asked, in seconds since the epoch.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn source(&self) -> &TokenSource {
@@ -186,6 +204,7 @@ impl TokenSlot {
                 _ => "idle",
             },
             last_error: state.setback.as_ref().map(|setback| setback.failure.to_string()),
+            last_cause: state.setback.as_ref().map(|setback| setback.failure.cause),
             retry_in: self.pause_left(&state),
             in_flight: state.flying,
             coalesced: state.coalesced,
@@ -215,10 +234,22 @@ impl TokenSlot {
         }
     }
 
+    /// Lets the keeper look, as if its clock had rung.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) {
+        self.wake.notify_one();
+    }
+
     fn pause_left(&self, state: &State) -> Option<Duration> {
         let setback = state.setback.as_ref()?;
         let left = setback.pause.saturating_sub(setback.at.elapsed(&self.source.services.clock));
         (!left.is_zero()).then_some(left)
+    }
+
+    /// During the pause after a failure.
+    fn unavailable(&self, state: &State) -> Option<Unavailable> {
+        let cause = state.setback.as_ref()?.failure.cause;
+        Some(Unavailable::after(self.pause_left(state)?, cause))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -235,9 +266,25 @@ impl Drop for TokenSlot {
 
 // === impl Unavailable ===
 
+impl Unavailable {
+    /// Why a request that needs the token is refused.
+    pub fn reason(self) -> Reason {
+        if self.subject_refused { Reason::Inactive } else { Reason::TokenUnavailable }
+    }
+
+    /// The application's token is at its end.
+    pub(crate) fn ended() -> Self {
+        Self { subject_refused: true, ..Self::default() }
+    }
+
+    fn after(pause: Duration, cause: Cause) -> Self {
+        Self { retry_after: pause, subject_refused: cause == Cause::Subject }
+    }
+}
+
 impl Default for Unavailable {
     fn default() -> Self {
-        Self { retry_after: Duration::from_secs(1) }
+        Self { retry_after: Duration::from_secs(1), subject_refused: false }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery;
 use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
 use crate::auth::tokens::endpoint::TokenEndpoint;
+use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::grant::{self, Grant, Proof};
 use crate::auth::tokens::lifetime::Lifetime;
@@ -32,13 +33,15 @@ const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1
 const CREDENTIAL_LIMIT: usize = 64 * 1024;
 
 /// Where one token comes from. Immutable: what policy says of it is part of the slot's key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TokenSource {
     pub services: Services,
     pub issuer: Issuer,
     pub credential: Credential,
     pub request: TokenRequest,
     pub endpoint: Arc<TokenEndpoint>,
+    /// What is exchanged; none: the token is the workload's own.
+    pub subject: Option<Arc<Subject>>,
     pub metrics: Arc<TokenMetrics>,
 }
 
@@ -79,6 +82,9 @@ impl TokenSource {
         let Some(_turn) = self.endpoint.turn().await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
         };
+        if self.subject_has_ended() {
+            return (Err(Failure::new(Cause::Subject, "the application's token has expired")), None);
+        }
         let fingerprint = self.fingerprint();
         let result = match self.ourselves() {
             Ok(ourselves) => {
@@ -100,14 +106,23 @@ impl TokenSource {
         let sent = Moment::now(clock);
         let answer = self.services.fetcher.send(request, &trust, LIMITS).await;
         self.metrics.observe_fetch(sent.instant.elapsed());
-        let granted = grant::read(answer?, &self.request, clock.unix())?;
+        let granted = grant::read(answer?, &self.request, &grant, clock.unix())?;
 
         let lifetime = Lifetime::new(granted.life, backoff::random());
+        let lifetime = match self.subject.as_ref().and_then(|subject| subject.left(sent.wall)) {
+            Some(left) => lifetime.within(left),
+            None => lifetime,
+        };
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
         let shown = Shown { authorization: bearer(&granted.access_token)?, possession: Possession::None };
         Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
+    }
+
+    /// Is what would be exchanged at its end?
+    pub(crate) fn subject_has_ended(&self) -> bool {
+        self.subject.as_ref().is_some_and(|subject| subject.has_ended(self.services.clock.now()))
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
@@ -166,7 +181,10 @@ impl TokenSource {
     fn proof(&self, ourselves: &Ourselves, endpoint: &str) -> Result<(Proof, Grant), Failure> {
         let client_id = self.credential.client_id.clone();
         let own = ourselves.own.as_slice();
-        let by = |proof| (proof, Grant::ClientCredentials);
+        let by = |proof| match &self.subject {
+            Some(subject) => (proof, Grant::TokenExchange { subject: subject.clone() }),
+            None => (proof, Grant::ClientCredentials),
+        };
         match &self.credential.authentication {
             Authentication::ClientSecretBasic { .. } => client_auth::client_secret(own)
                 .and_then(|secret| client_auth::basic(&client_id, secret))
