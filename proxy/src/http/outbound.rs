@@ -90,7 +90,7 @@ impl Application {
         let (mut token, mut certificate) = (None, None);
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
-            Some(rule) => match attach(&mut head.headers, rule, active).await? {
+            Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
                 Attached::Token(attachment) => {
                     certificate = attachment.shown.certificate().cloned();
                     token = Some(attachment);

@@ -60,7 +60,7 @@ spec:
         if let Some(own) = own {
             headers.insert(AUTHORIZATION, HeaderValue::from_static(own));
         }
-        let attached = attach(&mut headers, rule, &self.active).await.map(word).map_err(|refusal| {
+        let attached = attach(&mut headers, None, rule, &self.active).await.map(word).map_err(|refusal| {
             assert_eq!(refusal.retry_after.is_some(), refusal.reason == Reason::TokenUnavailable);
             refusal.reason
         });

@@ -61,6 +61,8 @@ causes! {
     TokenType "token_type",
     // The token was at its end when it arrived.
     Expired "expired",
+    // What was to be exchanged is refused, or at its end: the fault of who sent it (RFC 8693 §2.2.2).
+    Subject "subject",
     Internal "internal",
     ;
     InvalidRequest "invalid_request" "it does not accept the form of the request: check audience, resource and parameters",
@@ -85,6 +87,7 @@ impl Cause {
         matches!(
             self,
             Self::Credential
+                | Self::Subject
                 | Self::InvalidRequest
                 | Self::InvalidClient
                 | Self::InvalidGrant

@@ -267,6 +267,7 @@ impl World {
             request: self.request.clone(),
             endpoint: Arc::new(TokenEndpoint::new()),
             key: (self.request.binding == TokenBinding::Key).then(|| Arc::new(ProofKey::generate().unwrap())),
+            subject: None,
             metrics: Arc::new(TokenMetrics::new(self.metrics.clone())),
         }
     }

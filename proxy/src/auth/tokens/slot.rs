@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use countersign_policy::Reason;
 use tokio::sync::{Notify, watch};
 
-use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
@@ -46,6 +47,8 @@ pub struct TokenSlot {
 pub struct Unavailable {
     /// When to try again, for `Retry-After`.
     pub retry_after: Duration,
+    /// What was to be exchanged is refused or at its end: the fault of who sent it.
+    pub subject_refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -176,17 +179,26 @@ impl TokenSlot {
     /// failure is over.
     fn board(&self) -> Result<(u64, &prometheus::IntCounter), Unavailable> {
         self.touch(self.source.services.clock.now());
+        if self.source.subject_has_ended() {
+            // So that what was had for it is wiped, too.
+            self.nudge();
+            return Err(Unavailable::ended());
+        }
         let mut state = self.lock();
         let flight = state.flights + 1;
         if state.flying {
             state.coalesced += 1;
             return Ok((flight, &self.source.metrics.coalesced));
         }
-        if let Some(retry_after) = self.pause_left(&state) {
+        if self.sendable().is_some() {
+            // It has landed since the caller looked.
+            return Ok((state.flights, &self.source.metrics.coalesced));
+        }
+        if let Some(unavailable) = self.unavailable(&state) {
             drop(state);
             // The keeper may have stopped watching the credential's file, while nobody asked for the token.
             self.nudge();
-            return Err(Unavailable { retry_after });
+            return Err(unavailable);
         }
         state.flying = true;
         drop(state);
@@ -225,6 +237,11 @@ impl TokenSlot {
     /// Counts a request that was refused for its token.
     pub(crate) fn replayed(&self, replay: Replay) {
         self.source.metrics.replayed(replay);
+    }
+
+    /// When a caller last asked, in seconds since the epoch.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn source(&self) -> &TokenSource {
@@ -286,10 +303,22 @@ impl TokenSlot {
         }
     }
 
+    /// Lets the keeper look, as if its clock had rung.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) {
+        self.wake.notify_one();
+    }
+
     fn pause_left(&self, state: &State) -> Option<Duration> {
         let setback = state.setback.as_ref()?;
         let left = setback.pause.saturating_sub(setback.at.elapsed(&self.source.services.clock));
         (!left.is_zero()).then_some(left)
+    }
+
+    /// During the pause after a failure.
+    fn unavailable(&self, state: &State) -> Option<Unavailable> {
+        let cause = state.setback.as_ref()?.failure.cause;
+        Some(Unavailable::after(self.pause_left(state)?, cause))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -306,9 +335,25 @@ impl Drop for TokenSlot {
 
 // === impl Unavailable ===
 
+impl Unavailable {
+    /// Why a request that needs the token is refused.
+    pub fn reason(self) -> Reason {
+        if self.subject_refused { Reason::Inactive } else { Reason::TokenUnavailable }
+    }
+
+    /// The application's token is at its end.
+    pub(crate) fn ended() -> Self {
+        Self { subject_refused: true, ..Self::default() }
+    }
+
+    fn after(pause: Duration, cause: Cause) -> Self {
+        Self { retry_after: pause, subject_refused: cause == Cause::Subject }
+    }
+}
+
 impl Default for Unavailable {
     fn default() -> Self {
-        Self { retry_after: Duration::from_secs(1) }
+        Self { retry_after: Duration::from_secs(1), subject_refused: false }
     }
 }
 

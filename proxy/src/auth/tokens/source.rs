@@ -19,6 +19,7 @@ use crate::auth::issuers::discovery;
 use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
 use crate::auth::tokens::dpop::{Claims, ProofKey, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
+use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::grant::{self, Grant, Proof};
 use crate::auth::tokens::lifetime::Lifetime;
@@ -37,7 +38,7 @@ const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1
 const CREDENTIAL_LIMIT: usize = 64 * 1024;
 
 /// Where one token comes from. Immutable: what policy says of it is part of the slot's key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TokenSource {
     pub services: Services,
     pub issuer: Issuer,
@@ -46,6 +47,8 @@ pub(crate) struct TokenSource {
     pub endpoint: Arc<TokenEndpoint>,
     /// What the token is bound to by DPoP; none where policy does not say so, or no key can be made.
     pub key: Option<Arc<ProofKey>>,
+    /// What is exchanged; none: the token is the workload's own.
+    pub subject: Option<Arc<Subject>>,
     pub metrics: Arc<TokenMetrics>,
 }
 
@@ -72,6 +75,8 @@ struct Ourselves {
 struct Answered {
     sent: Moment,
     answer: Response<Bytes>,
+    /// What was asked for.
+    grant: Grant,
     /// It names a nonce for the next proof.
     renewed_nonce: bool,
 }
@@ -96,6 +101,9 @@ impl TokenSource {
         let Some(_turn) = self.endpoint.turn().await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
         };
+        if self.subject_has_ended() {
+            return (Err(Failure::new(Cause::Subject, "the application's token has expired")), None);
+        }
         let fingerprint = self.fingerprint();
         let result = match self.ourselves() {
             Ok(ourselves) => {
@@ -118,11 +126,15 @@ impl TokenSource {
             // Once: an issuer that refuses its own nonce will not mend it by being asked again.
             answered = self.ask(&ourselves, &endpoint, &trust).await?;
         }
-        let Answered { sent, answer, .. } = answered;
+        let Answered { sent, answer, grant, .. } = answered;
         let clock = &self.services.clock;
-        let granted = grant::read(answer, &self.request, clock.unix())?;
+        let granted = grant::read(answer, &self.request, &grant, clock.unix())?;
 
         let lifetime = Lifetime::new(granted.life, backoff::random());
+        let lifetime = match self.subject.as_ref().and_then(|subject| subject.left(sent.wall)) {
+            Some(left) => lifetime.within(left),
+            None => lifetime,
+        };
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
@@ -151,7 +163,7 @@ impl TokenSource {
         let answer = answer?;
         self.compare_clocks(answer.headers(), sent.wall.saturating_add(took / 2));
         let renewed_nonce = self.key.is_some() && self.endpoint.nonce.observe(answer.headers());
-        Ok(Answered { sent, answer, renewed_nonce })
+        Ok(Answered { sent, answer, grant, renewed_nonce })
     }
 
     /// The key that the token is to be bound to, if it is.
@@ -191,7 +203,11 @@ impl TokenSource {
                 let bound = BoundToken::new(token.expose(), key.clone(), self.services.clock.clone());
                 ("DPoP ", Possession::Key(Arc::new(bound)))
             }
-            _ => ("Bearer ", Possession::None),
+            (TokenBinding::None, ..) => ("Bearer ", Possession::None),
+            // What is to be bound is never shown as if it were not.
+            (TokenBinding::Certificate(_) | TokenBinding::Key, ..) => {
+                return Err(Failure::new(Cause::Internal, "there is nothing to bind the token to"));
+            }
         };
         Ok(Shown { authorization: authorization(scheme, token)?, possession })
     }
@@ -213,6 +229,11 @@ impl TokenSource {
                 tracing::info!(issuer = %name, seconds, "the issuer's clock and ours agree again")
             }
         }
+    }
+
+    /// Is what would be exchanged at its end?
+    pub(crate) fn subject_has_ended(&self) -> bool {
+        self.subject.as_ref().is_some_and(|subject| subject.has_ended(self.services.clock.now()))
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
@@ -271,7 +292,10 @@ impl TokenSource {
     fn proof(&self, ourselves: &Ourselves, endpoint: &str) -> Result<(Proof, Grant), Failure> {
         let client_id = self.credential.client_id.clone();
         let own = ourselves.own.as_slice();
-        let by = |proof| (proof, Grant::ClientCredentials);
+        let by = |proof| match &self.subject {
+            Some(subject) => (proof, Grant::TokenExchange { subject: subject.clone() }),
+            None => (proof, Grant::ClientCredentials),
+        };
         match &self.credential.authentication {
             Authentication::ClientSecretBasic { .. } => client_auth::client_secret(own)
                 .and_then(|secret| client_auth::basic(&client_id, secret))

@@ -73,14 +73,25 @@ impl TokenSlot {
             let to_limit = to_soft.or(to_hard);
             return Next::Rest(to_limit.map(|limit| to_look.map_or(limit, |look| look.min(limit))));
         }
+        if self.source.subject.is_some() && to_hard.is_none() {
+            // The subjects are many: without a token in hand, one is fetched only for a caller who waits for it.
+            self.nudged.store(false, Ordering::Relaxed);
+            return Next::Rest(None);
+        }
         if let Some(pause) = self.pause_left(&state) {
             let rest = to_hard.map_or(pause, |to_hard| to_hard.min(pause));
             let permanent =
                 state.setback.as_ref().is_some_and(|setback| setback.failure.cause.is_permanent());
-            return Next::Rest(Some(if permanent { rest.min(FILE_CHECK) } else { rest }));
+            let watches_file = permanent && self.source.subject.is_none();
+            return Next::Rest(Some(if watches_file { rest.min(FILE_CHECK) } else { rest }));
         }
         state.flying = true;
         Next::Fetch
+    }
+
+    /// Can nothing more be had of it, or does nobody want it any more?
+    pub(crate) fn is_spent(&self) -> bool {
+        self.source.subject_has_ended() || self.is_idle(self.held.load_full().as_deref())
     }
 
     /// Has nobody asked for one lifetime?
@@ -100,7 +111,8 @@ impl TokenSlot {
         let refused = {
             let state = self.lock();
             let Some(setback) = &state.setback else { return };
-            if state.flying || !setback.failure.cause.is_permanent() {
+            let cause = setback.failure.cause;
+            if state.flying || !cause.is_permanent() || cause == Cause::Subject {
                 return;
             }
             setback.file
@@ -129,7 +141,14 @@ impl TokenSlot {
 
     fn land(&self, held: Held) {
         let TokenSource { credential, request, metrics, .. } = &*self.source;
-        metrics.obtained(&credential.name, request.key, held.sent.wall.saturating_add(held.lifetime.life));
+        if self.source.subject.is_none() {
+            // That of a subject ends when nobody needs it any more, which is nothing to be warned of.
+            metrics.obtained(
+                &credential.name,
+                request.key,
+                held.sent.wall.saturating_add(held.lifetime.life),
+            );
+        }
         if let Some(granted) = &held.narrowed {
             metrics.narrowed(&credential.name, &request.key);
             tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
@@ -156,16 +175,17 @@ impl TokenSlot {
         state.failed += 1;
         let permanent = failure.cause.is_permanent();
         let pause = lifetime::pause(state.failures, permanent, failure.retry_after, backoff::random());
-        tracing::warn!(
-            credential = %credential.name,
-            cause = failure.cause.as_str(),
-            retry_in = ?pause,
-            "no token: {failure}"
-        );
+        let (cause, name) = (failure.cause, &credential.name);
+        if cause == Cause::Subject {
+            // Whoever can send us a token could fill the log.
+            tracing::debug!(credential = %name, cause = cause.as_str(), "no token: {failure}");
+        } else {
+            tracing::warn!(credential = %name, cause = cause.as_str(), retry_in = ?pause, "no token: {failure}");
+        }
         let at = Moment::now(&services.clock);
         state.last_error = Some(LastError { at, failure: failure.clone() });
         state.setback = Some(Setback { at, pause, failure, file });
-        self.announce(&mut state, Some(Unavailable { retry_after: pause }));
+        self.announce(&mut state, Some(Unavailable::after(pause, cause)));
     }
 
     fn announce(&self, state: &mut State, failed: Option<Unavailable>) {
