@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod bindings;
 mod commands;
 mod control_plane;
 mod drain;
@@ -18,6 +19,7 @@ mod framing;
 mod hostile;
 mod identity;
 mod invariants;
+mod memory;
 mod mesh;
 mod readme;
 mod reload;
@@ -25,8 +27,11 @@ mod requirements;
 mod streams;
 mod support;
 mod tidy;
+mod tls;
+mod token_answers;
 mod wire;
 mod with_curl;
+mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;
 mod with_oidc_provider;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::reason::Reason;
 use crate::request::Token;
 use crate::rule::Rule;
-use crate::snapshot::{IssuerId, RuleId, Snapshot, Timeouts};
+use crate::snapshot::{InboundTls, IssuerId, RuleId, Snapshot, Timeouts};
 
 /// Ports, each with the policies that select it.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub struct PortPolicy {
     pub identity_headers: Vec<String>,
     /// The shortest that the deciding policies write, each.
     pub timeouts: Timeouts,
+    /// What every policy says that writes `tls`, whatever its mode. `None`: the port is spoken to in plain text.
+    pub tls: Option<InboundTls>,
 }
 
 /// Policies of one mode on one port, decided together: a deny of any wins, else an allow of any, else deny.
@@ -110,6 +112,12 @@ impl Snapshot {
             Ok(index) => table.named.get(index).map(|(_, policy)| policy),
             Err(_) => table.others.as_ref(),
         }
+    }
+
+    /// The TLS of every port that has it; ports that share it name it more than once.
+    pub fn inbound_tls(&self) -> impl Iterator<Item = &InboundTls> {
+        let ports = self.inbound.named.iter().map(|(_, policy)| policy).chain(&self.inbound.others);
+        ports.filter_map(|policy| policy.tls.as_ref())
     }
 
     /// What to forward when this rule allowed.

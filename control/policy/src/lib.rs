@@ -47,6 +47,8 @@
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.
+//! 13. **TLS of a port** is what any policy on it writes, whatever its mode; those that write `tls` write the same, or it
+//!     is an error. `clientAuth` needs `clientCaFile`; a `clientCaFile` alone means `required`.
 
 mod assemble;
 pub mod bundle;

@@ -8,14 +8,15 @@ mod grant;
 mod http_date;
 mod lifetime;
 mod metrics;
+mod report;
 mod secret;
 mod shown;
+mod skew;
 mod slot;
 mod source;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use countersign_policy::Snapshot;
 use countersign_policy::snapshot::{Credential, Issuer, TokenBinding, TokenRequest};
@@ -26,6 +27,7 @@ pub use crate::auth::tokens::dpop::{DPOP_NONCE, NewestNonce, Unprovable, target_
 use crate::auth::tokens::endpoint::TokenEndpoint;
 pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
+pub use crate::auth::tokens::report::TokenReport;
 pub use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
@@ -45,32 +47,6 @@ struct Slots {
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
     /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
     keys: HashMap<[u8; 32], Arc<ProofKey>>,
-}
-
-/// What `/tokens` shows of a slot. Never the token.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct TokenReport {
-    /// `namespace/name`.
-    pub credential: String,
-    pub scopes: Vec<String>,
-    /// What was granted, where that is less.
-    pub granted_scopes: Option<Vec<String>>,
-    pub audience: Option<String>,
-    pub resource: Option<String>,
-    /// Thumbprint of the key that it is bound to by DPoP: its `cnf.jkt`.
-    pub key_thumbprint: Option<String>,
-    /// `fresh`, `refresh_due` (good, and another is fetched), `pending` (the first is fetched), `unavailable`, or `idle`
-    /// (unused for a lifetime).
-    pub state: &'static str,
-    pub age_seconds: Option<i64>,
-    pub expires_in_seconds: Option<i64>,
-    pub refresh_in_seconds: Option<i64>,
-    pub last_error: Option<String>,
-    /// When the next request may go out after a failure.
-    pub retry_in_seconds: Option<i64>,
-    pub in_flight: bool,
-    /// Callers that shared another's request, so far.
-    pub coalesced: u64,
 }
 
 // === impl Tokens ===
@@ -94,6 +70,7 @@ impl Tokens {
         requests: &[TokenRequest],
     ) -> Vec<Arc<TokenSlot>> {
         let mut slots = self.lock();
+        self.metrics.mention_issuers(issuers);
         let mut before = std::mem::take(&mut slots.by_key);
         let mut armed = Vec::with_capacity(requests.len());
         for request in requests {
@@ -137,35 +114,11 @@ impl Tokens {
     /// What there is to know of every slot, by credential.
     pub fn report(&self) -> Vec<TokenReport> {
         let slots: Vec<_> = self.lock().by_key.values().cloned().collect();
-        let mut reports: Vec<_> = slots.iter().map(|slot| self.report_of(slot)).collect();
+        let mut reports: Vec<_> = slots.iter().map(|slot| TokenReport::of(slot)).collect();
         reports.sort_by(|a, b| {
             (&a.credential, &a.scopes, &a.audience).cmp(&(&b.credential, &b.scopes, &b.audience))
         });
         reports
-    }
-
-    fn report_of(&self, slot: &TokenSlot) -> TokenReport {
-        let TokenSource { credential, request, key, .. } = slot.source();
-        let status = slot.status();
-        let held = status.held.as_deref();
-        let age = held.map(|held| seconds(held.sent.elapsed(&self.services.clock)));
-        let until = |limit: Option<Duration>| Some(seconds(limit?).saturating_sub(age?));
-        TokenReport {
-            credential: credential.name.clone(),
-            scopes: request.scopes.clone(),
-            granted_scopes: held.and_then(|held| held.narrowed.clone()),
-            audience: request.audience.clone(),
-            resource: request.resource.clone(),
-            key_thumbprint: key.as_ref().map(|key| key.thumbprint().to_owned()),
-            state: status.state,
-            age_seconds: age,
-            expires_in_seconds: until(held.map(|held| held.lifetime.life)),
-            refresh_in_seconds: until(held.map(|held| held.lifetime.soft)),
-            last_error: status.last_error,
-            retry_in_seconds: status.retry_in.map(seconds),
-            in_flight: status.in_flight,
-            coalesced: status.coalesced,
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -189,10 +142,6 @@ impl Slots {
         self.keys.insert(credential.fingerprint, key.clone());
         Some(key)
     }
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery::{self, IssuerError};
 use crate::auth::tokens::dpop::NewestNonce;
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::skew::Skew;
 use crate::auth::tokens::source::Moment;
 use crate::fetch::Trust;
 
@@ -26,6 +27,8 @@ pub(crate) struct TokenEndpoint {
     discovered: Mutex<Option<Discovered>>,
     /// For proofs that go there.
     pub(crate) nonce: NewestNonce,
+    /// How far the issuer's clock is from ours.
+    pub skew: Skew,
 }
 
 /// What the issuer's metadata said.
@@ -40,7 +43,12 @@ struct Discovered {
 
 impl TokenEndpoint {
     pub(crate) fn new() -> Self {
-        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default(), nonce: NewestNonce::default() }
+        Self {
+            permits: Semaphore::new(AT_ONCE),
+            discovered: Mutex::default(),
+            nonce: NewestNonce::default(),
+            skew: Skew::default(),
+        }
     }
 
     /// Waits for a turn. None when everything shuts down.

@@ -53,6 +53,10 @@ struct State {
     /// Failures in a row.
     failures: u32,
     setback: Option<Setback>,
+    /// Flights that brought no token.
+    failed: u64,
+    /// The last of these, kept for those who ask why.
+    last_error: Option<LastError>,
     /// Callers that boarded a flight that was already under way.
     coalesced: u64,
     /// When a token was dropped because a destination refused it.
@@ -69,6 +73,13 @@ struct Setback {
     file: Fingerprint,
 }
 
+/// Why and when a flight brought no token.
+#[derive(Clone, Debug)]
+pub(crate) struct LastError {
+    pub at: Moment,
+    pub failure: Failure,
+}
+
 /// The outcome of the last flight. The token itself is in the slot, so that it is wiped in time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Landing {
@@ -81,10 +92,13 @@ struct Landing {
 pub(crate) struct Status {
     pub state: &'static str,
     pub held: Option<Arc<Held>>,
-    pub last_error: Option<String>,
+    pub last_error: Option<LastError>,
     pub retry_in: Option<Duration>,
     pub in_flight: bool,
+    pub fetched: u64,
+    pub failed: u64,
     pub coalesced: u64,
+    pub waiting: usize,
 }
 
 // === impl TokenSlot ===
@@ -224,10 +238,14 @@ impl TokenSlot {
                 _ if state.flying => "pending",
                 _ => "idle",
             },
-            last_error: state.setback.as_ref().map(|setback| setback.failure.to_string()),
+            last_error: state.last_error.clone(),
             retry_in: self.pause_left(&state),
             in_flight: state.flying,
+            fetched: state.flights.saturating_sub(state.failed),
+            failed: state.failed,
             coalesced: state.coalesced,
+            // Only who waits for a flight is subscribed.
+            waiting: self.landed.receiver_count(),
             held,
         }
     }

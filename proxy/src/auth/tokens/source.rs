@@ -10,7 +10,7 @@ use countersign_policy::snapshot::{
     TokenBinding, TokenRequest, WorkloadTokenUse,
 };
 use http::uri::Uri;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response};
 use zeroize::Zeroizing;
 
 use crate::auth::credentials::DPOP;
@@ -25,6 +25,7 @@ use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
 use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
+use crate::auth::tokens::skew::{self, Change};
 use crate::clock::Clock;
 use crate::fetch::{Limits, Trust};
 use crate::state::backoff;
@@ -134,8 +135,10 @@ impl TokenSource {
         }
         let sent = Moment::now(&self.services.clock);
         let answer = self.services.fetcher.send(request, trust, LIMITS).await;
-        self.metrics.observe_fetch(sent.instant.elapsed());
+        let took = sent.instant.elapsed();
+        self.metrics.observe_fetch(took);
         let answer = answer?;
+        self.compare_clocks(answer.headers(), sent.wall.saturating_add(took / 2));
         let renewed_nonce = self.key.is_some() && self.endpoint.nonce.observe(answer.headers());
         Ok(Answered { sent, answer, renewed_nonce })
     }
@@ -179,6 +182,25 @@ impl TokenSource {
                 ))),
             },
         })
+    }
+
+    /// What the answer's `Date` says of the issuer's clock; a change of state is said once.
+    fn compare_clocks(&self, headers: &HeaderMap, midpoint: Duration) {
+        let Some(seconds) = skew::of(headers, midpoint) else { return };
+        let Issuer { name, leeway, fingerprint, .. } = &self.issuer;
+        self.metrics.skewed(fingerprint, seconds);
+        match self.endpoint.skew.note(seconds, *leeway) {
+            Change::None => {}
+            Change::Beyond => tracing::warn!(
+                issuer = %name,
+                seconds,
+                ?leeway,
+                "the issuer's clock and ours differ by more than the issuer's leeway; synchronise them"
+            ),
+            Change::Within => {
+                tracing::info!(issuer = %name, seconds, "the issuer's clock and ours agree again")
+            }
+        }
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.

@@ -228,7 +228,7 @@ async fn c16_invalid_client_is_remembered_until_the_secret_changes() {
     let slot = slot(&world);
     let refused = slot.token().await.unwrap_err();
     assert!(refused.retry_after > after(25) && refused.retry_after <= after(30));
-    assert!(slot.status().last_error.unwrap().contains("invalid_client"));
+    assert!(slot.status().last_error.unwrap().failure.text.contains("invalid_client"));
     for _ in 0..100 {
         assert!(slot.token().await.is_err());
     }
@@ -266,7 +266,7 @@ async fn a_missing_secret_is_read_as_soon_as_it_is_there() {
     std::fs::remove_file(world.dir.path().join("secret")).unwrap();
     let slot = slot(&world);
     assert!(slot.token().await.is_err());
-    assert!(slot.status().last_error.unwrap().contains("secret"));
+    assert!(slot.status().last_error.unwrap().failure.text.contains("secret"));
     world.write_secret("here");
     eventually(|| slot.ready().is_some()).await;
     assert_eq!(server.count(), 1);
