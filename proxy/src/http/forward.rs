@@ -104,10 +104,14 @@ impl Road<'_> {
             attempts += 1;
             // Meanwhile the token may have come to its end, and past that it is never sent.
             if let Some(token) = token.as_mut().filter(|_| waited) {
-                token.shown = match token.slot.sendable() {
+                token.shown = match token.slot.sendable_over(upstream.certificate()) {
                     Some(shown) => shown,
                     None => token.slot.token().await.map_err(|_| Reason::TokenUnavailable)?,
                 };
+                // Bound to a certificate that this connection does not present: of no use there.
+                if token.shown.certificate() != upstream.certificate() {
+                    return Err(Reason::TokenUnavailable);
+                }
                 request.headers_mut().insert(AUTHORIZATION, token.shown.authorization.clone());
             }
             address(&mut request, &carrier, upstream.scheme(), authority, target)?;
@@ -167,7 +171,8 @@ impl Road<'_> {
             slot.replayed(Replay::Unfit);
             return refusal;
         };
-        let Ok(shown) = slot.token().await else {
+        let shown = slot.token().await.ok();
+        let Some(shown) = shown.filter(|shown| shown.certificate() == self.upstream.certificate()) else {
             slot.replayed(Replay::Failed);
             return refusal;
         };

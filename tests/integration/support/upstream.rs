@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -49,6 +49,7 @@ type Refused = Arc<Mutex<HashSet<String>>>;
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) at: Instant,
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
@@ -176,12 +177,14 @@ async fn answer(
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
 ) -> Result<Response<Body>, Infallible> {
+    let at = Instant::now();
     let (head, body) = request.into_parts();
     let collected = match body.collect().await {
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
     };
     let request = Seen {
+        at,
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),

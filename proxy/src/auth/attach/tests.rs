@@ -77,7 +77,7 @@ spec:
 
 fn word(attached: Attached<'_>) -> &'static str {
     match attached {
-        Attached::Token(_) => "token",
+        Attached::Token { .. } => "token",
         Attached::Existing => "existing",
         Attached::Nothing => "nothing",
         Attached::Failed => "failed",

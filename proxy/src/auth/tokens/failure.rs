@@ -120,6 +120,7 @@ impl From<FetchError> for Failure {
         let cause = match &error {
             FetchError::Url(_) => Cause::Address,
             FetchError::Connect(error) => of_connect(error),
+            FetchError::NotAsked(_) => Cause::Tls,
             FetchError::Timeout(_) => Cause::Timeout,
             FetchError::TooLarge(_) | FetchError::Protocol | FetchError::Encoding => Cause::Malformed,
         };

@@ -14,6 +14,7 @@ use crate::auth::tokens::failure::Failure;
 use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
+use crate::state::certificate::Certificate;
 
 mod keeper;
 
@@ -28,6 +29,9 @@ pub struct TokenSlot {
     source: Arc<TokenSource>,
     /// Filled by the keeper alone; emptied when the token is at its end, or refused.
     held: ArcSwapOption<Held>,
+    /// What was held before, where that is bound to another certificate: for requests on their way over a connection that
+    /// presents that one.
+    former: ArcSwapOption<Held>,
     /// When a caller last asked, in seconds since the epoch.
     last_used: AtomicU64,
     /// The keeper knows that the soft limit has passed.
@@ -112,6 +116,7 @@ impl TokenSlot {
             last_used: AtomicU64::new(source.services.clock.now().as_secs()),
             source: Arc::new(source),
             held: ArcSwapOption::empty(),
+            former: ArcSwapOption::empty(),
             nudged: AtomicBool::new(false),
             state: Mutex::default(),
             landed: watch::Sender::new(Landing::default()),
@@ -252,10 +257,19 @@ impl TokenSlot {
 
     /// What to show for a request that has been on its way: not counted, and judged by both clocks.
     pub(crate) fn sendable(&self) -> Option<Shown> {
-        let held = self.held.load();
-        let held = held.as_ref()?;
-        let age = held.sent.elapsed(&self.source.services.clock);
-        (age < held.lifetime.hard).then(|| held.shown.clone())
+        self.held.load().as_ref().filter(|held| self.is_good(held)).map(|held| held.shown.clone())
+    }
+
+    /// The same, over a connection that presents this certificate.
+    pub(crate) fn sendable_over(&self, certificate: Option<&Arc<Certificate>>) -> Option<Shown> {
+        let fits = |held: &Arc<Held>| held.shown.certificate() == certificate && self.is_good(held);
+        let (held, former) = (self.held.load(), self.former.load());
+        let held = [held.as_ref(), former.as_ref()].into_iter().flatten().find(|held| fits(held));
+        held.map(|held| held.shown.clone())
+    }
+
+    fn is_good(&self, held: &Held) -> bool {
+        held.sent.elapsed(&self.source.services.clock) < held.lifetime.hard
     }
 
     /// Stores only what is new: workers share the line.

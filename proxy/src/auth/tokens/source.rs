@@ -55,6 +55,8 @@ pub(crate) struct Held {
     pub shown: Shown,
     pub sent: Moment,
     pub lifetime: Lifetime,
+    /// The content of the files that it was fetched with.
+    pub files: [u8; 32],
     /// What was granted, where that is less than was asked for.
     pub narrowed: Option<Vec<String>>,
 }
@@ -97,17 +99,20 @@ impl TokenSource {
         let fingerprint = self.fingerprint();
         let result = match self.ourselves() {
             Ok(ourselves) => {
-                self.fetch_as(ourselves).await.inspect_err(|failure| self.endpoint.doubt(failure))
+                let fetched = self.fetch_as(ourselves, fingerprint).await;
+                fetched.inspect_err(|failure| self.endpoint.doubt(failure))
             }
             Err(failure) => Err(failure),
         };
         (result, Some(fingerprint))
     }
 
-    async fn fetch_as(&self, ourselves: Ourselves) -> Result<Held, Failure> {
-        let trust = discovery::trust(&self.services, &self.issuer)
+    async fn fetch_as(&self, ourselves: Ourselves, files: [u8; 32]) -> Result<Held, Failure> {
+        let mut trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
-        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
+        let certificate = ourselves.certificate.as_deref();
+        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust, certificate).await?;
+        trust.client = certificate.map(|certificate| certificate.key.clone());
         let mut answered = self.ask(&ourselves, &endpoint, &trust).await?;
         if answered.renewed_nonce && grant::demands_nonce(&answered.answer) {
             // Once: an issuer that refuses its own nonce will not mend it by being asked again.
@@ -121,8 +126,14 @@ impl TokenSource {
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
-        let shown = self.shown(&granted.access_token)?;
-        Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
+        let shown = self.shown(&granted.access_token, ourselves.certificate)?;
+        Ok(Held { shown, sent, lifetime, files, narrowed: granted.narrowed })
+    }
+
+    /// Is the token bound to a certificate that has been replaced (RFC 8705 §6.3)? Files that cannot be used change nothing:
+    /// they are replaced one after the other.
+    pub(crate) fn is_outdated(&self, held: &Held) -> bool {
+        held.shown.certificate().is_some() && self.fingerprint() != held.files && self.ourselves().is_ok()
     }
 
     /// One request, with an assertion and a proof that no other has had.
@@ -170,18 +181,19 @@ impl TokenSource {
         key.prove(&claims).map_err(|error| Failure::new(Cause::Internal, error.to_string()))
     }
 
-    fn shown(&self, token: &Secret) -> Result<Shown, Failure> {
-        Ok(match self.key()? {
-            None => Shown { authorization: authorization("Bearer ", token)?, possession: Possession::None },
-            Some(key) => Shown {
-                authorization: authorization("DPoP ", token)?,
-                possession: Possession::Key(Arc::new(BoundToken::new(
-                    token.expose(),
-                    key.clone(),
-                    self.services.clock.clone(),
-                ))),
-            },
-        })
+    /// What requests show of this token: bound to our certificate, to our key, or to nothing, as was asked for.
+    fn shown(&self, token: &Secret, certificate: Option<Arc<Certificate>>) -> Result<Shown, Failure> {
+        let (scheme, possession) = match (&self.request.binding, self.key()?, certificate) {
+            (TokenBinding::Certificate(_), _, Some(certificate)) => {
+                ("Bearer ", Possession::Certificate(certificate))
+            }
+            (TokenBinding::Key, Some(key), _) => {
+                let bound = BoundToken::new(token.expose(), key.clone(), self.services.clock.clone());
+                ("DPoP ", Possession::Key(Arc::new(bound)))
+            }
+            _ => ("Bearer ", Possession::None),
+        };
+        Ok(Shown { authorization: authorization(scheme, token)?, possession })
     }
 
     /// What the answer's `Date` says of the issuer's clock; a change of state is said once.

@@ -315,6 +315,7 @@ async fn a_clock_that_is_set_back_does_not_lengthen_a_life() {
         shown: held.shown.clone(),
         sent: held.sent.ahead(after(7200)),
         lifetime: held.lifetime,
+        files: held.files,
         narrowed: None,
     })));
     assert!(slot.ready().is_some());
