@@ -117,7 +117,6 @@ impl Issuer {
         self.manage("POST", &format!("/-/client?id={client}&secret={}", form(secret)));
     }
 
-    #[allow(dead_code, reason = "for tests of bound tokens")]
     /// The DPoP nonces that it gave out so far are no good any more (RFC 9449 §8).
     pub(crate) fn renew_nonces(&self) {
         self.manage("POST", "/-/nonce");

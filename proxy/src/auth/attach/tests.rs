@@ -59,12 +59,16 @@ spec:
         let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*"))]);
         if let Some(own) = own {
             headers.insert(AUTHORIZATION, HeaderValue::from_static(own));
+            headers.insert(DPOP, HeaderValue::from_static("its proof"));
         }
         let attached = attach(&mut headers, None, rule, &self.active).await.map(word).map_err(|refusal| {
             assert_eq!(refusal.retry_after.is_some(), refusal.reason == Reason::TokenUnavailable);
             refusal.reason
         });
         assert_eq!(headers.get_all(ACCEPT).iter().count(), 1);
+        // The application's proof goes or stays with what it proves (RFC 9449 §7.1).
+        let is_replaced = own.is_some() && attached == Ok("token");
+        assert_eq!(headers.remove(DPOP).is_some(), own.is_some() && !is_replaced);
         assert!(headers.keys().all(|name| [ACCEPT, AUTHORIZATION].contains(name)), "{headers:?}");
         let shown = headers.get_all(AUTHORIZATION).iter();
         (attached, shown.map(|value| value.to_str().unwrap().to_owned()).collect())
