@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod bindings;
 mod commands;
 mod control_plane;
 mod drain;
@@ -26,11 +27,16 @@ mod requirements;
 mod streams;
 mod support;
 mod tidy;
+mod tls;
+mod token_answers;
 mod wire;
 mod with_curl;
+mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;
 mod with_oidc_provider;
+mod with_oidc_provider_dpop;
 mod with_oidc_provider_outbound;
+mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;

@@ -5,20 +5,28 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::tokens::TokenSlot;
+use super::credentials::DPOP;
+use super::tokens::{Shown, TokenSlot};
 use crate::rejection::Refusal;
 
 /// What goes along.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Attached<'a> {
-    /// A token of ours, which this slot keeps.
-    Token(&'a TokenSlot),
+    /// A token of ours.
+    Token(Attachment<'a>),
     /// The application's own credential.
     Existing,
     /// Nothing: the rule asks for no token.
     Nothing,
     /// Nothing, since no token could be had and the rule says that the request goes all the same.
     Failed,
+}
+
+/// A token of ours that goes along: who keeps it, and what it shows.
+#[derive(Debug)]
+pub struct Attachment<'a> {
+    pub slot: &'a TokenSlot,
+    pub shown: Shown,
 }
 
 /// Attaches what the rule says. There is exactly one `Authorization` field afterwards, or none (security OUT-5).
@@ -34,6 +42,8 @@ pub async fn attach<'a>(
             ExistingAuthorization::Reject => return Err(Reason::MultipleTokens.into()),
             ExistingAuthorization::Replace => {
                 headers.remove(AUTHORIZATION);
+                // The proof of what was there before (RFC 9449 §7.1).
+                headers.remove(DPOP);
             }
         }
     }
@@ -43,9 +53,9 @@ pub async fn attach<'a>(
         None => Box::pin(slot.token()).await,
     };
     match value {
-        Ok(value) => {
-            headers.insert(AUTHORIZATION, value.authorization);
-            Ok(Attached::Token(slot))
+        Ok(shown) => {
+            headers.insert(AUTHORIZATION, shown.authorization.clone());
+            Ok(Attached::Token(Attachment { slot, shown }))
         }
         Err(_) if rule.on_failure == OnFailure::Pass => Ok(Attached::Failed),
         Err(unavailable) => {

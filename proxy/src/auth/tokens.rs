@@ -1,6 +1,7 @@
 //! Which token do we show? The cache of outbound tokens: always warm, never stale, one request to the issuer at a time.
 
 mod client_auth;
+mod dpop;
 mod endpoint;
 mod failure;
 mod grant;
@@ -18,13 +19,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
+use countersign_policy::snapshot::{Credential, Issuer, TokenBinding, TokenRequest};
 
 use crate::auth::issuers::Services;
+use crate::auth::tokens::dpop::ProofKey;
+pub use crate::auth::tokens::dpop::{DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
+pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
 pub use crate::auth::tokens::report::TokenReport;
-pub use crate::auth::tokens::shown::{Possession, Shown};
+pub use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
 
@@ -41,6 +45,8 @@ struct Slots {
     by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
+    /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
+    keys: HashMap<[u8; 32], Arc<ProofKey>>,
 }
 
 // === impl Tokens ===
@@ -80,6 +86,7 @@ impl Tokens {
             self.metrics.forget(&slot.source().credential.name, &key);
         }
         slots.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        slots.keys.retain(|_, key| Arc::strong_count(key) > 1);
         armed
     }
 
@@ -99,6 +106,7 @@ impl Tokens {
             credential: credential.clone(),
             request: request.clone(),
             endpoint: endpoint.clone(),
+            key: slots.key(credential, request),
             metrics: self.metrics.clone(),
         })
     }
@@ -115,6 +123,24 @@ impl Tokens {
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Slots ===
+
+impl Slots {
+    /// The key of a token that is bound to one: of its credential, so that another workload's tokens tell nothing of it. None
+    /// too where none can be made, and then no such token is asked for.
+    fn key(&mut self, credential: &Credential, request: &TokenRequest) -> Option<Arc<ProofKey>> {
+        if request.binding != TokenBinding::Key {
+            return None;
+        }
+        if let Some(key) = self.keys.get(&credential.fingerprint) {
+            return Some(key.clone());
+        }
+        let key = Arc::new(ProofKey::generate().ok()?);
+        self.keys.insert(credential.fingerprint, key.clone());
+        Some(key)
     }
 }
 

@@ -90,8 +90,8 @@ impl Application {
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
             Some(rule) => match attach(&mut head.headers, rule, active).await? {
-                Attached::Token(slot) => {
-                    token = Some(slot);
+                Attached::Token(attachment) => {
+                    token = Some(attachment);
                     Outcome::Attach
                 }
                 Attached::Existing => Outcome::Keep,

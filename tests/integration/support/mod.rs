@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod control;
+pub(crate) mod django;
+pub(crate) mod fault;
 pub(crate) mod issuer;
 pub(crate) mod jose;
 pub(crate) mod metrics;
@@ -10,6 +12,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw_upstream;
+pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod upstream;
 

@@ -1,4 +1,5 @@
-//! Where does an issuer grant tokens, and how many requests does it get at once? What all slots of one issuer share.
+//! Where does an issuer grant tokens, how many requests does it get at once, and which nonce does it want to see? What all
+//! slots of one issuer share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery::{self, IssuerError};
+use crate::auth::tokens::dpop::NewestNonce;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::skew::Skew;
 use crate::auth::tokens::source::Moment;
@@ -23,6 +25,8 @@ const METADATA_TTL: Duration = Duration::from_secs(3600);
 pub(crate) struct TokenEndpoint {
     permits: Semaphore,
     discovered: Mutex<Option<Discovered>>,
+    /// For proofs that go there.
+    pub(crate) nonce: NewestNonce,
     /// How far the issuer's clock is from ours.
     pub skew: Skew,
 }
@@ -39,7 +43,12 @@ struct Discovered {
 
 impl TokenEndpoint {
     pub(crate) fn new() -> Self {
-        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default(), skew: Skew::default() }
+        Self {
+            permits: Semaphore::new(AT_ONCE),
+            discovered: Mutex::default(),
+            nonce: NewestNonce::default(),
+            skew: Skew::default(),
+        }
     }
 
     /// Waits for a turn. None when everything shuts down.

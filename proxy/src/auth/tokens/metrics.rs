@@ -24,28 +24,75 @@ pub(crate) struct TokenMetrics {
     pub coalesced: IntCounter,
     /// Brought no token.
     pub failed: IntCounter,
+    /// A destination refused it: dropped, and another fetched.
+    pub dropped: IntCounter,
+    /// A destination refused it, and meanwhile there was another one.
+    pub superseded: IntCounter,
+    /// A destination refused it, and it stays: the last one was dropped just now, or the issuer cannot be asked.
+    pub kept: IntCounter,
+    replays: [IntCounter; Replay::ALL.len()],
     credentials: Mutex<HashMap<String, Expiries>>,
     /// The labels of the issuers that policy mentions, by their fingerprints.
     issuers: Mutex<HashMap<[u8; 32], String>>,
 }
 
+/// What became of a request whose token a destination refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The destination took it with another token.
+    Accepted,
+    /// It refused that one too.
+    Refused,
+    /// There was no other token, or no answer.
+    Failed,
+    /// Its body was too much to keep, or had not all been sent.
+    Unfit,
+}
+
 /// The expiry of a credential's tokens, by the key of their slots: none before there was one.
 type Expiries = HashMap<[u8; 32], Option<Duration>>;
+
+// === impl Replay ===
+
+impl Replay {
+    const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Failed, Self::Unfit];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unfit => "unfit",
+        }
+    }
+}
 
 // === impl TokenMetrics ===
 
 impl TokenMetrics {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         let result = |name| metrics.token_requests.with_label_values(&[name]);
+        let refusal = |name| metrics.token_refusals.with_label_values(&[name]);
         Self {
             hit: result("hit"),
             refresh: result("refresh"),
             miss: result("miss"),
             coalesced: result("coalesced"),
             failed: result("failed"),
+            dropped: refusal("dropped"),
+            superseded: refusal("superseded"),
+            kept: refusal("kept"),
+            replays: Replay::ALL.map(|replay| metrics.token_replays.with_label_values(&[replay.as_str()])),
             credentials: Mutex::default(),
             issuers: Mutex::default(),
             metrics,
+        }
+    }
+
+    pub(crate) fn replayed(&self, replay: Replay) {
+        let counter = Replay::ALL.iter().zip(&self.replays).find(|(each, _)| **each == replay);
+        if let Some((_, counter)) = counter {
+            counter.inc();
         }
     }
 

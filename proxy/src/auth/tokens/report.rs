@@ -20,6 +20,8 @@ pub struct TokenReport {
     pub authentication: &'static str,
     /// What the token is bound to: `none`, `mtls` (our certificate) or `dpop` (a key of ours).
     pub binding: &'static str,
+    /// Thumbprint of the key that it is bound to by DPoP: its `cnf.jkt` (RFC 9449 §6.1).
+    pub key_thumbprint: Option<String>,
     pub scopes: Vec<String>,
     /// What was granted, where that is less.
     pub granted_scopes: Option<Vec<String>>,
@@ -58,7 +60,7 @@ pub struct TokenReport {
 
 impl TokenReport {
     pub(crate) fn of(slot: &TokenSlot) -> Self {
-        let TokenSource { services, issuer, credential, request, endpoint, .. } = slot.source();
+        let TokenSource { services, issuer, credential, request, endpoint, key, .. } = slot.source();
         let status = slot.status();
         let held = status.held.as_deref();
         let age = held.map(|held| seconds(held.sent.elapsed(&services.clock)));
@@ -70,6 +72,7 @@ impl TokenReport {
             grant: grant(&credential.authentication),
             authentication: authentication(&credential.authentication),
             binding: binding(&request.binding),
+            key_thumbprint: key.as_ref().map(|key| key.thumbprint().to_owned()),
             scopes: request.scopes.clone(),
             granted_scopes: held.and_then(|held| held.narrowed.clone()),
             audience: request.audience.clone(),

@@ -11,18 +11,22 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 
 use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
+mod keeper;
+
 /// How long a caller waits for a token.
 const PATIENCE: Duration = Duration::from_secs(10);
-mod keeper;
+/// Between two tokens that are fetched because a destination refused one.
+const BETWEEN_REFUSALS: Duration = Duration::from_secs(5);
 
 /// One token request's token.
 #[derive(Debug)]
 pub struct TokenSlot {
     source: Arc<TokenSource>,
-    /// Written by the keeper alone.
+    /// Filled by the keeper alone; emptied when the token is at its end, or refused.
     held: ArcSwapOption<Held>,
     /// When a caller last asked, in seconds since the epoch.
     last_used: AtomicU64,
@@ -55,6 +59,8 @@ struct State {
     last_error: Option<LastError>,
     /// Callers that boarded a flight that was already under way.
     coalesced: u64,
+    /// When a token was dropped because a destination refused it.
+    dropped: Option<Moment>,
 }
 
 /// The last flight failed.
@@ -181,6 +187,39 @@ impl TokenSlot {
         drop(state);
         self.wake.notify_one();
         Ok((flight, &self.source.metrics.miss))
+    }
+
+    /// A destination refused this token as invalid (RFC 6750 §3.1). It is dropped if it is still the one that is held, and
+    /// another is fetched: not more often than every 5 s, since a destination that refuses every token must not have us ask
+    /// the issuer again and again, and not while the issuer cannot be asked, since others may accept the token. Is another
+    /// one there, or on its way?
+    pub(crate) fn refused(&self, shown: &Shown) -> bool {
+        let TokenSource { services, metrics, .. } = &*self.source;
+        let mut state = self.lock();
+        let held = self.held.load_full();
+        if held.as_ref().is_none_or(|held| held.shown.authorization != shown.authorization) {
+            metrics.superseded.inc();
+            return true;
+        }
+        let just_now = |at: Moment| at.elapsed(&services.clock) < BETWEEN_REFUSALS;
+        if state.dropped.is_some_and(just_now) || self.pause_left(&state).is_some() {
+            metrics.kept.inc();
+            return false;
+        }
+        // The keeper may be storing a fresh one just now, which survives.
+        self.held.compare_and_swap(&held, None);
+        state.dropped = Some(Moment::now(&services.clock));
+        metrics.dropped.inc();
+        if !state.flying {
+            state.flying = true;
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Counts a request that was refused for its token.
+    pub(crate) fn replayed(&self, replay: Replay) {
+        self.source.metrics.replayed(replay);
     }
 
     pub(crate) fn source(&self) -> &TokenSource {

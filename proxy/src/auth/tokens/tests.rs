@@ -142,6 +142,45 @@ async fn series_of_a_credential_go_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c26_a_credential_has_one_key_until_policy_names_it_no_more() {
+    let server = TokenServer::start(|_, _| {
+        Answer::json(r#"{"access_token":"t","token_type":"DPoP","expires_in":3600}"#)
+    })
+    .await;
+    let world = World::new(&server);
+    let tokens = Tokens::new(world.services.clone());
+    let bound = |key| TokenRequest { binding: TokenBinding::Key, ..request(key, &["a"]) };
+    let thumbprint = |slot: &Arc<TokenSlot>| TokenReport::of(slot).key_thumbprint;
+
+    let before = arm(&tokens, &world, &[bound(1), bound(2), request(3, &["a"])]);
+    assert_eq!(token(&before[0]).await, "DPoP t");
+    assert!(thumbprint(&before[0]).is_some() && thumbprint(&before[0]) == thumbprint(&before[1]));
+    assert_eq!(thumbprint(&before[2]), None);
+
+    let after = arm(&tokens, &world, &[bound(4)]);
+    assert_eq!(thumbprint(&after[0]), thumbprint(&before[0]), "another token of it has the same key");
+    let gone = thumbprint(&before[0]);
+    drop((before, after));
+    arm(&tokens, &world, &[request(3, &["a"])]);
+    // The keepers let go of their slots in their own time.
+    eventually(|| {
+        arm(&tokens, &world, &[]);
+        tokens.lock().keys.is_empty()
+    })
+    .await;
+    assert_ne!(thumbprint(&arm(&tokens, &world, &[bound(4)])[0]), gone);
+
+    let mut other = World::new(&server);
+    other.credential.fingerprint = [9; 32];
+    let slots = tokens.arm_with(
+        from_ref(&world.issuer),
+        &[world.credential.clone(), other.credential],
+        &[bound(4), TokenRequest { credential: countersign_policy::snapshot::CredentialId(1), ..bound(5) }],
+    );
+    assert_ne!(thumbprint(&slots[0]), thumbprint(&slots[1]), "each credential has its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clock_of_an_issuer_is_shown_and_changes_no_lifetime() {
     let server = TokenServer::start(|before, _| match before {
         // 784111777 s since the epoch.
