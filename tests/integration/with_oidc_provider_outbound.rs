@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Connection, get, request};
 use crate::support::issuer::{Issuer, SECRET, basic, form};
-use crate::support::jose::{self, Key, key_set};
+use crate::support::jose::{self, Key};
 use crate::support::policy::{self, AUDIENCE, Folder, document, issuer_discovered};
 use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
@@ -79,24 +79,42 @@ fn origin_form_names_the_destination_by_host() {
     assert_eq!(world.authorization().len(), 1);
 }
 
+/// With keys of every kind; the request has the assertion, and no secret.
 #[test]
-fn private_key_jwt_works() {
-    let key = Key::new("client-key");
-    let client = json!({"id": "checkout", "jwks": key_set(&[&key]), "scope": "orders:read"});
-    let (issuer, upstream) = (Issuer::start(&json!({"clients": [client]})), Upstream::start());
-    let credential = json!({
-        "issuer": "corp", "clientId": "checkout",
-        "authentication": {"privateKeyJwt": {"keyFile": "key.pem", "keyId": "client-key", "algorithm": "ES256"}},
-    });
-    let text = issuer_discovered(&issuer.url)
-        + &document("Credential", "checkout", &credential)
-        + &policy::outbound(upstream.port(), &json!({}));
-    let folder = Folder::with(&[("policy.yaml", &text), ("key.pem", &key.private_pem())]);
-    let proxy = Settings::policies(folder.path(), "checkout").start();
-    let authority = format!("localhost:{}", upstream.port());
-    let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
-    assert_eq!(answer.status, 200, "{} {}", answer.text(), proxy.log());
-    assert_eq!(upstream.last().all("authorization").len(), 1);
+fn private_key_jwt_works_with_every_algorithm() {
+    for (algorithm, kind) in [
+        ("ES256", &rcgen::PKCS_ECDSA_P256_SHA256),
+        ("ES384", &rcgen::PKCS_ECDSA_P384_SHA384),
+        ("RS256", &rcgen::PKCS_RSA_SHA256),
+        ("PS256", &rcgen::PKCS_RSA_SHA256),
+        ("EdDSA", &rcgen::PKCS_ED25519),
+    ] {
+        let key = rcgen::KeyPair::generate_for(kind).unwrap();
+        let client = json!({
+            "id": "checkout", "publicKey": key.public_key_pem(), "alg": algorithm, "scope": "orders:read",
+        });
+        let (issuer, upstream) = (Issuer::start(&json!({"clients": [client]})), Upstream::start());
+        let credential = json!({
+            "issuer": "corp", "clientId": "checkout",
+            "authentication": {"privateKeyJwt": {"keyFile": "key.pem", "algorithm": algorithm}},
+        });
+        let text = issuer_discovered(&issuer.url)
+            + &document("Credential", "checkout", &credential)
+            + &policy::outbound(upstream.port(), &json!({}));
+        let folder = Folder::with(&[("policy.yaml", &text), ("key.pem", &key.serialize_pem())]);
+        let proxy = Settings::policies(folder.path(), "checkout").start();
+        let authority = format!("localhost:{}", upstream.port());
+        let answer = get(proxy.outbound(), "/a", &[("Host", &authority)]);
+        assert_eq!(answer.status, 200, "{algorithm}: {} {}", answer.text(), proxy.log());
+        assert_eq!(upstream.last().all("authorization").len(), 1);
+        let asked = issuer.last();
+        assert!(
+            asked.headers["authorization"].is_null() && asked.form["client_secret"].is_null(),
+            "{asked:?}"
+        );
+        let claims = jose::decode(asked.form["client_assertion"].as_str().unwrap());
+        assert_eq!((&claims["sub"], &claims["aud"]), (&json!("checkout"), &json!(issuer.url)), "{algorithm}");
+    }
 }
 
 /// A token never goes to a host that no rule names: not by address, not by another port, not after a redirect.

@@ -111,8 +111,8 @@ impl Connection {
     /// Reads the head of an answer; the body is the caller's to read.
     pub(crate) fn head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
         let line = self.line()?;
-        let status =
-            line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|s| s.parse().ok());
+        let rest = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "));
+        let status = rest.and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| bad(&format!("status line {line:?}")))?;
         let mut headers = Vec::new();
         loop {

@@ -34,6 +34,24 @@ pub(crate) fn form(text: &str) -> String {
 pub(crate) struct Issuer {
     process: Process,
     pub(crate) url: String,
+    #[allow(dead_code, reason = "for tests of client certificates")]
+    /// Where it asks for client certificates, if that is another port (`mtls_endpoint_aliases`, RFC 8705 §5).
+    pub(crate) alias: Option<String>,
+    management: SocketAddr,
+}
+
+/// A request of a token, as it arrived.
+#[allow(dead_code, reason = "for tests of client certificates")]
+#[derive(Clone, Debug)]
+pub(crate) struct TokenRequest {
+    pub(crate) form: Value,
+    /// Names in lower case.
+    pub(crate) headers: Value,
+    pub(crate) port: u16,
+    /// The SHA-256 of the client certificate (base64url), as in `x5t#S256`.
+    pub(crate) certificate: Option<String>,
+    /// Of the answer.
+    pub(crate) status: Option<u16>,
 }
 
 impl Issuer {
@@ -50,7 +68,13 @@ impl Issuer {
             Process::spawn("oidc-provider", node("oidc-provider.mjs").arg(settings.to_string()));
         let line: Value =
             serde_json::from_str(&process.first_line(Duration::from_secs(30))).expect("a line of JSON");
-        Self { process, url: line["issuer"].as_str().expect("an issuer").to_owned() }
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        Self {
+            process,
+            url: text("issuer").expect("an issuer"),
+            alias: text("alias"),
+            management: text("management").and_then(|address| address.parse().ok()).expect("an address"),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -88,13 +112,37 @@ impl Issuer {
         self.manage("POST", &format!("/-/delay?ms={}", delay.as_millis()));
     }
 
+    /// The client has another secret from now on.
+    pub(crate) fn set_secret(&self, client: &str, secret: &str) {
+        self.manage("POST", &format!("/-/client?id={client}&secret={}", form(secret)));
+    }
+
+    #[allow(dead_code, reason = "for tests of bound tokens")]
+    /// The DPoP nonces that it gave out so far are no good any more (RFC 9449 §8).
+    pub(crate) fn renew_nonces(&self) {
+        self.manage("POST", "/-/nonce");
+    }
+
+    /// The last request of a token: how the client authenticated, and what it asked for.
+    pub(crate) fn last(&self) -> TokenRequest {
+        let last = self.manage("GET", "/-/last");
+        let number = |name: &str| last[name].as_u64().and_then(|number| number.try_into().ok());
+        TokenRequest {
+            form: last["form"].clone(),
+            headers: last["headers"].clone(),
+            port: number("port").expect("a request has come"),
+            certificate: last["certificate"].as_str().map(str::to_owned),
+            status: number("status"),
+        }
+    }
+
     /// Gone, without a goodbye.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
     fn manage(&self, method: &str, target: &str) -> Value {
-        let answer = client::request(self.address(), method, target, &[], b"");
+        let answer = client::request(self.management, method, target, &[], b"");
         assert_eq!(answer.status, 200, "{target}");
         answer.json()
     }

@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod control;
+pub(crate) mod django;
+pub(crate) mod fault;
 pub(crate) mod issuer;
 pub(crate) mod jose;
 pub(crate) mod metrics;

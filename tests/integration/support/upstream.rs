@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -42,6 +42,7 @@ pub(crate) struct Upstream {
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) at: Instant,
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
@@ -154,12 +155,14 @@ async fn answer(
     request: Request<Incoming>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Body>, Infallible> {
+    let at = Instant::now();
     let (head, body) = request.into_parts();
     let collected = match body.collect().await {
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
     };
     let request = Seen {
+        at,
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),

@@ -1,0 +1,65 @@
+//! Who issues opaque tokens? Django OAuth Toolkit in `tests/servers/django-oauth.py`, which answers in HTTP/1.0.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::client;
+use super::policy::document;
+use super::process::Process;
+use super::tools::python;
+
+/// A running authorization server.
+#[derive(Debug)]
+pub(crate) struct Django {
+    _process: Process,
+    pub(crate) address: SocketAddr,
+}
+
+impl Django {
+    /// One with the client `checkout`, which has this secret.
+    pub(crate) fn start(secret: &str) -> Self {
+        let settings = json!({"clients": [{"id": "checkout", "secret": secret}]});
+        let mut process =
+            Process::spawn("django-oauth.py", python("django-oauth.py").arg(settings.to_string()));
+        let line: Value =
+            serde_json::from_str(&process.first_line(Duration::from_secs(60))).expect("a line of JSON");
+        let address = line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        Self { _process: process, address }
+    }
+
+    /// The document of this issuer. It has no metadata, so policy names its endpoint.
+    pub(crate) fn issuer(&self) -> String {
+        let url = format!("http://{}", self.address);
+        let endpoint = format!("{url}/o/token/");
+        document("Issuer", "corp", &json!({"issuer": url, "tokenEndpoint": endpoint, "insecure": true}))
+    }
+
+    /// How many tokens it was asked for.
+    pub(crate) fn token_requests(&self) -> u64 {
+        self.manage("GET", "/-/requests")["/o/token/"].as_u64().unwrap_or(0)
+    }
+
+    /// From now on every answer takes this long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.manage("POST", &format!("/-/delay?ms={}", delay.as_millis()));
+    }
+
+    /// What it says of a token (RFC 7662).
+    pub(crate) fn introspect(&self, token: &str, basic: &str) -> Value {
+        let headers = [
+            ("Authorization", &*format!("Basic {basic}")),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+        ];
+        let body = format!("token={token}");
+        let answer = client::request(self.address, "POST", "/o/introspect/", &headers, body.as_bytes());
+        answer.json()
+    }
+
+    fn manage(&self, method: &str, target: &str) -> Value {
+        let answer = client::request(self.address, method, target, &[], b"");
+        assert_eq!(answer.status, 200, "{target}");
+        answer.json()
+    }
+}
