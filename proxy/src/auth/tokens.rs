@@ -167,6 +167,8 @@ fn seconds(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
+pub(crate) mod authority;
+#[cfg(test)]
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::x5t;
 use super::ports::Port;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -50,6 +51,8 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// `x5t#S256` of the client's certificate.
+    pub(crate) certificate: Option<String>,
 }
 
 impl Upstream {
@@ -70,6 +73,11 @@ impl Upstream {
             .expect("key and certificate fit");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))), made.cert.pem())
+    }
+
+    /// One that speaks this TLS.
+    pub(crate) fn start_with(config: ServerConfig) -> Self {
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
@@ -135,10 +143,12 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<
         let (seen, tls) = (Arc::clone(&seen), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, seen).await,
+                None => converse(stream, None, seen).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        converse(stream, seen).await;
+                        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                        let shown = shown.map(|certificate| x5t(certificate));
+                        converse(stream, shown, seen).await;
                     }
                 }
             }
@@ -146,13 +156,18 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, seen: Arc<Mutex<Vec<Seen>>>) {
-    let service = service_fn(|request| answer(request, Arc::clone(&seen)));
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    certificate: Option<String>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) {
+    let service = service_fn(|request| answer(request, certificate.clone(), Arc::clone(&seen)));
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
+    certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Body>, Infallible> {
     let at = Instant::now();
@@ -168,6 +183,7 @@ async fn answer(
         version: format!("{:?}", head.version),
         headers: head.headers,
         body: collected.to_bytes().to_vec(),
+        certificate,
     };
     seen.lock().expect("no test panics with it").push(request.clone());
     let path = head.uri.path();
