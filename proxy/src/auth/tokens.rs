@@ -201,6 +201,8 @@ impl Slots {
 }
 
 #[cfg(test)]
+pub(crate) mod authority;
+#[cfg(test)]
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;

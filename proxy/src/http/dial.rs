@@ -250,6 +250,30 @@ mod tests {
         assert!(outdated());
     }
 
+    #[test]
+    fn a_certificate_that_was_replaced_is_noticed_and_a_broken_pair_is_not() {
+        let made = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let declared_in = root.path().join("policy.yaml").display().to_string();
+        let file = |path: &str| FileRef { path: path.to_owned(), declared_in: declared_in.clone() };
+        let named = CertificateFiles { cert_file: file("tls.crt"), key_file: file("tls.key") };
+        let write = |name: &str, text: String| std::fs::write(root.path().join(name), text).unwrap();
+        let (old, new) = (made(), made());
+        write("tls.crt", old.cert.pem());
+        write("tls.key", old.signing_key.serialize_pem());
+        let files = PolicyFiles::BesideDocument;
+        let client = Client::read(&named, &files).unwrap();
+        assert!(!client.is_outdated(&files));
+        write("tls.crt", new.cert.pem());
+        assert!(!client.is_outdated(&files), "half a pair");
+        write("tls.key", new.signing_key.serialize_pem());
+        assert!(client.is_outdated(&files));
+        let bound = Client::Bound(Arc::new(Certificate::read(&named, &files).unwrap()));
+        write("tls.crt", old.cert.pem());
+        write("tls.key", old.signing_key.serialize_pem());
+        assert!(!bound.is_outdated(&files), "the token goes on with the certificate that it is bound to");
+    }
+
     #[tokio::test]
     async fn our_own_listener_is_no_destination_however_it_is_written() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

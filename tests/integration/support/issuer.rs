@@ -34,14 +34,12 @@ pub(crate) fn form(text: &str) -> String {
 pub(crate) struct Issuer {
     process: Process,
     pub(crate) url: String,
-    #[allow(dead_code, reason = "for tests of client certificates")]
     /// Where it asks for client certificates, if that is another port (`mtls_endpoint_aliases`, RFC 8705 §5).
     pub(crate) alias: Option<String>,
     management: SocketAddr,
 }
 
 /// A request of a token, as it arrived.
-#[allow(dead_code, reason = "for tests of client certificates")]
 #[derive(Clone, Debug)]
 pub(crate) struct TokenRequest {
     pub(crate) form: Value,
