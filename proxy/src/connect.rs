@@ -137,7 +137,7 @@ impl Connector {
 }
 
 /// Every certificate has to be usable: one that is silently left out is an outage that nobody can explain.
-fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, ConnectError> {
+pub(crate) fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, ConnectError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| ConnectError::CaFile)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use countersign_proxy::config::{Cli, Command, RunArgs, WaitArgs};
 use countersign_proxy::{App, Config, admin};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
 async fn run(args: RunArgs) -> ExitCode {
     let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    hide_memory();
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => return fail(error),
@@ -49,6 +51,14 @@ async fn run(args: RunArgs) -> ExitCode {
         tracing::warn!("some requests were cut off at the end of the drain");
     }
     ExitCode::SUCCESS
+}
+
+/// Tokens and keys are in our memory: no core file shows them, and no process of our own user reads them by ptrace or
+/// `/proc/PID/mem` (security OUT-13).
+fn hide_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core files and debuggers of the same user can show tokens: the process stays dumpable");
+    }
 }
 
 /// Asks `/readyz` until it says yes.

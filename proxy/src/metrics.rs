@@ -90,18 +90,28 @@ metrics! {
         "Time of an authentication step that was not answered from a cache.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]
+        "TLS handshakes with callers: success, failure, timeout, no_certificate.";
     policy_decisions: IntCounterVec "countersign_policy_decisions_total" ["policy", "rule", "effect"]
         "Decisions by the rule that made them.";
     shadow_decisions: IntCounterVec "countersign_shadow_decisions_total" ["policy", "rule", "would"]
         "Requests that a shadow rule matched, by what would have been decided.";
     token_requests: IntCounterVec "countersign_token_requests_total" ["result"]
         "Outbound token look-ups: hit, refresh, miss, coalesced, failed.";
+    token_refusals: IntCounterVec "countersign_token_refusals_total" ["result"]
+        "Tokens that a destination refused as invalid: dropped (and another fetched), superseded (there was another already), kept (dropped just now, or the issuer cannot be asked).";
+    token_replays: IntCounterVec "countersign_token_replays_total" ["result"]
+        "Requests that a destination refused for their token, or for a DPoP proof without its nonce: accepted or refused with another one, failed, unfit (not to be sent again).";
     token_fetch_duration: Histogram "countersign_token_fetch_duration_seconds" []
         "Time of a request to a token endpoint.";
     token_expiry: GaugeVec "countersign_token_expiry_timestamp_seconds" ["credential"]
         "When the earliest token of a credential expires.";
     token_fetch_failures: IntCounterVec "countersign_token_fetch_failures_total" ["credential", "cause"]
         "Requests to a token endpoint that brought no token, by cause.";
+    token_scope_narrowed: IntCounterVec "countersign_token_scope_narrowed_total" ["credential"]
+        "Tokens that were granted for fewer scopes than asked for.";
+    issuer_clock_skew: IntGaugeVec "countersign_issuer_clock_skew_seconds" ["issuer"]
+        "The issuer's clock less ours, by the Date of its last answer to a token request.";
     verified_token_cache: IntCounterVec "countersign_verified_token_cache_total" ["result"]
         "Inbound token look-ups: connection, hit, miss, negative.";
     jwks_refreshes: IntCounterVec "countersign_jwks_refreshes_total" ["issuer", "result"]

@@ -38,7 +38,7 @@ impl Refusal {
         let error = match reason {
             Reason::MissingToken => return Some(format!("Bearer realm=\"{REALM}\"")),
             Reason::ProofInvalid | Reason::ProofReplayed => {
-                return Some("DPoP error=\"invalid_dpop_proof\", algs=\"ES256\"".to_owned());
+                return Some(format!("DPoP error=\"invalid_dpop_proof\", algs=\"{PROOF_ALGORITHMS}\""));
             }
             Reason::MultipleTokens => "invalid_request",
             Reason::InsufficientScope => "insufficient_scope",
@@ -60,6 +60,9 @@ impl From<Reason> for Refusal {
         Self { reason, rule: None, scopes: Vec::new(), retry_after: None }
     }
 }
+
+/// What a DPoP proof may be signed with (RFC 9449 §7.1): all that the verifier knows, the usual one first.
+pub const PROOF_ALGORITHMS: &str = "ES256 ES384 EdDSA Ed25519 PS256 PS384 PS512 RS256 RS384 RS512";
 
 /// The protection space that challenges name (RFC 9110 §11.5).
 const REALM: &str = "countersign";

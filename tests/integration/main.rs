@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod bindings;
 mod commands;
 mod control_plane;
 mod destinations;
@@ -19,6 +20,7 @@ mod framing;
 mod hostile;
 mod identity;
 mod invariants;
+mod memory;
 mod mesh;
 mod readme;
 mod reload;
@@ -26,6 +28,7 @@ mod requirements;
 mod streams;
 mod support;
 mod tidy;
+mod tls;
 mod token_answers;
 mod wire;
 mod with_curl;
@@ -34,6 +37,8 @@ mod with_grpc;
 mod with_oauth_client;
 mod with_oauth_faults;
 mod with_oidc_provider;
+mod with_oidc_provider_dpop;
 mod with_oidc_provider_outbound;
+mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;

@@ -216,9 +216,15 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::MissingClaim => "See what the issuer's `profile` demands",
         Reason::Inactive => "Get a new one (not produced by this version)",
         Reason::Revoked => "Get a new one (not produced by this version)",
-        Reason::BindingMismatch => "This version verifies no proof of possession; ask for a bearer token",
-        Reason::ProofInvalid => "This version verifies no proof; ask for a bearer token",
-        Reason::ProofReplayed => "Make a new proof for each request (not produced by this version)",
+        Reason::BindingMismatch => {
+            "A token with `cnf.jkt` comes with scheme `DPoP` and a proof, one with `cnf.x5t#S256` over TLS with that \
+             certificate, any other with scheme `Bearer`; where policy says `binding: required`, ask for a bound one"
+        }
+        Reason::ProofInvalid => {
+            "Make one for each request (RFC 9449 §4.2): `htu` has the scheme, host and port that reach the sidecar, \
+             `iat` is at most 60 s old; the log says more at `debug`"
+        }
+        Reason::ProofReplayed => "Make a new proof for each request, repeated ones too",
         Reason::MultipleTokens => "Send one `Authorization` field with one credential",
         Reason::BadRequest => "Mend `Host`, framing or header fields; the connection is closed",
         Reason::AmbiguousPath => "Write it without `//`, dot segments, `;` and escaped separators",

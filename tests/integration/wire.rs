@@ -8,7 +8,7 @@ use countersign_policy::Reason;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, get, get_with, request};
-use crate::support::jose::{self, Key, claims, key_set};
+use crate::support::jose::{Key, claims, key_set};
 use crate::support::now;
 use crate::support::policy::{
     self, Folder, LOCAL_ISSUER, inbound, inbound_with, issuer_with_file, usual_rules,
@@ -21,7 +21,6 @@ use crate::support::upstream::Upstream;
 const LATER: &[Reason] = &[
     Reason::Inactive,
     Reason::Revoked,
-    Reason::ProofReplayed,
     Reason::PeerRequired,
     // These need ten thousand requests at once, or a defect: unit tests of the worker's shedding and of `http::guarded`.
     Reason::Overloaded,
@@ -117,9 +116,16 @@ fn tokens_that_do_not_verify(world: &World, expect: &mut impl FnMut(Reason, &Ans
     expect(Reason::WrongAudience, &world.show(&token(json!({"aud": "https://orders.shop/"}))));
     expect(Reason::WrongType, &world.show(&world.headed(&json!({"typ": "JWT"}))));
     expect(Reason::MissingClaim, &world.show(&token(json!({"client_id": null}))));
-    let proof = format!("DPoP {}", token(json!({})));
-    expect(Reason::ProofInvalid, &get(world.proxy.inbound(), "/orders", &[("Authorization", &proof)]));
-    expect(Reason::BindingMismatch, &world.show(&token(json!({"cnf": {"jkt": jose::encode(&[7; 32])}}))));
+    let bound = token(json!({"cnf": {"jkt": stranger.thumbprint()}}));
+    expect(Reason::BindingMismatch, &world.show(&bound));
+    let to = world.proxy.inbound();
+    let dpop = format!("DPoP {bound}");
+    expect(Reason::ProofInvalid, &get(to, "/orders", &[("Authorization", &dpop)]));
+    let proof = stranger.proof(&bound, &json!({"htu": format!("http://{to}/orders")}));
+    let used = || get(to, "/orders", &[("Authorization", &dpop), ("DPoP", &proof)]);
+    assert_eq!(used().status, 200);
+    world.upstream.forget();
+    expect(Reason::ProofReplayed, &used());
 }
 
 fn requests_that_cannot_be_judged(world: &World, expect: &mut impl FnMut(Reason, &Answer)) {
@@ -233,12 +239,11 @@ fn assert_refused(reason: Reason, answer: &Answer) {
     let Some(error) = expected else {
         return assert_eq!(challenge, None, "{answer:?}");
     };
-    if reason == Reason::ProofInvalid {
-        return assert_eq!(
-            challenge,
-            Some("DPoP error=\"invalid_dpop_proof\", algs=\"ES256\""),
-            "{answer:?}"
-        );
+    if matches!(reason, Reason::ProofInvalid | Reason::ProofReplayed) {
+        let algorithms = countersign_proxy::rejection::PROOF_ALGORITHMS;
+        assert!(algorithms.split(' ').any(|algorithm| algorithm == "ES256"), "{algorithms}");
+        let expected = format!("DPoP error=\"invalid_dpop_proof\", algs=\"{algorithms}\"");
+        return assert_eq!(challenge, Some(&*expected), "{answer:?}");
     }
     let challenge = challenge.unwrap_or_else(|| panic!("no challenge: {answer:?}"));
     assert!(challenge.starts_with("Bearer ") && challenge.contains('='), "{challenge}");

@@ -4,8 +4,11 @@ use serde_json::json;
 
 use crate::support::control::{Control, JOIN_TOKEN};
 use crate::support::jose::{Key, claims, key_set};
-use crate::support::policy::{self, Folder, LOCAL_ISSUER, inbound, issuer_with_file, usual_rules};
+use crate::support::policy::{
+    self, Folder, LOCAL_ISSUER, inbound, inbound_with, issuer_with_file, usual_rules,
+};
 use crate::support::proxy::{Proxy, Settings};
+use crate::support::tls::Ca;
 use crate::support::tools::{curl, curl_with};
 use crate::support::upstream::Upstream;
 
@@ -49,6 +52,53 @@ fn both_versions_of_http_are_judged_alike() {
         assert_eq!(ambiguous.status, 400, "{ambiguous:?}");
         let trailers = ask(&["-H", &bearer, "-H", "TE: trailers", &url("/orders/trailers")]);
         assert!(trailers.status == 200 && trailers.output.contains("x-checksum: abc"), "{trailers:?}");
+    }
+}
+
+#[test]
+fn in_25_both_versions_of_http_are_spoken_over_tls() {
+    let (key, upstream, ca) = (Key::new("k1"), Upstream::start(), Ca::new("ours"));
+    let (server, client) = (ca.server(), ca.client());
+    let tls = json!({"tls": {"certFile": "tls.crt", "keyFile": "tls.key", "clientCaFile": "ca.crt"}});
+    let folder = Folder::with(&[
+        ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound_with(&usual_rules(), &tls))),
+        ("keys.jwks", &key_set(&[&key]).to_string()),
+        ("tls.crt", &server.cert),
+        ("tls.key", &server.key),
+        ("ca.crt", &ca.pem),
+        ("client.crt", &client.cert),
+        ("client.key", &client.key),
+    ]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let bearer = format!("Authorization: Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
+    let url = format!("https://localhost:{}/orders?q=1", proxy.inbound().port());
+    let file = |name: &str| folder.file(name).display().to_string();
+    let (trusted, cert, key) = (file("ca.crt"), file("client.crt"), file("client.key"));
+    let known = ["--ipv4", "--cacert", &trusted, "--cert", &cert, "--key", &key];
+    for (flags, version, seen) in [
+        (&["--http1.1"][..], "1.1", "HTTP/1.1"),
+        (&["--http2"], "2", "HTTP/2.0"),
+        (&["--http1.1", "--no-alpn"], "1.1", "HTTP/1.1"),
+        (&["--http2", "--tls-max", "1.2"], "2", "HTTP/2.0"),
+    ] {
+        let good = curl(&[flags, &known, &["-H", &bearer, &url]].concat());
+        assert_eq!((good.status, good.version.as_str()), (200, version), "{flags:?} {good:?}");
+        assert_eq!(
+            (upstream.last().version.as_str(), upstream.last().target.as_str()),
+            (seen, "/orders?q=1")
+        );
+        let missing = curl(&[flags, &known, &[&url]].concat());
+        assert_eq!((missing.status, missing.version.as_str()), (401, version), "{flags:?} {missing:?}");
+    }
+    for refused in [
+        &["--ipv4", "--cacert", &trusted][..],
+        &["--ipv4", "--cert", &cert, "--key", &key],
+        &[&known[..], &["--tls-max", "1.1"]].concat(),
+    ] {
+        let mut command = std::process::Command::new("curl");
+        command.args(["-q", "--silent", "--max-time", "20", "--noproxy", "*"]).args(refused).arg(&url);
+        let done = crate::support::process::run(&mut command, std::time::Duration::from_secs(30));
+        assert!(done.code != Some(0) && done.stdout.is_empty(), "{refused:?}: {done:?}");
     }
 }
 

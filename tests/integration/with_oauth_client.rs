@@ -1,4 +1,5 @@
-//! Is the embedded issuer what the standards say? An OAuth client and resource server that we did not write is content.
+//! Are the embedded issuer and the inbound door what the standards say? An OAuth client and resource server that we did not
+//! write is content.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,10 +8,12 @@ use serde_json::{Value, json};
 
 use crate::mesh::{SECRET, clients};
 use crate::support::control::Control;
-use crate::support::jose::{Key, key_set};
-use crate::support::policy::{AUDIENCE, Folder};
+use crate::support::jose::{Key, claims, key_set};
+use crate::support::policy::{AUDIENCE, Folder, LOCAL_ISSUER, inbound, issuer_with_file, usual_rules};
 use crate::support::process::run;
+use crate::support::proxy::Settings;
 use crate::support::tools::{curl_with, node};
+use crate::support::upstream::Upstream;
 
 struct World {
     control: Control,
@@ -105,4 +108,35 @@ fn the_token_endpoint_is_strict() {
     }
     let (status, _) = ask(&["--get", "--data", grant, &endpoint]);
     assert_eq!(status, 405);
+}
+
+/// Its own keys, thumbprints and proofs, with every algorithm that it has and we promise.
+#[test]
+fn v31_v32_dpop_proofs_of_the_client_are_good() {
+    let key = Key::new("k1");
+    let folder = Folder::with(&[
+        ("issuer.yaml", &issuer_with_file("keys.jwks")),
+        ("orders.yaml", &inbound(&usual_rules())),
+        ("keys.jwks", &key_set(&[&key]).to_string()),
+    ]);
+    let upstream = Upstream::start();
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    for alg in ["ES256", "ES384", "Ed25519", "PS256", "RS256"] {
+        upstream.forget();
+        // A query, a path that is not plain, and the port: what a client and we could see differently.
+        let given = json!({
+            "alg": alg, "key": key.private_pem(), "kid": key.kid, "claims": claims(LOCAL_ISSUER, &json!({})),
+            "method": "GET", "url": format!("http://localhost:{}/orders/%C3%A4~b?a=b", proxy.inbound().port()),
+        });
+        let done = run(node("dpop-client.mjs").arg(given.to_string()), Duration::from_secs(30));
+        let got: Value =
+            serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+        assert_eq!(got["proven"]["status"], 200, "{alg}: {got}");
+        assert_eq!(
+            (&got["bearer"]["status"], &got["bearer"]["reason"]),
+            (&json!(401), &json!("binding_mismatch")),
+            "{alg}: {got}"
+        );
+        assert_eq!(upstream.count(), 1, "{alg}");
+    }
 }

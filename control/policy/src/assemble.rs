@@ -3,14 +3,13 @@
 mod inbound;
 mod outbound;
 
+use crate::compile::Selector;
 use crate::compile::report::Report;
-use crate::documents::Documents;
+use crate::documents::{Checked, Documents};
 use crate::field::Field;
 use crate::problem::Problem;
 use crate::snapshot::{Credential, CredentialId, Issuer, IssuerId, Snapshot};
 use crate::workload::Workload;
-
-pub(crate) use outbound::certain_conflicts;
 
 pub(crate) fn snapshot(
     documents: &Documents,
@@ -24,6 +23,7 @@ pub(crate) fn snapshot(
 
     let mut parts = Parts::new(documents, workload);
     let (inbound, rules) = inbound::assemble(&inbound, &mut parts);
+    let accepted_issuers = parts.issuers.all.len();
     let (outbound, requests) = outbound::assemble(&outbound, &mut parts);
     if !parts.problems.is_empty() {
         return Err(parts.problems);
@@ -33,6 +33,7 @@ pub(crate) fn snapshot(
         version,
         workload: workload.clone(),
         issuers: issuers.all,
+        accepted_issuers,
         credentials: credentials.all,
         token_requests: requests.tokens,
         exchanges: requests.exchanges,
@@ -40,6 +41,27 @@ pub(crate) fn snapshot(
         inbound,
         outbound,
     })
+}
+
+/// Conflicts between policies that select the same workloads by the same words, so whoever the workload is.
+pub(crate) fn certain_conflicts(documents: &Documents) -> Vec<Problem> {
+    let outbound = groups(&documents.outbound, |policy| &policy.selector);
+    let inbound = groups(&documents.inbound, |policy| &policy.selector);
+    let outbound = outbound.iter().flat_map(|same| outbound::conflicts(same));
+    outbound.chain(inbound.iter().flat_map(|same| inbound::tls_conflicts(same))).collect()
+}
+
+/// Policies that select just the same workloads, together.
+fn groups<T>(policies: &[Checked<T>], selector: impl Fn(&T) -> &Selector) -> Vec<Vec<&Checked<T>>> {
+    let mut groups = Vec::new();
+    let mut rest: Vec<_> = policies.iter().collect();
+    while let Some(first) = rest.first().copied() {
+        let (same, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|policy| selector(&policy.value).is_same(selector(&first.value)));
+        groups.push(same);
+        rest = others;
+    }
+    groups
 }
 
 /// What the policies refer to, numbered as it is referred to.

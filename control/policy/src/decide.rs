@@ -19,7 +19,7 @@ impl Policies {
         self.screen_with(request, Trial(None))
     }
 
-    /// Is a token of this issuer and these audiences accepted by one of the policies? Else `wrong_audience`.
+    /// Is a token of this issuer, these audiences and this binding accepted by one of the policies?
     pub fn accepts(&self, token: &Token) -> bool {
         self.policies.iter().any(|policy| policy.accepts(token))
     }
@@ -113,9 +113,14 @@ impl Policies {
     }
 
     fn why_not_accepted(&self, token: &Token) -> Reason {
-        let mut accepted = self.policies.iter().flat_map(|policy| &policy.tokens);
-        let is_known = accepted.any(|accepted| accepted.issuer == token.issuer);
-        if is_known { Reason::WrongAudience } else { Reason::UnknownIssuer }
+        let accepted = || self.policies.iter().flat_map(|policy| &policy.tokens);
+        if accepted().any(|accepted| accepted.is_meant(token)) {
+            Reason::BindingMismatch
+        } else if accepted().any(|accepted| accepted.issuer == token.issuer) {
+            Reason::WrongAudience
+        } else {
+            Reason::UnknownIssuer
+        }
     }
 }
 

@@ -168,7 +168,7 @@ impl Parsing {
                 }
                 Spec::InboundPolicy(spec) => {
                     let find = |name: &str| self.issuer(name, &all.issuers);
-                    let value = inbound::compile(&name.namespace, &spec, &find, &mut report);
+                    let value = inbound::compile(&name.namespace, &spec, &find, &source, &mut report);
                     self.keep(report.into_problems(), Checked { source, name, value }, &mut all.inbound);
                 }
                 Spec::PolicyTest => {}

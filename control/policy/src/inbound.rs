@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::reason::Reason;
 use crate::request::Token;
 use crate::rule::Rule;
-use crate::snapshot::{IssuerId, RuleId, Snapshot, Timeouts};
+use crate::snapshot::{InboundTls, IssuerId, RuleId, Snapshot, Timeouts};
 
 /// Ports, each with the policies that select it.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub struct PortPolicy {
     pub identity_headers: Vec<String>,
     /// The shortest that the deciding policies write, each.
     pub timeouts: Timeouts,
+    /// What every policy says that writes `tls`, whatever its mode. `None`: the port is spoken to in plain text.
+    pub tls: Option<InboundTls>,
 }
 
 /// Policies of one mode on one port, decided together: a deny of any wins, else an allow of any, else deny.
@@ -56,6 +58,8 @@ pub(crate) struct Accepted {
     pub(crate) issuer: Arc<str>,
     pub(crate) id: IssuerId,
     pub(crate) audiences: Vec<String>,
+    /// Only such as are bound to a certificate or key of the caller.
+    pub(crate) bound: bool,
 }
 
 /// What policy says of a request.
@@ -110,6 +114,12 @@ impl Snapshot {
         }
     }
 
+    /// The TLS of every port that has it; ports that share it name it more than once.
+    pub fn inbound_tls(&self) -> impl Iterator<Item = &InboundTls> {
+        let ports = self.inbound.named.iter().map(|(_, policy)| policy).chain(&self.inbound.others);
+        ports.filter_map(|policy| policy.tls.as_ref())
+    }
+
     /// What to forward when this rule allowed.
     pub fn forward(&self, rule: RuleId) -> Forward<'_> {
         match self.inbound.rules.get(rule.0) {
@@ -140,11 +150,23 @@ impl PortPolicy {
 // === impl Policy ===
 
 impl Policy {
-    /// Does this policy accept the token: its issuer, and one of its audiences? (Everything else has been verified.)
+    /// Does this policy accept the token: its issuer, one of its audiences, and its binding? (Everything else has been
+    /// verified.)
     pub(crate) fn accepts(&self, token: &Token) -> bool {
-        self.tokens.iter().any(|accepted| {
-            accepted.issuer == token.issuer
-                && accepted.audiences.iter().any(|audience| token.audiences.contains(audience))
-        })
+        self.tokens.iter().any(|accepted| accepted.is_meant(token) && accepted.is_bound_as_demanded(token))
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// Issuer and audience.
+    pub(crate) fn is_meant(&self, token: &Token) -> bool {
+        self.issuer == token.issuer
+            && self.audiences.iter().any(|audience| token.audiences.contains(audience))
+    }
+
+    fn is_bound_as_demanded(&self, token: &Token) -> bool {
+        !self.bound || token.is_bound()
     }
 }

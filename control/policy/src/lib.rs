@@ -25,6 +25,8 @@
 //!    Nothing is coerced: strings, integers and booleans equal only themselves. A claim that is a list matches where it
 //!    holds one of the values. In `claims`, a plain `yes`, `no`, `on` or `off` and a plain number with a leading zero are
 //!    errors, since other parsers read them otherwise.
+//!    `binding: required` is met by a token that is bound to a certificate or key; that the caller holds it has been
+//!    verified by then. In an entry of `tokens` it says that others are not accepted: `binding_mismatch`.
 //!    `grpc` in an allow rule needs a request of that content type; in a deny rule the path alone decides, since servers
 //!    answer gRPC calls that do not say so.
 //! 5. **Order.** (a) Framing, host and path are in order, else 400. (b) A deny rule that needs no token to be judged.
@@ -45,6 +47,8 @@
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.
+//! 13. **TLS of a port** is what any policy on it writes, whatever its mode; those that write `tls` write the same, or it
+//!     is an error. `clientAuth` needs `clientCaFile`; a `clientCaFile` alone means `required`.
 
 mod assemble;
 pub mod bundle;

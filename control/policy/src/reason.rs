@@ -51,7 +51,7 @@ reasons! {
     MissingClaim "missing_claim" 401 16 "The token lacks a required claim, or a claim has the wrong type";
     Inactive "inactive" 401 16 "The issuer says that the token is not active";
     Revoked "revoked" 401 16 "The token has been revoked";
-    BindingMismatch "binding_mismatch" 401 16 "The token is bound to another certificate or key";
+    BindingMismatch "binding_mismatch" 401 16 "The token is not bound to a certificate or key that the caller has shown";
     ProofInvalid "proof_invalid" 401 16 "The DPoP proof is not valid";
     ProofReplayed "proof_replayed" 401 16 "The DPoP proof has been used before";
     MultipleTokens "multiple_tokens" 400 13 "The request carries more than one credential";

@@ -41,7 +41,8 @@ pub enum Presented<'a> {
     Nothing,
     /// A token came and did not verify, or could not be verified.
     Rejected(Reason),
-    /// A token came and everything but its audience was verified; the audience is each policy's to judge.
+    /// A token came and everything but its audience was verified, and so was that the caller holds what it is bound to, if
+    /// anything. The audience is each policy's to judge.
     Verified(&'a Token),
 }
 
@@ -90,4 +91,13 @@ pub enum Binding {
     Certificate([u8; 32]),
     /// A key, by its JWK thumbprint: `jkt` (RFC 9449 §6.1).
     Key(String),
+}
+
+// === impl Token ===
+
+impl Token {
+    /// Is it worth nothing without a certificate or key of the caller?
+    pub fn is_bound(&self) -> bool {
+        self.binding != Binding::None
+    }
 }

@@ -56,6 +56,8 @@ pub(crate) struct From {
     pub(crate) subjects: Vec<String>,
     pub(crate) roles: Vec<String>,
     pub(crate) claims: Vec<(String, ClaimTest)>,
+    /// Only with a token that is bound to a certificate or key.
+    pub(crate) bound: bool,
 }
 
 /// What a claim must be, in the token's own shape.
@@ -164,7 +166,8 @@ impl From {
         let plain = any(&self.issuers, |issuer| **issuer == *token.issuer)
             && is_one(&self.clients, token.client.as_ref())
             && is_one(&self.subjects, token.subject.as_ref())
-            && any(&self.roles, |role| token.roles.contains(role));
+            && any(&self.roles, |role| token.roles.contains(role))
+            && (!self.bound || token.is_bound());
         Verdict::of(plain).and(|| judge_members(&self.claims, &token.claims))
     }
 }

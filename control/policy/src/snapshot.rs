@@ -31,8 +31,9 @@ pub struct Snapshot {
     /// Hash of the workload and of the content of the documents that select it.
     pub version: String,
     pub workload: Workload,
-    /// Every issuer that a selected policy refers to.
+    /// Every issuer that a selected policy refers to; first those whose tokens an inbound policy accepts.
     pub issuers: Vec<Issuer>,
+    pub(crate) accepted_issuers: usize,
     /// Every credential that a selected policy refers to.
     pub credentials: Vec<Credential>,
     /// Every distinct token that an outbound rule asks for.
@@ -43,6 +44,14 @@ pub struct Snapshot {
     pub rules: Vec<RuleName>,
     pub(crate) inbound: crate::inbound::InboundTable,
     pub(crate) outbound: crate::outbound::OutboundTable,
+}
+
+impl Snapshot {
+    /// The issuers whose tokens an inbound policy accepts: the first of [`Snapshot::issuers`]. Nobody needs the keys of
+    /// others.
+    pub fn accepted_issuers(&self) -> &[Issuer] {
+        self.issuers.get(..self.accepted_issuers).unwrap_or(&self.issuers)
+    }
 }
 
 /// The name of an inbound rule, as metrics and explanations print it.
@@ -155,6 +164,25 @@ pub struct FileRef {
 pub struct CertificateFiles {
     pub cert_file: FileRef,
     pub key_file: FileRef,
+}
+
+/// TLS that is served to callers of a port (RFC 8446), from files.
+#[derive(Clone, Debug)]
+pub struct InboundTls {
+    pub certificate: CertificateFiles,
+    pub client_auth: ClientAuth,
+    /// Hash of all of the above. Equal ones mean the same files, whichever documents name them.
+    pub fingerprint: [u8; 32],
+}
+
+/// Whether callers show a certificate. One that is shown is verified against the CAs in the file and no others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// None is asked for.
+    None,
+    Optional(FileRef),
+    /// Without one there is no connection.
+    Required(FileRef),
 }
 
 /// How the workload proves itself to an issuer's token endpoint, compiled.

@@ -1,32 +1,37 @@
 //! What is in force? A snapshot of policy with all that it takes to run it: keys, token slots, counters.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Effect, RuleId, RuleName};
+use countersign_policy::snapshot::{Effect, InboundTls, RuleId, RuleName};
 use prometheus::IntCounter;
 
 use super::issuers::{IssuerKeys, Issuers, Services};
 use super::tokens::{Exchange, TokenSlot, Tokens};
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
+use crate::state::server_tls::{TlsServer, TlsServers};
 
 /// A snapshot, armed. The vectors are parallel to the snapshot's, so a request looks nothing up by name.
 #[derive(Debug)]
 pub struct Active {
     pub snapshot: Snapshot,
+    /// Of the issuers whose tokens are accepted, which are the snapshot's first.
     pub keys: Vec<Arc<IssuerKeys>>,
     pub tokens: Vec<Arc<TokenSlot>>,
     pub exchanges: Vec<Arc<Exchange>>,
     /// Decisions by inbound rule.
     pub decisions: Vec<IntCounter>,
+    /// What ports serve TLS with, by fingerprint: looked up once per connection.
+    servers: HashMap<[u8; 32], Arc<TlsServer>>,
 }
 
-/// Arms snapshots. What one snapshot and the next have in common (keys, tokens, counters) goes on.
+/// Arms snapshots. What one snapshot and the next have in common (keys, tokens, certificates, counters) goes on.
 #[derive(Debug)]
 pub struct Armory {
     issuers: Issuers,
     pub tokens: Tokens,
+    servers: TlsServers,
     metrics: Arc<Metrics>,
     /// The rules that have series of metrics.
     counted: Mutex<HashSet<[String; 3]>>,
@@ -35,6 +40,11 @@ pub struct Armory {
 // === impl Active ===
 
 impl Active {
+    /// What a port with this `tls` serves it with.
+    pub(crate) fn server(&self, tls: &InboundTls) -> Option<&TlsServer> {
+        self.servers.get(&tls.fingerprint).map(Arc::as_ref)
+    }
+
     /// Counts what a shadow rule would have had decided.
     pub fn count_shadow(&self, RuleId(index): RuleId, would: &str, metrics: &Metrics) {
         let name = self.snapshot.rules.get(index).filter(|_| index < MAX_SERIES / WOULD.len());
@@ -52,6 +62,7 @@ impl Armory {
     pub fn new(services: Services) -> Self {
         Self {
             metrics: services.metrics.clone(),
+            servers: TlsServers::new(services.files.clone(), services.background.clone()),
             issuers: Issuers::new(services.clone()),
             tokens: Tokens::new(services),
             counted: Mutex::default(),
@@ -60,10 +71,11 @@ impl Armory {
 
     pub fn arm(&self, snapshot: Snapshot) -> Active {
         Active {
-            keys: self.issuers.arm(&snapshot.issuers),
+            keys: self.issuers.arm(snapshot.accepted_issuers()),
             tokens: self.tokens.arm(&snapshot),
             exchanges: self.tokens.arm_exchanges(&snapshot),
             decisions: self.count(&snapshot.rules),
+            servers: self.servers.arm(&snapshot),
             snapshot,
         }
     }

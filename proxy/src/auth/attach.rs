@@ -8,15 +8,15 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::credentials::{self, Shown};
-use super::tokens::{LONGEST_TOKEN, TokenSlot, Unavailable};
+use super::credentials::{self, DPOP, Shown as Credential};
+use super::tokens::{LONGEST_TOKEN, Shown, TokenSlot, Unavailable};
 use crate::rejection::Refusal;
 
 /// What goes along.
 #[derive(Debug)]
 pub enum Attached<'a> {
-    /// A token of ours, which this slot keeps.
-    Token(Keeping<'a>),
+    /// A token of ours.
+    Token(Attachment<'a>),
     /// The application's own credential.
     Existing,
     /// Nothing: the rule asks for no token.
@@ -25,8 +25,15 @@ pub enum Attached<'a> {
     Failed,
 }
 
-/// The slot that keeps a token.
+/// A token of ours that goes along: who keeps it, and what it shows.
 #[derive(Debug)]
+pub struct Attachment<'a> {
+    pub slot: Keeping<'a>,
+    pub shown: Shown,
+}
+
+/// The slot that keeps a token.
+#[derive(Clone, Debug)]
 pub enum Keeping<'a> {
     /// The workload's own.
     Own(&'a TokenSlot),
@@ -48,6 +55,7 @@ pub async fn attach<'a>(
             let slot = exchange.slot(token);
             // Whatever becomes of it, the application's token goes no further.
             headers.remove(AUTHORIZATION);
+            headers.remove(DPOP);
             let slot = slot.map_err(|unavailable| refusal(&unavailable))?;
             return show(headers, Keeping::Exchanged(slot), rule).await;
         }
@@ -62,6 +70,8 @@ pub async fn attach<'a>(
             ExistingAuthorization::Reject => return Err(Reason::MultipleTokens.into()),
             ExistingAuthorization::Replace => {
                 headers.remove(AUTHORIZATION);
+                // The proof of what was there before (RFC 9449 §7.1).
+                headers.remove(DPOP);
             }
         }
     }
@@ -73,9 +83,9 @@ pub async fn attach<'a>(
 /// for nothing at all.
 fn subject<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<&'h str>, Reason> {
     match credentials::read(headers, query)? {
-        Shown::Bearer(token) if token.len() <= LONGEST_TOKEN => Ok(Some(token)),
-        Shown::Nothing if !headers.contains_key(AUTHORIZATION) => Ok(None),
-        Shown::Bearer(_) | Shown::Dpop | Shown::Nothing => Err(Reason::MalformedToken),
+        Credential::Bearer(token) if token.len() <= LONGEST_TOKEN => Ok(Some(token)),
+        Credential::Nothing if !headers.contains_key(AUTHORIZATION) => Ok(None),
+        Credential::Bearer(_) | Credential::Dpop { .. } | Credential::Nothing => Err(Reason::MalformedToken),
     }
 }
 
@@ -90,9 +100,9 @@ async fn show<'a>(
         None => Box::pin(slot.token()).await,
     };
     match value {
-        Ok(value) => {
-            headers.insert(AUTHORIZATION, value.authorization);
-            Ok(Attached::Token(slot))
+        Ok(shown) => {
+            headers.insert(AUTHORIZATION, shown.authorization.clone());
+            Ok(Attached::Token(Attachment { slot, shown }))
         }
         // That the issuer refuses the application's token is its answer, and no failure.
         Err(unavailable) if rule.on_failure == OnFailure::Pass && !unavailable.subject_refused => {

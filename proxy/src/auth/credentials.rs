@@ -11,9 +11,14 @@ pub enum Shown<'a> {
     Nothing,
     /// A bearer token.
     Bearer(&'a str),
-    /// A token with a proof of possession (RFC 9449 §7.1).
-    Dpop,
+    /// A token with a proof of possession (RFC 9449 §7.1); none where there is not exactly one.
+    Dpop { token: &'a str, proof: Option<&'a str> },
 }
+
+/// The header field of a proof (RFC 9449 §4.1).
+pub const DPOP: &str = "dpop";
+/// Of a proof, in bytes: with an RSA key and signature of 8192 bits there is room to spare.
+const PROOF_LIMIT: usize = 8 * 1024;
 
 /// Reads the credential. `query` is the request's, which must not carry a second token (RFC 6750 §2.3).
 pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>, Reason> {
@@ -39,9 +44,16 @@ pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>
     }
     match std::str::from_utf8(token) {
         Ok(token) if is_bearer => Ok(Shown::Bearer(token)),
-        Ok(_) => Ok(Shown::Dpop),
+        Ok(token) => Ok(Shown::Dpop { token, proof: proof(headers) }),
         Err(_) => Err(Reason::BadRequest),
     }
+}
+
+/// The one proof of a request (RFC 9449 §4.3, check 1). What is no single JWT is found out where it is parsed.
+fn proof(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(DPOP).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    field.to_str().ok().filter(|proof| proof.len() <= PROOF_LIMIT)
 }
 
 /// `b64token` (RFC 6750 §2.1). Looks at every byte without a branch, so that the compiler looks at many at once: tokens are
@@ -68,7 +80,7 @@ impl std::fmt::Debug for Shown<'_> {
         f.write_str(match self {
             Self::Nothing => "Nothing",
             Self::Bearer(_) => "Bearer([redacted])",
-            Self::Dpop => "Dpop([redacted])",
+            Self::Dpop { .. } => "Dpop([redacted])",
         })
     }
 }
@@ -88,6 +100,26 @@ mod tests {
             Shown::Bearer(token) => token.to_owned(),
             other => format!("{other:?}"),
         })
+    }
+
+    fn proof_of(fields: &[&[u8]]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("dpop a"));
+        for field in fields {
+            headers.append(DPOP, HeaderValue::from_bytes(field).unwrap());
+        }
+        let Ok(Shown::Dpop { token: "a", proof }) = read(&headers, None) else { panic!("no token") };
+        proof.map(str::to_owned)
+    }
+
+    #[test]
+    fn v31_there_is_one_proof_of_bounded_length_or_none() {
+        assert_eq!(proof_of(&[b"a.b.c"]).as_deref(), Some("a.b.c"));
+        assert_eq!(proof_of(&[]), None);
+        assert_eq!(proof_of(&[b"a.b.c", b"a.b.c"]), None);
+        assert_eq!(proof_of(&["\u{e4}.b.c".as_bytes()]), None);
+        assert!(proof_of(&[&[b'a'; PROOF_LIMIT]]).is_some());
+        assert_eq!(proof_of(&[&[b'a'; PROOF_LIMIT + 1]]), None);
     }
 
     #[test]

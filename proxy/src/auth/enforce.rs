@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use countersign_policy::inbound::{Decision, Policies, PortPolicy};
 use countersign_policy::path::CanonicalPath;
-use countersign_policy::request::{AccessRequest, Presented, Principal};
+use countersign_policy::request::{AccessRequest, Binding, Presented, Principal};
 use countersign_policy::snapshot::RuleId;
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
 
 use super::active::Active;
 use super::credentials::{self, Shown};
-use super::verify::{LastVerdict, Verifier};
+use super::verify::{LastVerdict, Target, Verifier};
 use crate::metrics::Metrics;
 use crate::rejection::Refusal;
 
@@ -23,6 +23,8 @@ pub struct Ask<'a> {
     pub path: &'a CanonicalPath<'a>,
     pub query: Option<&'a str>,
     pub host: &'a str,
+    /// The port of the authority, where one is written.
+    pub port: Option<u16>,
     pub grpc: bool,
     pub headers: &'a HeaderMap,
     pub source: IpAddr,
@@ -75,7 +77,7 @@ impl Door<'_> {
         let (decision, token) = match policies.screen(&request) {
             Some(decision) => (decision, None),
             None => {
-                let token = self.verify(credentials::read(ask.headers, ask.query)?).await;
+                let token = self.verify(&ask, credentials::read(ask.headers, ask.query)?).await;
                 (policies.decide(&ask.presenting(&token)), Some(token))
             }
         };
@@ -133,23 +135,39 @@ impl Door<'_> {
     /// What the request shows, verified; what cannot be read counts as rejected.
     async fn present(self, ask: &Ask<'_>) -> Verified {
         match credentials::read(ask.headers, ask.query) {
-            Ok(shown) => self.verify(shown).await,
+            Ok(shown) => self.verify(ask, shown).await,
             Err(reason) => Verified::No(reason),
         }
     }
 
-    async fn verify(self, shown: Shown<'_>) -> Verified {
+    async fn verify(self, ask: &Ask<'_>, shown: Shown<'_>) -> Verified {
         let Active { snapshot, keys, .. } = self.active;
-        match shown {
-            Shown::Nothing => Verified::Nothing,
-            // A proof that nobody checks proves nothing.
-            Shown::Dpop => Verified::No(Reason::ProofInvalid),
-            Shown::Bearer(token) => {
-                match self.verifier.verify(self.last, token, self.port, &snapshot.issuers, keys).await {
-                    Ok(token) => Verified::Yes(token),
-                    Err(reason) => Verified::No(reason),
-                }
+        let text = match shown {
+            Shown::Nothing => return Verified::Nothing,
+            Shown::Bearer(text) | Shown::Dpop { token: text, .. } => text,
+        };
+        match self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await {
+            Ok(token) => match self.held(ask, shown, &token.binding) {
+                Ok(()) => Verified::Yes(token),
+                Err(reason) => Verified::No(reason),
+            },
+            Err(reason) => Verified::No(reason),
+        }
+    }
+
+    /// Does the caller hold what the token is bound to, and show it as such? Asked of every request, whatever the caches know.
+    fn held(self, ask: &Ask<'_>, shown: Shown<'_>, binding: &Binding) -> Result<(), Reason> {
+        match (binding, shown) {
+            (Binding::None, Shown::Bearer(_)) => Ok(()),
+            // RFC 8705 §3.
+            (Binding::Certificate(hash), Shown::Bearer(_)) if ask.certificate.as_ref() == Some(hash) => {
+                Ok(())
             }
+            (Binding::Key(key), Shown::Dpop { token, proof }) => {
+                self.verifier.prove(key, token, proof, &ask.target())
+            }
+            // A bound token is not a bearer token, nor any other a bound one (RFC 9449 §7.2).
+            _ => Err(Reason::BindingMismatch),
         }
     }
 
@@ -213,6 +231,12 @@ impl<'a> Ask<'a> {
             grpc: self.grpc,
             source: self.source,
         }
+    }
+
+    /// What a proof for this request has to name.
+    fn target(&self) -> Target<'_> {
+        let Self { method, scheme, host, port, path, .. } = *self;
+        Target { method, scheme, host, port, path }
     }
 
     fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>

@@ -1,6 +1,7 @@
 //! Which token do we show? The cache of outbound tokens: always warm, never stale, one request to the issuer at a time.
 
 mod client_auth;
+mod dpop;
 mod endpoint;
 mod exchange;
 mod failure;
@@ -8,24 +9,29 @@ mod grant;
 mod http_date;
 mod lifetime;
 mod metrics;
+mod report;
 mod secret;
 mod shown;
+mod skew;
 mod slot;
 mod source;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Credential, Issuer, TokenRequest};
+use countersign_policy::snapshot::{Credential, Issuer, TokenBinding, TokenRequest};
 
 use crate::auth::issuers::Services;
+use crate::auth::tokens::dpop::ProofKey;
+pub use crate::auth::tokens::dpop::{DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 pub use crate::auth::tokens::exchange::{Exchange, ExchangeReport};
 pub(crate) use crate::auth::tokens::grant::LONGEST_TOKEN;
+pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
-pub use crate::auth::tokens::shown::{Possession, Shown};
+pub use crate::auth::tokens::report::TokenReport;
+pub use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
 pub use crate::auth::tokens::slot::{TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
 
@@ -43,30 +49,8 @@ struct Slots {
     exchanges: HashMap<[u8; 32], Arc<Exchange>>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
-}
-
-/// What `/tokens` shows of a slot. Never the token.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct TokenReport {
-    /// `namespace/name`.
-    pub credential: String,
-    pub scopes: Vec<String>,
-    /// What was granted, where that is less.
-    pub granted_scopes: Option<Vec<String>>,
-    pub audience: Option<String>,
-    pub resource: Option<String>,
-    /// `fresh`, `refresh_due` (good, and another is fetched), `pending` (the first is fetched), `unavailable`, or `idle`
-    /// (unused for a lifetime).
-    pub state: &'static str,
-    pub age_seconds: Option<i64>,
-    pub expires_in_seconds: Option<i64>,
-    pub refresh_in_seconds: Option<i64>,
-    pub last_error: Option<String>,
-    /// When the next request may go out after a failure.
-    pub retry_in_seconds: Option<i64>,
-    pub in_flight: bool,
-    /// Callers that shared another's request, so far.
-    pub coalesced: u64,
+    /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
+    keys: HashMap<[u8; 32], Arc<ProofKey>>,
 }
 
 // === impl Tokens ===
@@ -90,6 +74,7 @@ impl Tokens {
         requests: &[TokenRequest],
     ) -> Vec<Arc<TokenSlot>> {
         let mut slots = self.lock();
+        self.metrics.mention_issuers(issuers);
         let mut before = std::mem::take(&mut slots.by_key);
         let mut armed = Vec::with_capacity(requests.len());
         for request in requests {
@@ -105,6 +90,7 @@ impl Tokens {
             self.metrics.forget(&slot.source().credential.name, &key);
         }
         slots.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        slots.keys.retain(|_, key| Arc::strong_count(key) > 1);
         armed
     }
 
@@ -165,6 +151,7 @@ impl Tokens {
             credential: credential.clone(),
             request: request.clone(),
             endpoint: endpoint.clone(),
+            key: slots.key(credential, request),
             subject: None,
             metrics: self.metrics.clone(),
         }
@@ -173,7 +160,7 @@ impl Tokens {
     /// What there is to know of every slot, by credential.
     pub fn report(&self) -> Vec<TokenReport> {
         let slots: Vec<_> = self.lock().by_key.values().cloned().collect();
-        let mut reports: Vec<_> = slots.iter().map(|slot| self.report_of(slot)).collect();
+        let mut reports: Vec<_> = slots.iter().map(|slot| TokenReport::of(slot)).collect();
         reports.sort_by(|a, b| {
             (&a.credential, &a.scopes, &a.audience).cmp(&(&b.credential, &b.scopes, &b.audience))
         });
@@ -190,36 +177,27 @@ impl Tokens {
         reports
     }
 
-    fn report_of(&self, slot: &TokenSlot) -> TokenReport {
-        let TokenSource { credential, request, .. } = slot.source();
-        let status = slot.status();
-        let held = status.held.as_deref();
-        let age = held.map(|held| seconds(held.sent.elapsed(&self.services.clock)));
-        let until = |limit: Option<Duration>| Some(seconds(limit?).saturating_sub(age?));
-        TokenReport {
-            credential: credential.name.clone(),
-            scopes: request.scopes.clone(),
-            granted_scopes: held.and_then(|held| held.narrowed.clone()),
-            audience: request.audience.clone(),
-            resource: request.resource.clone(),
-            state: status.state,
-            age_seconds: age,
-            expires_in_seconds: until(held.map(|held| held.lifetime.life)),
-            refresh_in_seconds: until(held.map(|held| held.lifetime.soft)),
-            last_error: status.last_error,
-            retry_in_seconds: status.retry_in.map(seconds),
-            in_flight: status.in_flight,
-            coalesced: status.coalesced,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+// === impl Slots ===
+
+impl Slots {
+    /// The key of a token that is bound to one: of its credential, so that another workload's tokens tell nothing of it. None
+    /// too where none can be made, and then no such token is asked for.
+    fn key(&mut self, credential: &Credential, request: &TokenRequest) -> Option<Arc<ProofKey>> {
+        if request.binding != TokenBinding::Key {
+            return None;
+        }
+        if let Some(key) = self.keys.get(&credential.fingerprint) {
+            return Some(key.clone());
+        }
+        let key = Arc::new(ProofKey::generate().ok()?);
+        self.keys.insert(credential.fingerprint, key.clone());
+        Some(key)
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What flows? The bodies that we relay, frame by frame and never buffered, and the short ones of our own.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub(crate) enum Body {
     Text(Bytes),
     /// From one connection to the other.
     Relay(Box<Relay>),
+    /// A request's body that was sent before.
+    Again(Box<Again>),
+}
+
+/// What was kept of a request's body, all of it, to be sent once more.
+#[derive(Debug)]
+pub(crate) struct Again {
+    frames: VecDeque<Bytes>,
+    exchange: Arc<Exchange>,
 }
 
 /// A body on its way through.
@@ -47,6 +57,8 @@ pub(crate) struct Exchange {
     broken: AtomicBool,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
+    /// What has been sent, where it may have to be sent again. None: nobody asked, or it is too much.
+    kept: Mutex<Option<VecDeque<Bytes>>>,
 }
 
 /// Which trailer fields are removed.
@@ -79,16 +91,20 @@ struct Stall {
 // === impl Body ===
 
 impl Body {
-    /// A request's body, with what the answer's is to know of it: `None` where it is empty.
+    /// A request's body, with what the answer's is to know of it: `None` where it is empty. One that is to be `kept` is,
+    /// while it flows, up to 64 KiB.
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
         identity: Option<&[String]>,
+        kept: bool,
     ) -> (Self, Option<Arc<Exchange>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
-        let exchange = Arc::<Exchange>::default();
+        let kept = kept && incoming.size_hint().lower() <= MAX_KEPT;
+        let exchange =
+            Arc::new(Exchange { kept: Mutex::new(kept.then(VecDeque::new)), ..Exchange::default() });
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
@@ -122,6 +138,15 @@ impl Body {
             lease,
         }))
     }
+
+    /// The same body once more, if there was none or all of it was sent and kept; with what its answer is to know of it.
+    pub(crate) fn again(exchange: Option<&Exchange>) -> Option<(Self, Option<Arc<Exchange>>)> {
+        let Some(exchange) = exchange else { return Some((Self::Empty, None)) };
+        let frames = exchange.take_kept().filter(|_| exchange.is_sent())?;
+        let exchange = Arc::<Exchange>::default();
+        let again = Again { frames, exchange: exchange.clone() };
+        Some((Self::Again(Box::new(again)), Some(exchange)))
+    }
 }
 
 impl From<String> for Body {
@@ -143,6 +168,7 @@ impl HttpBody for Body {
             Self::Text(text) if text.is_empty() => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
             Self::Relay(relay) => relay.poll_frame(context),
+            Self::Again(again) => Poll::Ready(again.next().map(|data| Ok(Frame::data(data)))),
         }
     }
 
@@ -151,6 +177,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_empty(),
             Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Again(again) => again.frames.is_empty(),
         }
     }
 
@@ -159,6 +186,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX)),
             Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Again(again) => SizeHint::with_exact(length(&again.frames)),
         }
     }
 }
@@ -179,7 +207,13 @@ impl Relay {
             exchange.frames.fetch_add(1, Ordering::Relaxed);
         }
         let frame = match frame {
-            Some(Ok(frame)) => Some(Ok(self.forbidden.strip(frame))),
+            Some(Ok(frame)) => {
+                let frame = self.forbidden.strip(frame);
+                if let Some(exchange) = self.exchange.as_ref().filter(|_| self.is_request) {
+                    exchange.keep(&frame);
+                }
+                Some(Ok(frame))
+            }
             Some(Err(error)) => Some(Err(self.broken(error))),
             None => None,
         };
@@ -206,6 +240,27 @@ impl Relay {
     }
 }
 
+// === impl Again ===
+
+impl Again {
+    fn next(&mut self) -> Option<Bytes> {
+        let frame = self.frames.pop_front();
+        self.exchange.frames.fetch_add(1, Ordering::Relaxed);
+        if self.frames.is_empty() {
+            self.exchange.sent.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+}
+
+fn length(frames: &VecDeque<Bytes>) -> u64 {
+    frames.iter().map(size).sum()
+}
+
+fn size(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
+}
+
 // === impl Exchange ===
 
 impl Exchange {
@@ -217,6 +272,22 @@ impl Exchange {
     /// Did the request end before its end: cut off, malformed, or not going on?
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what has been sent, without copying it. Trailers come too rarely to be kept.
+    fn keep(&self, frame: &Frame<Bytes>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(frames) = kept.as_mut() else { return };
+        match frame.data_ref() {
+            Some(data) if length(frames).saturating_add(size(data)) <= MAX_KEPT => {
+                frames.push_back(data.clone());
+            }
+            _ => *kept = None,
+        }
+    }
+
+    fn take_kept(&self) -> Option<VecDeque<Bytes>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Frames of both directions so far.
@@ -274,3 +345,6 @@ impl Stall {
         }
     }
 }
+
+/// Of a request's body, in bytes: what is kept so that it can be sent again.
+const MAX_KEPT: u64 = 64 * 1024;

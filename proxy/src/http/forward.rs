@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
 use super::body::{Body, Exchange};
+use super::challenge;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
-use crate::auth::tokens::{TokenSlot, Unavailable};
+use crate::auth::attach::Attachment;
+use crate::auth::credentials::DPOP;
+use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, Unavailable, target_uri};
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -29,8 +33,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) incoming: Arriving,
     /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
     pub(crate) identity: Option<&'a [String]>,
-    /// Outbound: whose token is attached.
-    pub(crate) token: Option<&'a TokenSlot>,
+    /// Outbound: the token that goes along.
+    pub(crate) token: Option<Attachment<'a>>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -41,37 +45,151 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Reason> {
     let Outgoing { head, target, authority, incoming, identity, token } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity);
-    let mut request = Request::from_parts(head, body);
-    let mut attempts = 0;
-    loop {
-        let (carrier, waited) = match upstream.ready() {
-            Some(carrier) => (carrier, attempts > 0),
-            None => (upstream.connection(timeouts.connect).await?, true),
-        };
-        attempts += 1;
-        // Meanwhile the token may have come to its end, and past that it is never sent.
-        if let Some(slot) = token.filter(|_| waited) {
-            let value = match slot.sendable() {
-                Some(value) => value,
-                None => slot.token().await.map_err(Unavailable::reason)?,
-            };
-            request.headers_mut().insert(AUTHORIZATION, value.authorization);
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some());
+    let road = Road { upstream, target, authority, timeouts };
+    let answer = match token {
+        None => road.send(Request::from_parts(head, body), exchange, None).await?,
+        Some(mut token) => {
+            let kept = Kept { method: head.method.clone(), headers: head.headers.clone() };
+            let answer = road.send(Request::from_parts(head, body), exchange, Some(&mut token)).await?;
+            match answer.refuses_us() {
+                true => Box::pin(road.send_again(kept, answer, token)).await,
+                false => answer,
+            }
         }
-        address(&mut request, &carrier, upstream.scheme(), &authority, &target)?;
-        let answer =
-            await_answer(send(carrier, request, exchange.clone()), exchange.as_deref(), &timeouts).await?;
-        match answer {
-            Attempt::Answered(response, lease) => {
-                return relay(response, lease, exchange, downstream, timeouts.idle);
+    };
+    answer.relay(downstream, timeouts.idle)
+}
+
+/// Where a request goes.
+struct Road<'a> {
+    upstream: &'a Arc<Upstream>,
+    target: PathAndQuery,
+    authority: Authority,
+    timeouts: Timeouts,
+}
+
+/// The head of a request that may have to be sent again. Its body keeps itself.
+struct Kept {
+    method: Method,
+    headers: HeaderMap,
+}
+
+/// An answer, whose body has not been read.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Option<Lease>,
+    exchange: Option<Arc<Exchange>>,
+    /// It names a nonce for the next proof.
+    new_nonce: bool,
+}
+
+// === impl Road ===
+
+impl Road<'_> {
+    /// Sends a request over a connection that takes it.
+    async fn send(
+        &self,
+        mut request: Request<Body>,
+        exchange: Option<Arc<Exchange>>,
+        mut token: Option<&mut Attachment<'_>>,
+    ) -> Result<Answer, Reason> {
+        let Self { upstream, target, authority, timeouts } = self;
+        let mut attempts = 0;
+        loop {
+            let (carrier, waited) = match upstream.ready() {
+                Some(carrier) => (carrier, attempts > 0),
+                None => (upstream.connection(timeouts.connect).await?, true),
+            };
+            attempts += 1;
+            // Meanwhile the token may have come to its end, and past that it is never sent.
+            if let Some(token) = token.as_mut().filter(|_| waited) {
+                token.shown = match token.slot.sendable() {
+                    Some(shown) => shown,
+                    None => token.slot.token().await.map_err(Unavailable::reason)?,
+                };
+                request.headers_mut().insert(AUTHORIZATION, token.shown.authorization.clone());
             }
-            // The connection ended before it took the request: nothing was sent, so it can be sent again.
-            Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
-            // The caller's fault, not the upstream's.
-            Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
-                return Err(Reason::BadRequest);
+            address(&mut request, &carrier, upstream.scheme(), authority, target)?;
+            if let Some(token) = token.as_ref() {
+                self.prove(&mut request, &token.shown)?;
             }
-            Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
+            let sent = send(carrier, request, exchange.clone());
+            match await_answer(sent, exchange.as_deref(), timeouts).await? {
+                Attempt::Answered(mut response, lease) => {
+                    let bound = token.is_some_and(|token| token.shown.bound().is_some());
+                    let new_nonce = bound && self.remember_nonce(&mut response);
+                    return Ok(Answer { response, lease, exchange, new_nonce });
+                }
+                // The connection ended before it took the request: nothing was sent, so it can be sent again.
+                Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+                // The caller's fault, not the upstream's.
+                Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
+                    return Err(Reason::BadRequest);
+                }
+                Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
+            }
+        }
+    }
+
+    /// A token that is bound to a key of ours goes along with a proof for this attempt alone, in the place of whatever the
+    /// application wrote there (RFC 9449 §7.1). Its URI is the one that the destination sees.
+    fn prove(&self, request: &mut Request<Body>, shown: &Shown) -> Result<(), Reason> {
+        let Some(bound) = shown.bound() else { return Ok(()) };
+        let host = request.headers().get(HOST).map_or(Ok(self.authority.as_str()), HeaderValue::to_str);
+        let host = host.map_err(|_| Reason::BadRequest)?;
+        let uri = target_uri(&self.upstream.scheme(), host, self.target.path());
+        let nonce = self.upstream.nonce.newest();
+        let proof = bound.prove(request.method(), &uri, nonce.as_deref()).map_err(|error| {
+            tracing::error!("{error}");
+            Reason::Internal
+        })?;
+        request.headers_mut().insert(DPOP, proof);
+        Ok(())
+    }
+
+    /// The nonce of an answer is for our proofs, not for the application (RFC 9449 §9).
+    fn remember_nonce(&self, response: &mut Response<Incoming>) -> bool {
+        let is_new = self.upstream.nonce.observe(response.headers());
+        response.headers_mut().remove(DPOP_NONCE);
+        is_new
+    }
+
+    /// The destination refused the token, or a proof without its nonce: the request is sent once more with another token or
+    /// with that nonce, if there is another and if all of the request is at hand (RFC 6750 §3.1, RFC 9449 §9, security
+    /// OUT-11). Otherwise the answer stands as it is.
+    async fn send_again(&self, kept: Kept, refusal: Answer, mut token: Attachment<'_>) -> Answer {
+        let slot = token.slot.clone();
+        if !refusal.demands_nonce() && !slot.refused(&token.shown) {
+            return refusal;
+        }
+        let Some((body, exchange)) = Body::again(refusal.exchange.as_deref()) else {
+            slot.replayed(Replay::Unfit);
+            return refusal;
+        };
+        let Ok(shown) = slot.token().await else {
+            slot.replayed(Replay::Failed);
+            return refusal;
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = kept.method;
+        *request.headers_mut() = kept.headers;
+        request.headers_mut().insert(AUTHORIZATION, shown.authorization.clone());
+        token.shown = shown;
+        match self.send(request, exchange, Some(&mut token)).await {
+            Ok(answer) => {
+                slot.replayed(if answer.refuses_us() { Replay::Refused } else { Replay::Accepted });
+                if refusal.demands_nonce() && challenge::refuses_token(&answer.response) {
+                    // Behind the nonce it was the token after all: the next request has another one.
+                    slot.refused(&token.shown);
+                }
+                refusal.hear_out(self.timeouts.idle);
+                answer
+            }
+            Err(_) => {
+                slot.replayed(Replay::Failed);
+                refusal
+            }
         }
     }
 }
@@ -158,26 +276,52 @@ async fn await_answer(
     }
 }
 
-/// The answer as the caller sees it: our own framing, no field of the upstream's connection.
-fn relay(
-    response: Response<Incoming>,
-    lease: Option<Lease>,
-    exchange: Option<Arc<Exchange>>,
-    downstream: Version,
-    idle: Duration,
-) -> Result<Response<Body>, Reason> {
-    let (mut head, incoming) = response.into_parts();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: no `Upgrade` is forwarded.
-        return Err(Reason::UpstreamUnreachable);
+// === impl Answer ===
+
+impl Answer {
+    /// Is it about what we showed, so that something else may do?
+    fn refuses_us(&self) -> bool {
+        challenge::refuses_token(&self.response) || self.demands_nonce()
     }
-    if head.headers.contains_key(TRANSFER_ENCODING) {
-        head.headers.remove(CONTENT_LENGTH);
+
+    /// Does it demand a proof with the nonce that it names?
+    fn demands_nonce(&self) -> bool {
+        self.new_nonce && challenge::demands_nonce(&self.response)
     }
-    headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
-    head.version = downstream;
-    head.extensions.clear();
-    Ok(Response::from_parts(head, Body::response(incoming, idle, lease, exchange)))
+
+    /// The answer as the caller sees it: our own framing, no field of the upstream's connection.
+    fn relay(self, downstream: Version, idle: Duration) -> Result<Response<Body>, Reason> {
+        let (mut head, incoming) = self.response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it: no `Upgrade` is forwarded.
+            return Err(Reason::UpstreamUnreachable);
+        }
+        if head.headers.contains_key(TRANSFER_ENCODING) {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
+        head.version = downstream;
+        head.extensions.clear();
+        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange)))
+    }
+
+    /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
+    fn hear_out(self, idle: Duration) {
+        if self.lease.is_none() || self.response.body().size_hint().lower() > MAX_HEARD_OUT {
+            return;
+        }
+        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange);
+        tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
+            let mut left = MAX_HEARD_OUT;
+            while let (1.., Some(Ok(frame))) = (left, body.frame().await) {
+                let read = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(left));
+                left = left.saturating_sub(read);
+            }
+        }));
+    }
 }
 
 const MAX_ATTEMPTS: u32 = 3;
+/// How long and how far the body of an answer is heard out.
+const HEAR_OUT: Duration = Duration::from_secs(1);
+const MAX_HEARD_OUT: u64 = 64 * 1024;

@@ -2,10 +2,12 @@
 
 use countersign_policy::Reason;
 use countersign_policy::inbound::ClaimSource;
-use countersign_policy::request::{Peer, Token};
+use countersign_policy::request::{Binding, Peer, Token};
 use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
+
+use crate::auth::credentials::DPOP;
 
 /// Removes what belongs to one connection (RFC 9110 §7.6.1). A `Connection` that names a field with a meaning of its own
 /// is an attempt to have it removed: `bad_request` (security IN-17).
@@ -94,7 +96,21 @@ fn same(own: &str, name: &str) -> bool {
     own.len() == name.len() && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
 }
 
-/// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c).
+/// Removes the credential, with the proof that came with it.
+pub(crate) fn strip_credential(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    headers.remove(DPOP);
+}
+
+/// Removes a proof that nobody looked at, since the token beside it is not bound to a key.
+pub(crate) fn strip_stray_proof(headers: &mut HeaderMap, binding: &Binding) {
+    if !matches!(binding, Binding::Key(_)) {
+        headers.remove(DPOP);
+    }
+}
+
+/// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c), and so is
+/// a proof without such a credential: an authorization server asks for one (RFC 9449 §5).
 pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
     // Whatever a lenient application could take for the scheme: also after a tab, or later in a list.
     let ours = |value: &HeaderValue| {
@@ -102,7 +118,7 @@ pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
         words.any(|word| word.eq_ignore_ascii_case(b"bearer") || word.eq_ignore_ascii_case(b"dpop"))
     };
     if headers.get_all(AUTHORIZATION).iter().any(ours) {
-        headers.remove(AUTHORIZATION);
+        strip_credential(headers);
     }
 }
 
@@ -227,10 +243,26 @@ mod tests {
             ("Basic x", true),
             ("Bearerish x", true),
         ] {
-            let mut map = headers(&[("authorization", value)]);
+            let mut map = headers(&[("authorization", value), ("dpop", "a.b.c")]);
             strip_unverified(&mut map);
             assert_eq!(map.contains_key(AUTHORIZATION), stays, "{value}");
+            assert_eq!(map.contains_key("dpop"), stays, "{value}");
         }
+        let mut map = headers(&[("dpop", "a.b.c")]);
+        strip_unverified(&mut map);
+        assert!(map.contains_key("dpop"), "without a token it is no credential for us");
+    }
+
+    #[test]
+    fn a_proof_goes_on_with_the_token_that_it_was_for() {
+        let after = |binding: Binding| {
+            let mut map = headers(&[("authorization", "DPoP x"), ("dpop", "a.b.c")]);
+            strip_stray_proof(&mut map, &binding);
+            assert!(map.contains_key(AUTHORIZATION));
+            map.contains_key("dpop")
+        };
+        assert!(after(Binding::Key("k".to_owned())));
+        assert!(!after(Binding::None) && !after(Binding::Certificate([7; 32])));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use countersign_policy::PortPolicy;
 use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::snapshot::Timeouts;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response, Version as HttpVersion};
@@ -20,6 +20,7 @@ use super::forward::{Outgoing, forward};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
+use super::tls::{self, Demand, Secured};
 use super::{headers, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -43,6 +44,8 @@ struct Caller {
     worker: Arc<Worker>,
     application: Arc<Application>,
     address: SocketAddr,
+    /// None: plain text.
+    tls: Option<Secured>,
     last: LastVerdict,
 }
 
@@ -82,31 +85,48 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let caller = Arc::new(Caller { worker, application, address, last: LastVerdict::default() });
-    super::serve(stream, drain, move |request| {
-        let caller = caller.clone();
-        async move { caller.handle(request).await }
-    })
-    .await;
+    let demand = Demand::of(worker.sidecar.policy.load().as_ref().as_ref(), application.port);
+    let caller = Caller { worker, application, address, tls: None, last: LastVerdict::default() };
+    match demand {
+        None => {
+            let caller = Arc::new(caller);
+            super::serve(stream, drain, move |request| caller.clone().handle(request)).await;
+        }
+        // In a box of its own, so that a connection in plain text is none the larger for it.
+        Some(demand) => Box::pin(serve_tls(caller, demand, stream, drain)).await,
+    }
+}
+
+async fn serve_tls(mut caller: Caller, demand: Demand, stream: TcpStream, drain: Drain) {
+    let met = demand.meet(stream, drain.clone(), &caller.worker.sidecar.metrics).await;
+    let Some((stream, secured)) = met else { return };
+    caller.tls = Some(secured);
+    let (is_h2, caller) = (tls::speaks_h2(&stream), Arc::new(caller));
+    super::drive(stream, is_h2, drain, move |request| caller.clone().handle(request)).await;
 }
 
 // === impl Caller ===
 
 impl Caller {
     /// One request, from its head to the head of its answer.
-    async fn handle(&self, request: Request<Arriving>) -> Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<Arriving>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let recorder = &self.worker.sidecar.recorder;
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Inbound, self.address.ip(), &head, Outcome::Allow);
-        match super::guarded(self.pass(head, body, active, &mut seen)).await {
+        let mut response = match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response
             }
             Err(refusal) => seen.refused(&refusal, active, recorder),
+        };
+        // Policy demands other TLS now than when it was opened: this answer is its last.
+        if !Secured::is_current(self.tls.as_ref(), active, self.application.port) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
     }
 
     /// The story itself, in the order of time.
@@ -132,11 +152,12 @@ impl Caller {
             path: &path,
             query: uri.query(),
             host: &target.host,
+            port: target.port,
             grpc: seen.is_grpc(),
             headers: &head.headers,
             source: self.address.ip(),
-            scheme: "http",
-            certificate: None,
+            scheme: if self.tls.is_some() { "https" } else { "http" },
+            certificate: self.tls.and_then(|secured| secured.certificate),
         };
         let (identity, timeouts) = match active.snapshot.inbound(self.application.port) {
             Some(port) => {
@@ -197,10 +218,10 @@ fn show(headers: &mut HeaderMap, admission: &Admission, active: &Active) {
     let Some(rule) = admission.rule else { return };
     let forward = active.snapshot.forward(rule);
     headers::set_identity(headers, forward.claims, admission.token.as_deref(), None);
-    if forward.strip_token {
-        headers.remove(AUTHORIZATION);
-    } else if admission.token.is_none() {
-        headers::strip_unverified(headers);
+    match admission.token.as_deref() {
+        _ if forward.strip_token => headers::strip_credential(headers),
+        None => headers::strip_unverified(headers),
+        Some(token) => headers::strip_stray_proof(headers, &token.binding),
     }
 }
 

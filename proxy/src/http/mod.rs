@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 mod arriving;
 pub(crate) mod body;
+mod challenge;
 pub(crate) mod dial;
 mod forward;
 mod headers;
@@ -13,22 +14,26 @@ mod pool;
 mod seen;
 pub mod sidecar;
 mod target;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_policy::Reason;
 use futures_util::FutureExt;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::drain::Drain;
 use crate::record::Protocol;
@@ -36,10 +41,10 @@ use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
 
-/// Serves one connection, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
+/// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
 pub(crate) async fn serve<F>(
     stream: TcpStream,
-    mut drain: Drain,
+    drain: Drain,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -48,22 +53,55 @@ pub(crate) async fn serve<F>(
         Ok(is_h2) => is_h2,
         Err(error) => return tracing::debug!(%error, "a connection ended before its first request"),
     };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = handle(Arriving::request(request));
-        async move { Ok::<_, Infallible>(response.await) }
-    });
+    drive(stream, is_h2, drain, handle).await;
+}
+
+/// Serves one connection of any kind. An answer with `Connection: close` is the last one, of HTTP/2 too: what is in flight
+/// there is still answered.
+async fn drive<S, F>(
+    stream: S,
+    is_h2: bool,
+    mut drain: Drain,
+    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let io = TokioIo::new(stream);
     let result = if is_h2 {
+        let last = Arc::new(Notify::new());
+        let answered = last.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (response, last) = (handle(Arriving::request(request)), last.clone());
+            async move {
+                let mut response = response.await;
+                // No field of HTTP/2 (RFC 9113 §8.2.2).
+                if response.headers_mut().remove(CONNECTION).is_some() {
+                    last.notify_one();
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
         let mut connection = pin!(http2_server().serve_connection(io, service));
+        let end = async {
+            tokio::select! {
+                () = drain.signaled() => {}
+                () = answered.notified() => {}
+            }
+        };
         tokio::select! {
             biased;
             result = connection.as_mut() => result,
-            () = drain.signaled() => {
+            () = end => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         }
     } else {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = handle(Arriving::request(request));
+            async move { Ok::<_, Infallible>(response.await) }
+        });
         let mut connection = pin!(http1_server().serve_connection(io, service));
         tokio::select! {
             biased;
@@ -87,7 +125,7 @@ async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T
 
 /// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
 /// of HTTP/1 begins with `PRI`.
-async fn speaks_h2(stream: &TcpStream, mut drain: Drain) -> io::Result<bool> {
+async fn speaks_h2(stream: &TcpStream, drain: Drain) -> io::Result<bool> {
     let mut first = [0; 3];
     let mut pause = PEEK_AGAIN;
     let look = async {
@@ -103,16 +141,17 @@ async fn speaks_h2(stream: &TcpStream, mut drain: Drain) -> io::Result<bool> {
             pause = (pause * 2).min(PEEK_SELDOM);
         }
     };
-    // A connection that says nothing must not hold up the end.
-    let end = async {
-        drain.signaled().await;
-        tokio::time::sleep(LAST_WORD).await;
-    };
     tokio::select! {
         biased;
         is_h2 = tokio::time::timeout(IDLE, look) => is_h2?,
-        () = end => Err(io::ErrorKind::TimedOut.into()),
+        () = last_word(drain) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// A connection that says nothing must not hold up the end.
+async fn last_word(mut drain: Drain) {
+    drain.signaled().await;
+    tokio::time::sleep(LAST_WORD).await;
 }
 
 fn http1_server() -> http1::Builder {
@@ -212,5 +251,32 @@ mod tests {
             Reason::NoRule
         );
         assert_eq!(guarded(async { Ok(7) }).await, Ok(7));
+    }
+
+    /// Only the first answer is the last one.
+    async fn closing(request: Request<Arriving>) -> Response<Body> {
+        let mut response = Response::new(Body::Empty);
+        if request.uri().path() == "/slow" {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        } else {
+            response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_answer_ends_a_connection_of_http2_after_what_is_in_flight() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (_signal, drain) = crate::drain::channel();
+        let served = tokio::spawn(drive(near, true, drain, closing));
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
+        tokio::spawn(connection);
+        let get = |path: &str| Request::get(format!("http://a{path}")).body(Body::Empty).unwrap();
+        let slow = tokio::spawn(sender.send_request(get("/slow")));
+        let answer = sender.send_request(get("/")).await.unwrap();
+        assert!(answer.status() == 200 && !answer.headers().contains_key(CONNECTION));
+        assert_eq!(slow.await.unwrap().unwrap().status(), 200, "what was in flight is gone");
+        tokio::time::timeout(Duration::from_secs(1), served).await.expect("it goes on").unwrap();
     }
 }

@@ -90,8 +90,8 @@ impl Application {
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
             Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
-                Attached::Token(slot) => {
-                    token = Some(slot);
+                Attached::Token(attachment) => {
+                    token = Some(attachment);
                     Outcome::Attach
                 }
                 Attached::Existing => Outcome::Keep,
@@ -107,7 +107,7 @@ impl Application {
             authority: target.authority,
             incoming,
             identity: None,
-            token: token.as_deref(),
+            token,
             head,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);

@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 
 use super::body::{Body, Exchange};
 use super::dial::{Dial, Sender, Version};
+use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::files::PolicyFiles;
 
@@ -23,6 +24,8 @@ pub(crate) struct Upstream {
     http2: Mutex<Option<http2::SendRequest<Body>>>,
     /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it.
     opening: tokio::sync::Mutex<()>,
+    /// For proofs that go there (RFC 9449 §9).
+    pub(crate) nonce: NewestNonce,
 }
 
 struct Idle {
@@ -71,6 +74,7 @@ impl Upstream {
             http1: Mutex::default(),
             http2: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            nonce: NewestNonce::default(),
         })
     }
 

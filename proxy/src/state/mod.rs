@@ -8,5 +8,6 @@ pub mod files;
 pub mod folder;
 pub mod live;
 mod report;
+pub(crate) mod server_tls;
 pub mod source;
 pub mod watch;

@@ -1,8 +1,11 @@
-//! What does a peer say on the wire? A plain HTTP/1.1 client over a socket: it sends exactly what a test writes.
+//! What does a peer say on the wire? An HTTP/1.1 client over a socket, or TLS: it sends exactly what a test writes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
+use rustls_pki_types::CertificateDer;
 
 /// An answer, as it was received.
 #[derive(Clone, Debug)]
@@ -15,8 +18,14 @@ pub(crate) struct Answer {
 /// A connection that is kept open between requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
     host: String,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// One request on a connection of its own. `headers` are sent as they stand; Host and, with a body, Content-Length are
@@ -55,10 +64,24 @@ pub(crate) fn raw(to: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
 
 impl Connection {
     pub(crate) fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(Stream::Plain(tcp(to)?)), host: to.to_string() })
+    }
+
+    /// Over TLS. The handshake is done as far as the client is concerned: with TLS 1.3 the server's refusal of a client
+    /// certificate is heard when something is read.
+    pub(crate) fn open_tls(to: SocketAddr, mut tls: ClientConnection) -> io::Result<Self> {
+        let mut tcp = tcp(to)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut tcp)?;
+        }
+        let stream = Stream::Tls(Box::new(StreamOwned::new(tls, tcp)));
         Ok(Self { stream: BufReader::new(stream), host: to.to_string() })
+    }
+
+    /// The certificate that the server showed.
+    pub(crate) fn shown(&self) -> CertificateDer<'static> {
+        let Stream::Tls(stream) = self.stream.get_ref() else { panic!("a connection in plain text") };
+        stream.conn.peer_certificates().expect("a certificate")[0].clone().into_owned()
     }
 
     pub(crate) fn request(
@@ -142,7 +165,7 @@ impl Connection {
 
     /// Has the other side closed the connection, without another byte?
     pub(crate) fn is_closed(&mut self) -> bool {
-        let _ = self.stream.get_ref().set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = self.stream.get_ref().tcp().set_read_timeout(Some(Duration::from_secs(5)));
         match self.stream.fill_buf() {
             Ok(bytes) => bytes.is_empty(),
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
@@ -160,8 +183,51 @@ impl Connection {
     }
 }
 
+fn tcp(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("bad {what}"))
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 // === impl Answer ===

@@ -31,6 +31,30 @@ impl Key {
         })
     }
 
+    /// The public key alone, as a proof carries it.
+    pub(crate) fn embedded(&self) -> Value {
+        let public = self.public();
+        json!({"kty": public["kty"], "crv": public["crv"], "x": public["x"], "y": public["y"]})
+    }
+
+    /// The thumbprint (RFC 7638 §3.1), as in `cnf.jkt`.
+    pub(crate) fn thumbprint(&self) -> String {
+        let key = self.public();
+        let text = |name: &str| key[name].as_str().expect("a text").to_owned();
+        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, text("x"), text("y"));
+        hash(&members)
+    }
+
+    /// A DPoP proof (RFC 9449 §4.2) for a GET with this token, with these claims on top; `null` takes a claim away.
+    pub(crate) fn proof(&self, token: &str, over: &Value) -> String {
+        self.sign(&self.proof_header(), &proof_claims(token, over))
+    }
+
+    /// The header of a proof.
+    pub(crate) fn proof_header(&self) -> Value {
+        json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.embedded()})
+    }
+
     /// The private key in PEM (PKCS #8), for `privateKeyJwt`.
     pub(crate) fn private_pem(&self) -> String {
         let document = self.pair.to_pkcs8v1().expect("a generated key can be written");
@@ -65,13 +89,30 @@ pub(crate) fn claims(issuer: &str, over: &Value) -> Value {
         "iss": issuer, "aud": "https://orders.shop", "sub": "checkout", "client_id": "checkout",
         "jti": format!("jti-{}", encode(&rand())), "iat": now(), "exp": now() + 300, "scope": "orders:read",
     });
+    put(&mut claims, over);
+    claims
+}
+
+/// The claims of a good proof but for `htu`, with these on top.
+pub(crate) fn proof_claims(token: &str, over: &Value) -> Value {
+    let mut claims = json!({"jti": encode(&rand()), "htm": "GET", "iat": now(), "ath": hash(token)});
+    put(&mut claims, over);
+    claims
+}
+
+/// Sets these members; `null` takes one away.
+fn put(object: &mut Value, over: &Value) {
     for (name, value) in over.as_object().expect("an object") {
         match value {
-            Value::Null => claims.as_object_mut().expect("an object").remove(name),
-            _ => claims.as_object_mut().expect("an object").insert(name.clone(), value.clone()),
+            Value::Null => object.as_object_mut().expect("an object").remove(name),
+            _ => object.as_object_mut().expect("an object").insert(name.clone(), value.clone()),
         };
     }
-    claims
+}
+
+/// SHA-256 in base64url.
+pub(crate) fn hash(text: &str) -> String {
+    encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref())
 }
 
 pub(crate) fn encode(bytes: &[u8]) -> String {

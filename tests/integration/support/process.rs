@@ -66,6 +66,10 @@ impl Process {
         self.exited().expect("it has ended")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");

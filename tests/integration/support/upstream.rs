@@ -1,5 +1,6 @@
 //! What reaches the application? An HTTP/1.1 and HTTP/2 server that records every request and echoes it.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::jose;
 use super::ports::Port;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -30,14 +32,19 @@ type Body = BoxBody<Bytes, Infallible>;
 /// The application beside which a sidecar stands. Ends on drop.
 ///
 /// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
-/// the caller goes, `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer.
+/// the caller goes, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer,
+/// `/dpop-nonce/A/B` demands DPoP proofs with the nonce A, and names B in its answer to one (RFC 9449 §9).
 /// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     port: Port,
     seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Refused,
     _stop: oneshot::Sender<()>,
 }
+
+/// Values of `Authorization` that are refused as `invalid_token`.
+type Refused = Arc<Mutex<HashSet<String>>>;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -74,21 +81,21 @@ impl Upstream {
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
         let port = Port::lease();
-        let seen = Arc::default();
+        let (seen, refused) = (Arc::default(), Refused::default());
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
-        let (address, record) = (port.address(), Arc::clone(&seen));
+        let (address, record, refuse) = (port.address(), Arc::clone(&seen), Arc::clone(&refused));
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("a leased port");
                 ready.send(()).expect("the test waits");
-                tokio::select! { () = serve(listener, tls, record) => {}, _ = stopped => {} }
+                tokio::select! { () = serve(listener, tls, record, refuse) => {}, _ = stopped => {} }
             });
         });
         is_ready.recv().expect("the server starts");
-        Self { port, seen, _stop: stop }
+        Self { port, seen, refused, _stop: stop }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -107,6 +114,11 @@ impl Upstream {
     /// The last request.
     pub(crate) fn last(&self) -> Seen {
         self.seen().pop().expect("a request has come")
+    }
+
+    /// From now on a request with this `Authorization` is a 401 with `invalid_token`.
+    pub(crate) fn refuse(&self, authorization: &str) {
+        self.refused.lock().expect("no test panics with it").insert(authorization.to_owned());
     }
 
     /// Begins to count anew.
@@ -128,17 +140,22 @@ impl Seen {
     }
 }
 
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Refused,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        let (seen, tls) = (Arc::clone(&seen), tls.clone());
+        let (seen, refused, tls) = (Arc::clone(&seen), Arc::clone(&refused), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, seen).await,
+                None => converse(stream, seen, refused).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        converse(stream, seen).await;
+                        converse(stream, seen, refused).await;
                     }
                 }
             }
@@ -146,14 +163,19 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, seen: Arc<Mutex<Vec<Seen>>>) {
-    let service = service_fn(|request| answer(request, Arc::clone(&seen)));
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Refused,
+) {
+    let service = service_fn(|request| answer(request, Arc::clone(&seen), Arc::clone(&refused)));
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Refused,
 ) -> Result<Response<Body>, Infallible> {
     let at = Instant::now();
     let (head, body) = request.into_parts();
@@ -170,9 +192,13 @@ async fn answer(
         body: collected.to_bytes().to_vec(),
     };
     seen.lock().expect("no test panics with it").push(request.clone());
+    if request.all("authorization").iter().any(|shown| refused.lock().expect("as above").contains(shown)) {
+        return Ok(status_answer(401));
+    }
     let path = head.uri.path();
     Ok(match path.strip_prefix("/orders").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
         ["", "status", status] => status_answer(status.parse().expect("a status")),
+        ["", "challenge", code] => challenge(code),
         ["", "stream"] => Response::new(forever()),
         ["", "slow", ms] => {
             tokio::time::sleep(Duration::from_millis(ms.parse().expect("milliseconds"))).await;
@@ -180,6 +206,7 @@ async fn answer(
         }
         ["", "redirect", port] => redirect(port),
         ["", "trailers"] => with_trailer(),
+        ["", "dpop-nonce", demanded, next] => with_nonce(&request, demanded, next),
         _ => echo(&request),
     })
 }
@@ -203,6 +230,28 @@ fn status_answer(status: u16) -> Response<Body> {
         let challenge = http::HeaderValue::from_static(r#"Bearer error="invalid_token""#);
         response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
     }
+    response
+}
+
+fn challenge(code: &str) -> Response<Body> {
+    let mut response = plain(401, "no");
+    let challenge = match code {
+        "none" => "Bearer realm=\"orders\"".to_owned(),
+        "use_dpop_nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"ES256\"".to_owned(),
+        code => format!("Bearer error=\"{code}\""),
+    };
+    let challenge = challenge.try_into().expect("a header value");
+    response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+fn with_nonce(request: &Seen, demanded: &str, next: &str) -> Response<Body> {
+    let proofs = request.all("dpop");
+    let shown = proofs.first().map(|proof| jose::decode(proof)["nonce"].clone());
+    let fits = shown.is_some_and(|nonce| nonce == demanded);
+    let mut response = if fits { echo(request) } else { challenge("use_dpop_nonce") };
+    let nonce = if fits { next } else { demanded }.try_into().expect("a header value");
+    response.headers_mut().insert("dpop-nonce", nonce);
     response
 }
 

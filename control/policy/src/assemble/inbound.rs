@@ -1,14 +1,17 @@
 //! The inbound side of a snapshot: rules numbered, policies gathered by port.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::compile::headers;
 use crate::compile::inbound::CheckedInbound;
+use crate::compile::report::Report;
 use crate::compile::values::WrittenTimeouts;
 use crate::document::inbound::Mode;
 use crate::documents::Checked;
+use crate::field::Field;
 use crate::inbound::{Accepted, InboundTable, Policies, Policy, PortPolicy};
+use crate::problem::Problem;
 use crate::rule::Rule;
 use crate::snapshot::{Effect, RuleId, RuleName};
 
@@ -24,6 +27,7 @@ pub(super) fn assemble(
     policies: &[&Checked<CheckedInbound>],
     parts: &mut Parts<'_>,
 ) -> (InboundTable, Vec<RuleName>) {
+    parts.problems.extend(tls_conflicts(policies));
     let mut table = InboundTable::default();
     let mut names = Vec::new();
     let mut selected = Vec::new();
@@ -54,11 +58,46 @@ pub(super) fn assemble(
     (table, names)
 }
 
+/// A port speaks TLS in one way: policies that select it and write `tls` have to agree.
+pub(super) fn tls_conflicts(policies: &[&Checked<CheckedInbound>]) -> Vec<Problem> {
+    let mut conflicts = Vec::new();
+    let mut first: BTreeMap<Option<u16>, &Checked<CheckedInbound>> = BTreeMap::new();
+    for policy in policies {
+        let Some(tls) = &policy.value.tls else { continue };
+        let differs = |other: &Checked<CheckedInbound>| {
+            other.value.tls.as_ref().is_some_and(|theirs| theirs.fingerprint != tls.fingerprint)
+        };
+        let ports: Vec<Option<u16>> = match &policy.value.ports {
+            None => vec![None],
+            Some(ports) => ports.iter().copied().map(Some).collect(),
+        };
+        let other = match policy.value.ports {
+            None => first.iter().find(|(_, other)| differs(other)),
+            Some(_) => {
+                let mut shared = ports.iter().chain(&[None]).filter_map(|port| first.get_key_value(port));
+                shared.find(|(_, other)| differs(other))
+            }
+        };
+        if let Some((port, other)) = other {
+            let port = port.map_or("every port".to_owned(), |port| format!("port {port}"));
+            let message =
+                format!("{} selects {port} too and writes another: write the same in both", other.name);
+            let mut report = Report::new(&policy.source, &policy.name);
+            report.add(&Field::parse("spec.tls"), message);
+            conflicts.extend(report.into_problems());
+        }
+        for port in ports {
+            first.entry(port).or_insert(policy);
+        }
+    }
+    conflicts
+}
+
 fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Policy {
     let accepted = written.tokens.iter().filter_map(|tokens| {
         let id = parts.issuer(tokens.issuer)?;
         let issuer = parts.issuers.all.get(id.0)?.issuer.clone();
-        Some(Accepted { issuer, id, audiences: tokens.audiences.clone() })
+        Some(Accepted { issuer, id, audiences: tokens.audiences.clone(), bound: tokens.bound })
     });
     let tokens = accepted.collect();
     let those = |wanted: fn(&Rule) -> bool| rules.iter().filter(|rule| wanted(rule)).cloned().collect();
@@ -99,5 +138,6 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
         audit,
         identity_headers: identity_headers.into_iter().collect(),
         timeouts: timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest).or_default(),
+        tls: here.iter().find_map(|policy| policy.written.tls.clone()),
     })
 }

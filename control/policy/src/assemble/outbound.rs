@@ -6,7 +6,7 @@ use crate::compile::issuer::with_certificate;
 use crate::compile::outbound::{CheckedOutbound, CheckedRule, CheckedToken};
 use crate::compile::report::Report;
 use crate::document::outbound::OtherwiseWord;
-use crate::documents::{Checked, Documents};
+use crate::documents::Checked;
 use crate::field::Field;
 use crate::fingerprint::Fingerprint;
 use crate::host::HostPattern;
@@ -78,17 +78,9 @@ pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (Outbo
     (table, requests)
 }
 
-/// Conflicts between policies that select the same workloads by the same words, so whoever the workload is.
-pub(crate) fn certain_conflicts(documents: &Documents) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut rest: Vec<_> = documents.outbound.iter().collect();
-    while let Some(first) = rest.first().copied() {
-        let (same, others): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|policy| policy.value.selector.is_same(&first.value.selector));
-        problems.extend(settle(&same).1);
-        rest = others;
-    }
-    problems
+/// Where two rules name a destination equally.
+pub(super) fn conflicts(policies: &Policies<'_>) -> Vec<Problem> {
+    settle(policies).1
 }
 
 /// Which rule names which destination, and where two do so equally.

@@ -39,7 +39,6 @@ pub(crate) fn from(spec: &FromSpec, issuers: &[KnownIssuer], at: &Field, report:
     report.unsupported_if(spec.peers.is_some(), &at.key("peers"));
     report.unsupported_if(spec.service_accounts.is_some(), &at.key("serviceAccounts"));
     report.unsupported_if(spec.sources.is_some(), &at.key("sources"));
-    report.unsupported_if(spec.binding.is_some(), &at.key("binding"));
     let named = named_issuers(spec, issuers, at, report);
     let concerned = || issuers.iter().filter(|issuer| named.is_empty() || named.contains(&issuer.issuer));
     if let Some(issuer) = concerned().find(|issuer| !issuer.profile.has_scopes() && spec.scopes.is_some()) {
@@ -59,6 +58,7 @@ pub(crate) fn from(spec: &FromSpec, issuers: &[KnownIssuer], at: &Field, report:
         subjects: texts(spec.subjects.as_deref(), &at.key("subjects"), report),
         roles: texts(spec.roles.as_deref(), &at.key("roles"), report),
         claims: claims(spec.claims.as_ref(), &at.key("claims"), report),
+        bound: spec.binding.is_some(),
     }
 }
 

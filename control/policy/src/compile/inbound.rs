@@ -9,12 +9,13 @@ use crate::document::words;
 use crate::field::Field;
 use crate::inbound::ClaimSource;
 use crate::rule::{RuleBody, To};
-use crate::snapshot::{Effect, Issuer};
+use crate::snapshot::{Effect, InboundTls, Issuer};
+use crate::source::Source;
 
 use super::from::KnownIssuer;
 use super::report::Report;
 use super::values::{self, WrittenTimeouts};
-use super::{Reference, Selector, from, headers};
+use super::{Reference, Selector, from, headers, tls};
 
 /// The most ports that a policy names.
 const MAX_PORTS: usize = 100;
@@ -26,6 +27,7 @@ pub(crate) struct CheckedInbound {
     /// Absent: every port.
     pub(crate) ports: Option<Vec<u16>>,
     pub(crate) mode: Mode,
+    pub(crate) tls: Option<InboundTls>,
     pub(crate) tokens: Vec<CheckedTokens>,
     pub(crate) forward_claims: Vec<(String, ClaimSource)>,
     pub(crate) strip_token: bool,
@@ -39,6 +41,8 @@ pub(crate) struct CheckedTokens {
     /// Place of the issuer among the documents' issuers.
     pub(crate) issuer: usize,
     pub(crate) audiences: Vec<String>,
+    /// `binding: required`.
+    pub(crate) bound: bool,
 }
 
 /// Finds an issuer by its name: its place and itself.
@@ -48,6 +52,7 @@ pub(crate) fn compile(
     namespace: &str,
     spec: &InboundSpec,
     find: &FindIssuer<'_>,
+    source: &Source,
     report: &mut Report<'_>,
 ) -> CheckedInbound {
     let at = Field::root().key("spec");
@@ -63,6 +68,7 @@ pub(crate) fn compile(
         selector: Selector::compile(namespace, spec.workloads.as_ref(), report),
         ports: spec.ports.as_deref().map(words::ports),
         mode: spec.mode,
+        tls: spec.tls.as_ref().map(|tls| tls::compile(tls, &at.key("tls"), source, report)),
         tokens,
         forward_claims: headers::compile(
             &spec.forward_claims,
@@ -78,7 +84,6 @@ pub(crate) fn compile(
 
 fn refuse_unsupported(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) {
     report.unsupported_if(spec.protocol != ProtocolWord::Http, &at.key("protocol"));
-    report.unsupported_if(spec.tls.is_some(), &at.key("tls"));
     report.unsupported_if(spec.mtls.is_some(), &at.key("mtls"));
     report.unsupported_if(spec.resource_metadata, &at.key("resourceMetadata"));
 }
@@ -105,7 +110,6 @@ impl PolicyBeingChecked<'_> {
         at: &Field,
         report: &mut Report<'_>,
     ) -> Option<CheckedTokens> {
-        report.unsupported_if(spec.binding.is_some(), &at.key("binding"));
         report.unsupported_if(spec.introspect.is_some(), &at.key("introspect"));
         values::not_empty(Some(&spec.audiences), &at.key("audiences"), report);
         values::not_blank(&spec.audiences, &at.key("audiences"), report);
@@ -132,7 +136,11 @@ impl PolicyBeingChecked<'_> {
             issuer: issuer.issuer.clone(),
             profile: issuer.profile,
         });
-        Some(CheckedTokens { issuer: place, audiences: words::strings(&spec.audiences) })
+        Some(CheckedTokens {
+            issuer: place,
+            audiences: words::strings(&spec.audiences),
+            bound: spec.binding.is_some(),
+        })
     }
 
     fn rules(&self, at: &Field, report: &mut Report<'_>) -> Vec<RuleBody> {

@@ -7,6 +7,7 @@ pub(crate) mod inbound;
 pub(crate) mod issuer;
 pub(crate) mod outbound;
 pub(crate) mod report;
+pub(crate) mod tls;
 pub(crate) mod url;
 pub(crate) mod values;
 

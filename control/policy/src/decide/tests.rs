@@ -29,12 +29,14 @@ fn owned(names: Vec<&'static str>) -> Vec<String> {
 }
 
 prop_compose! {
-    fn from()(issuers in some(&ISSUERS), scopes in some(&NAMES), clients in some(&NAMES), claim in prop::option::of(0..3_i64)) -> From {
+    fn from()(issuers in some(&ISSUERS), scopes in some(&NAMES), clients in some(&NAMES), claim in prop::option::of(0..3_i64),
+            bound in prop::bool::weighted(0.2)) -> From {
         From {
             issuers: issuers.into_iter().map(Arc::from).collect(),
             scopes: owned(scopes),
             clients: owned(clients),
             claims: claim.into_iter().map(|level| ("level".to_owned(), ClaimTest::OneOf(vec![json!(level)]))).collect(),
+            bound,
             ..From::default()
         }
     }
@@ -77,18 +79,21 @@ fn body() -> impl Strategy<Value = RuleBody> {
 }
 
 fn policies() -> impl Strategy<Value = Policies> {
-    let policy = (some(&ISSUERS), prop::sample::select(&NAMES[..2]), prop::collection::vec(body(), 0..5));
+    let bound = prop::bool::weighted(0.2);
+    let policy =
+        (some(&ISSUERS), prop::sample::select(&NAMES[..2]), bound, prop::collection::vec(body(), 0..5));
     prop::collection::vec(policy, 0..4).prop_map(|policies| {
         let mut next = 0;
         let mut number = || {
             next += 1;
             RuleId(next - 1)
         };
-        let policies = policies.into_iter().map(|(issuers, audience, bodies)| {
+        let policies = policies.into_iter().map(|(issuers, audience, bound, bodies)| {
             let accepted = |issuer| Accepted {
                 issuer: Arc::from(issuer),
                 id: IssuerId(0),
                 audiences: vec![audience.to_owned()],
+                bound,
             };
             let rules: Vec<Rule> =
                 bodies.into_iter().map(|body| Rule { id: number(), body: Arc::new(body) }).collect();
@@ -122,7 +127,7 @@ fn level() -> impl Strategy<Value = Option<Value>> {
 
 prop_compose! {
     fn token()(issuer in prop::sample::select(&ISSUERS[..]), audiences in some(&NAMES), client in prop::option::of(prop::sample::select(&NAMES[..])),
-               scopes in some(&NAMES), level in level()) -> Token {
+               scopes in some(&NAMES), level in level(), bound in any::<bool>()) -> Token {
         Token {
             issuer: Arc::from(issuer),
             audiences: owned(audiences),
@@ -134,14 +139,15 @@ prop_compose! {
             expires_at: i64::MAX,
             not_before: None,
             issued_at: None,
-            binding: Binding::None,
+            binding: if bound { Binding::Key("k".to_owned()) } else { Binding::None },
         }
     }
 }
 
 /// What a condition says of a token: surely yes, or possibly. Judged anew.
 fn says(from: &From, token: &Token) -> (bool, bool) {
-    let plain = (from.issuers.is_empty() || from.issuers.contains(&token.issuer))
+    let plain = (!from.bound || token.binding != Binding::None)
+        && (from.issuers.is_empty() || from.issuers.contains(&token.issuer))
         && from.scopes.iter().all(|scope| token.scopes.contains(scope))
         && (from.clients.is_empty()
             || token.client.as_ref().is_some_and(|client| from.clients.contains(client)));
@@ -207,6 +213,8 @@ proptest! {
                 if !*public {
                     let token = token.unwrap();
                     prop_assert!(policy.accepts(token));
+                    let meant = policy.tokens.iter().filter(|accepted| accepted.issuer == token.issuer);
+                    prop_assert!(meant.into_iter().any(|accepted| !accepted.bound || token.binding != Binding::None));
                     prop_assert!(says(body.from.as_ref().unwrap(), token).0);
                 }
                 // No deny rule of any policy hits, as the caller is seen: anonymous, or with the token that it accepts.
@@ -234,7 +242,10 @@ proptest! {
             }
             Decision::Deny { reason, rule } => {
                 prop_assert_eq!(*rule, None);
-                let expected = [Reason::MissingToken, Reason::Expired, Reason::WrongAudience, Reason::UnknownIssuer, Reason::NoRule];
+                let expected = [
+                    Reason::MissingToken, Reason::Expired, Reason::WrongAudience, Reason::UnknownIssuer,
+                    Reason::BindingMismatch, Reason::NoRule,
+                ];
                 prop_assert!(expected.contains(reason));
             }
         }

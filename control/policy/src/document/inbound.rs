@@ -66,14 +66,10 @@ pub(crate) enum ProtocolWord {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct ServerTlsSpec {
-    #[serde(rename = "certFile")]
-    pub(crate) _cert_file: Text,
-    #[serde(rename = "keyFile")]
-    pub(crate) _key_file: Text,
-    #[serde(rename = "clientCaFile")]
-    pub(crate) _client_ca_file: Option<Text>,
-    #[serde(rename = "clientAuth")]
-    pub(crate) _client_auth: Option<ClientAuthWord>,
+    pub(crate) cert_file: Text,
+    pub(crate) key_file: Text,
+    pub(crate) client_ca_file: Option<Text>,
+    pub(crate) client_auth: Option<ClientAuthWord>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -337,3 +337,87 @@ spec:
     let problems = parse(&issuer(", algorithms: [ES256, EdDSA]")).unwrap_err();
     assert!(problems[0].to_string().contains("spec.algorithms: JWT-SVIDs"), "{problems:?}");
 }
+
+/// A policy with these ports and this `tls`, each as it stands or left out.
+fn tls_policy(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{ name: {name}, namespace: shop }}\n\
+         spec: {{ {more} }}\n---\n"
+    )
+}
+
+#[test]
+fn in_25_a_port_speaks_tls_as_soon_as_one_policy_writes_it() {
+    use crate::snapshot::ClientAuth;
+    let more = tls_policy("a", "ports: [1, 2]")
+        + &tls_policy("b", "mode: audit, ports: [2, 3], tls: { certFile: c, keyFile: k }")
+        + &tls_policy("c", "ports: [4], tls: { certFile: c, keyFile: k, clientCaFile: ca }")
+        + &tls_policy(
+            "d",
+            "ports: [5], tls: { certFile: ./c, keyFile: k, clientCaFile: ca, clientAuth: optional }",
+        );
+    let snapshot = documents(&more).compile(&checkout()).unwrap();
+    let tls = |port: u16| snapshot.inbound(port).unwrap().tls.as_ref();
+    assert!(tls(1).is_none());
+    let (two, three) = (tls(2).unwrap(), tls(3).unwrap());
+    assert_eq!(two.fingerprint, three.fingerprint);
+    assert_eq!((two.certificate.cert_file.path.as_str(), two.certificate.key_file.path.as_str()), ("c", "k"));
+    assert_eq!(two.certificate.cert_file.declared_in, "f");
+    assert_eq!(two.client_auth, ClientAuth::None);
+    assert!(matches!(&tls(4).unwrap().client_auth, ClientAuth::Required(ca) if ca.path == "ca"));
+    assert!(matches!(&tls(5).unwrap().client_auth, ClientAuth::Optional(ca) if ca.path == "ca"));
+    assert_eq!(snapshot.inbound_tls().count(), 4);
+    let distinct: BTreeSet<_> = snapshot.inbound_tls().map(|tls| tls.fingerprint).collect();
+    assert_eq!(distinct.len(), 3);
+}
+
+#[test]
+fn policies_of_one_port_agree_on_its_tls() {
+    let one = tls_policy("a", "ports: [1, 2], tls: { certFile: c, keyFile: k }");
+    let conflict = |name: &str, more: &str| {
+        let told = parse(&(one.clone() + &tls_policy(name, more))).err().unwrap_or_default();
+        told.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    // The same files, however they are written, and ports that they do not share.
+    assert_eq!(conflict("b", "ports: [2], tls: { certFile: ./c, keyFile: k }"), "");
+    assert_eq!(conflict("b", "tls: { certFile: c, keyFile: k }"), "");
+    assert_eq!(conflict("b", "ports: [3], tls: { certFile: d, keyFile: k }"), "");
+    for tls in [
+        "{ certFile: d, keyFile: k }",
+        "{ certFile: c, keyFile: l }",
+        "{ certFile: c, keyFile: k, clientCaFile: a }",
+    ] {
+        let told = conflict("b", &format!("ports: [2, 3], tls: {tls}"));
+        assert!(
+            told.contains("InboundPolicy/shop/b: spec.tls: InboundPolicy/shop/a selects port 2"),
+            "{told}"
+        );
+        let told = conflict("b", &format!("tls: {tls}"));
+        assert!(
+            told.contains("InboundPolicy/shop/b: spec.tls: InboundPolicy/shop/a selects port 1"),
+            "{told}"
+        );
+        let told = conflict("0-b", &format!("tls: {tls}"));
+        assert!(
+            told.contains("InboundPolicy/shop/a: spec.tls: InboundPolicy/shop/0-b selects every port"),
+            "{told}"
+        );
+    }
+    // By other words, so it shows only where both select.
+    let other = "workloads: { labels: { app: mail } }, ports: [2], tls: { certFile: d, keyFile: k }";
+    let documents = documents(&(one.clone() + &tls_policy("b", other)));
+    assert!(documents.compile(&checkout()).is_ok());
+    let problems = documents.compile(&self::other()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
+fn documents_of_two_folders_mean_two_files() {
+    let source = |file: &str, name: &str| {
+        let text = tls_policy(name, "tls: { certFile: c, keyFile: k }");
+        source::split(file, text.trim_end_matches("---\n").as_bytes()).unwrap()
+    };
+    let both = |one: &str, two: &str| Documents::parse([source(one, "a"), source(two, "b")].concat());
+    assert!(both("p/a.yaml", "p/b.yaml").is_ok());
+    assert!(both("p/a.yaml", "q/b.yaml").is_err());
+}

@@ -97,6 +97,15 @@ struct Fields {
     scopes: Option<Vec<String>>,
     roles: Option<Vec<String>>,
     claims: Option<Map<String, Value>>,
+    binding: Option<BindingWord>,
+}
+
+/// What the token is bound to, which the caller has shown.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BindingWord {
+    Certificate,
+    Key,
 }
 
 impl Default for Shown {
@@ -228,6 +237,7 @@ impl Shown {
             scopes: own.scopes.clone().or(base.scopes.clone()),
             roles: own.roles.clone().or(base.roles.clone()),
             claims: own.claims.clone().or(base.claims.clone()),
+            binding: own.binding.or(base.binding),
         })
     }
 }
@@ -249,7 +259,13 @@ impl Fields {
             expires_at: i64::MAX,
             not_before: None,
             issued_at: None,
-            binding: Binding::None,
+            binding: match self.binding {
+                None => Binding::None,
+                Some(BindingWord::Certificate) => Binding::Certificate([7; 32]),
+                Some(BindingWord::Key) => {
+                    Binding::Key("NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".to_owned())
+                }
+            },
         }
     }
 }

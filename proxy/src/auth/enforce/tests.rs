@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use countersign_policy::{Documents, Workload, source};
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::active::Armory;
 use crate::auth::issuers::Services;
-use crate::auth::testing::{TestKey, services};
+use crate::auth::testing::{TestKey, b64, services};
 
 const RULES: &str = "[{ name: read, to: { paths: [/read] }, from: { scopes: [orders] } }]";
 const AUDIENCE: &str = "https://orders.shop";
@@ -56,20 +56,33 @@ impl Door {
     }
 
     async fn ask(&self, path: &str, token: Option<&str>) -> Result<Admission, Reason> {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let fields: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        self.ask_with(path, &fields, None).await
+    }
+
+    /// With these header fields, over a connection with this certificate.
+    async fn ask_with(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        certificate: Option<[u8; 32]>,
+    ) -> Result<Admission, Reason> {
         let mut headers = HeaderMap::new();
-        if let Some(token) = token {
-            headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).unwrap());
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
         let ask = Ask {
             method: "GET",
             path: &CanonicalPath::parse(path).unwrap(),
             query: None,
             host: "orders.shop",
+            port: None,
             grpc: false,
             headers: &headers,
             source: Ipv4Addr::LOCALHOST.into(),
             scheme: "http",
-            certificate: None,
+            certificate,
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
         let metrics = &self.services.metrics;
@@ -78,13 +91,31 @@ impl Door {
         door.admit(ask).await.map_err(|refusal| refusal.reason)
     }
 
+    /// The same with a credential of this scheme, and a proof where there is one.
+    async fn show(&self, scheme: &str, token: &str, proof: Option<&str>) -> Option<Reason> {
+        let credential = format!("{scheme} {token}");
+        let mut fields = vec![("authorization", credential.as_str())];
+        fields.extend(proof.map(|proof| ("dpop", proof)));
+        self.ask_with("/read", &fields, None).await.err()
+    }
+
     async fn reason(&self, path: &str, token: &str) -> Option<Reason> {
         self.ask(path, Some(token)).await.err()
     }
 }
 
 fn snapshot(key: &TestKey, rules: &str, audience: &str) -> countersign_policy::Snapshot {
-    let text = format!(
+    snapshot_of(&policy(key, rules, audience))
+}
+
+fn snapshot_of(text: &str) -> countersign_policy::Snapshot {
+    let workload = Workload { namespace: "shop".to_owned(), ..Workload::default() };
+    let documents = Documents::parse(source::split("policy.yaml", text.as_bytes()).unwrap()).unwrap();
+    documents.compile(&workload).unwrap()
+}
+
+fn policy(key: &TestKey, rules: &str, audience: &str) -> String {
+    format!(
         r#"
 apiVersion: countersign.dev/v1alpha1
 kind: Issuer
@@ -99,10 +130,7 @@ spec:
   rules: {rules}
 "#,
         jwk = key.jwk("a"),
-    );
-    let workload = Workload { namespace: "shop".to_owned(), ..Workload::default() };
-    let documents = Documents::parse(source::split("policy.yaml", text.as_bytes()).unwrap()).unwrap();
-    documents.compile(&workload).unwrap()
+    )
 }
 
 #[tokio::test]
@@ -157,8 +185,7 @@ async fn v35_every_request_of_a_connection_is_judged() {
     let good = door.token(&json!({}));
     let forged = TestKey::ed25519();
     let (signed, _) = good.rsplit_once('.').unwrap();
-    let forged =
-        format!("{signed}.{}", crate::auth::testing::b64(forged.signature("EdDSA", signed.as_bytes())));
+    let forged = format!("{signed}.{}", b64(forged.signature("EdDSA", signed.as_bytes())));
     for _ in 0..2 {
         assert_eq!(door.reason("/read", &good).await, None);
         assert_eq!(door.ask("/read", None).await.err(), Some(Reason::MissingToken));
@@ -181,4 +208,180 @@ async fn a_public_rule_makes_its_caller_anonymous() {
         let admission = door.ask("/healthz", Some(&token)).await.unwrap();
         assert!(admission.token.is_none() && admission.would_refuse.is_none());
     }
+}
+
+/// A key of a caller, whose thumbprint is that of RFC 7638 §3.1.
+struct Holder(TestKey);
+
+// === impl Holder ===
+
+impl Holder {
+    fn new() -> Self {
+        Self(TestKey::p256())
+    }
+
+    fn jwk(&self) -> Value {
+        let mut jwk = self.0.jwk("");
+        jwk.as_object_mut().unwrap().remove("kid");
+        jwk
+    }
+
+    fn cnf(&self) -> Value {
+        // serde_json writes members in the order of their names, which is the one that is demanded.
+        json!({"cnf": {"jkt": hash(&self.jwk().to_string())}})
+    }
+
+    /// A proof for `GET http://orders.shop/read` with this token.
+    fn proof(&self, door: &Door, token: &str, jti: &str) -> String {
+        let claims = json!({
+            "jti": jti, "htm": "GET", "htu": "http://orders.shop/read", "iat": door.services.clock.unix(),
+            "ath": hash(token),
+        });
+        self.0.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), &claims)
+    }
+}
+
+fn hash(text: &str) -> String {
+    b64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
+}
+
+#[tokio::test]
+async fn v31_v33_a_token_that_is_bound_to_a_key_needs_a_new_proof_each_time() {
+    let (door, holder) = (Door::new(RULES), Holder::new());
+    let token = door.token(&holder.cnf());
+    for jti in ["1", "2", "3"] {
+        let proof = holder.proof(&door, &token, jti);
+        assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None, "{jti}");
+        assert_eq!(door.show("dpop", &token, Some(&proof)).await, Some(Reason::ProofReplayed), "{jti}");
+    }
+    // Over another connection too, which knows nothing of this one.
+    let proof = holder.proof(&door, &token, "1");
+    door.last.remember("other", door.last.recall(&token).unwrap());
+    assert_eq!(door.show("DPoP", &token, Some(&proof)).await, Some(Reason::ProofReplayed));
+}
+
+#[tokio::test]
+async fn v31_no_proof_two_proofs_and_those_for_others_are_invalid() {
+    let (door, holder) = (Door::new(RULES), Holder::new());
+    let token = door.token(&holder.cnf());
+    let proof = holder.proof(&door, &token, "1");
+    let other = holder.proof(&door, &door.token(&json!({"jti": "2"})), "2");
+    let stranger = Holder::new().proof(&door, &token, "3");
+    for bad in [None, Some(""), Some("a.b.c"), Some(&*other), Some(&*stranger), Some(&*format!("{proof},"))] {
+        assert_eq!(door.show("DPoP", &token, bad).await, Some(Reason::ProofInvalid), "{bad:?}");
+    }
+    let credential = format!("DPoP {token}");
+    let twice = [("authorization", &*credential), ("dpop", &proof), ("dpop", &proof)];
+    assert_eq!(door.ask_with("/read", &twice, None).await.err(), Some(Reason::ProofInvalid));
+    let elsewhere = [("authorization", &*credential), ("dpop", &proof)];
+    assert_eq!(door.ask_with("/other", &elsewhere, None).await.err(), Some(Reason::ProofInvalid));
+    // None of which has used up the good one.
+    assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None);
+    let old = holder.proof(&door, &token, "4");
+    door.services.clock.advance(Duration::from_secs(61));
+    assert_eq!(door.show("DPoP", &token, Some(&old)).await, Some(Reason::ProofInvalid));
+}
+
+#[tokio::test]
+async fn v32_a_bound_token_is_no_bearer_token_and_the_other_way_round() {
+    let (door, holder) = (Door::new(RULES), Holder::new());
+    let (bound, bearer) = (door.token(&holder.cnf()), door.token(&json!({})));
+    for jti in ["1", "2"] {
+        // Whatever caches know.
+        let proof = holder.proof(&door, &bound, jti);
+        assert_eq!(door.show("Bearer", &bound, None).await, Some(Reason::BindingMismatch));
+        assert_eq!(door.show("Bearer", &bound, Some(&proof)).await, Some(Reason::BindingMismatch));
+        assert_eq!(door.show("DPoP", &bound, Some(&proof)).await, None);
+        let proof = holder.proof(&door, &bearer, &format!("{jti} bearer"));
+        assert_eq!(door.show("DPoP", &bearer, Some(&proof)).await, Some(Reason::BindingMismatch));
+        assert_eq!(door.show("DPoP", &bearer, None).await, Some(Reason::BindingMismatch));
+        assert_eq!(door.show("Bearer", &bearer, None).await, None);
+    }
+}
+
+#[tokio::test]
+async fn v30_a_token_that_is_bound_to_a_certificate_needs_that_certificate() {
+    let (door, holder) = (Door::new(RULES), Holder::new());
+    let token = door.token(&json!({"cnf": {"x5t#S256": b64([7; 32])}}));
+    let proof = holder.proof(&door, &token, "1");
+    let (bearer, dpop) = (format!("Bearer {token}"), format!("DPoP {token}"));
+    for _ in 0..2 {
+        for certificate in [None, Some([0; 32]), Some([8; 32])] {
+            let fields = [("authorization", &*bearer)];
+            let reason = door.ask_with("/read", &fields, certificate).await.err();
+            assert_eq!(reason, Some(Reason::BindingMismatch), "{certificate:?}");
+        }
+        let admission = door.ask_with("/read", &[("authorization", &bearer)], Some([7; 32])).await.unwrap();
+        assert!(admission.token.is_some());
+        // A proof of a key is none of a certificate.
+        let fields = [("authorization", &*dpop), ("dpop", &proof)];
+        let reason = door.ask_with("/read", &fields, Some([7; 32])).await.err();
+        assert_eq!(reason, Some(Reason::BindingMismatch));
+    }
+    // And the certificate none of a key.
+    let token = door.token(&holder.cnf());
+    let fields = [("authorization", &*format!("Bearer {token}"))];
+    assert_eq!(door.ask_with("/read", &fields, Some([7; 32])).await.err(), Some(Reason::BindingMismatch));
+    // A bearer token is one over mTLS too.
+    let fields = [("authorization", &*format!("Bearer {}", door.token(&json!({}))))];
+    assert!(door.ask_with("/read", &fields, Some([7; 32])).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_token_comes_before_its_proof() {
+    let (door, holder) = (Door::new(RULES), Holder::new());
+    let mut claims = holder.cnf();
+    claims["exp"] = json!(1);
+    let expired = door.token(&claims);
+    for proof in [None, Some("nonsense"), Some(&*holder.proof(&door, &expired, "1"))] {
+        assert_eq!(door.show("DPoP", &expired, proof).await, Some(Reason::Expired), "{proof:?}");
+        assert_eq!(door.show("DPoP", "nonsense", proof).await, Some(Reason::MalformedToken), "{proof:?}");
+    }
+}
+
+#[tokio::test]
+async fn policy_may_demand_that_tokens_are_bound() {
+    let mut door = Door::new(RULES);
+    let (holder, bearer) = (Holder::new(), door.token(&json!({})));
+    let bound = door.token(&holder.cnf());
+    let entry = policy(&door.key, RULES, AUDIENCE).replace(r#"shop"] }]"#, r#"shop"], binding: required }]"#);
+    let rule = "[{ name: read, to: { paths: [/read] }, from: { binding: required } }]";
+    for (text, reason) in
+        [(entry, Reason::BindingMismatch), (policy(&door.key, rule, AUDIENCE), Reason::NoRule)]
+    {
+        door.active = door.armory.arm(snapshot_of(&text));
+        assert_eq!(door.show("Bearer", &bearer, None).await, Some(reason), "{text}");
+        let proof = holder.proof(&door, &bound, reason.as_str());
+        assert_eq!(door.show("DPoP", &bound, Some(&proof)).await, None, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn in_audit_mode_a_bad_proof_passes_and_is_told() {
+    let (mut door, holder) = (Door::new(RULES), Holder::new());
+    let audit =
+        policy(&door.key, RULES, AUDIENCE).replace("spec:\n  tokens", "spec:\n  mode: audit\n  tokens");
+    door.active = door.armory.arm(snapshot_of(&audit));
+    let token = door.token(&holder.cnf());
+    let proof = holder.proof(&door, &token, "1");
+    let credential = format!("DPoP {token}");
+    for (proof, reason) in
+        [(&*proof, None), (&*proof, Some(Reason::ProofReplayed)), ("", Some(Reason::ProofInvalid))]
+    {
+        let fields = [("authorization", &*credential), ("dpop", proof)];
+        let admission = door.ask_with("/read", &fields, None).await.unwrap();
+        assert_eq!((admission.would_refuse, admission.token.is_none()), (reason, reason.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn a_public_rule_uses_up_no_proof() {
+    let mut door = Door::new(RULES);
+    let holder = Holder::new();
+    let token = door.token(&holder.cnf());
+    let proof = holder.proof(&door, &token, "1");
+    door.change("[{ name: open, public: true, to: { paths: [/read] } }]", AUDIENCE);
+    assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None);
+    door.change(RULES, AUDIENCE);
+    assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None);
 }

@@ -147,7 +147,20 @@ fn fingerprint(issuer: &[u8; 32], keys: &[Key]) -> [u8; 32] {
 impl Key {
     /// The key, if it may verify with at least one of these algorithms.
     fn parse(member: &Value, allowed: &[Algorithm]) -> Option<Self> {
+        Self::prepare(serde_json::from_value(member.clone()).ok()?, allowed)
+    }
+
+    /// The key in the header of a proof (RFC 9449 §4.2), if it has this thumbprint and may verify with the algorithm. Asks for
+    /// the thumbprint first: a key of somebody else's choice costs a hash.
+    pub(crate) fn embedded(member: &Value, thumbprint: &str, algorithm: Algorithm) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(member.clone()).ok()?;
+        if jwk.thumbprint(ThumbprintHash::SHA256).ok()? != thumbprint {
+            return None;
+        }
+        Self::prepare(jwk, &[algorithm])
+    }
+
+    fn prepare(jwk: Jwk, allowed: &[Algorithm]) -> Option<Self> {
         if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
             return None;
         }

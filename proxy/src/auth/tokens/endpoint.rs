@@ -1,4 +1,5 @@
-//! Where does an issuer grant tokens, and how many requests does it get at once? What all slots of one issuer share.
+//! Where does an issuer grant tokens, how many requests does it get at once, and which nonce does it want to see? What all
+//! slots of one issuer share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery::{self, IssuerError};
+use crate::auth::tokens::dpop::NewestNonce;
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::skew::Skew;
 use crate::auth::tokens::source::Moment;
 use crate::fetch::Trust;
 
@@ -22,6 +25,10 @@ const METADATA_TTL: Duration = Duration::from_secs(3600);
 pub(crate) struct TokenEndpoint {
     permits: Semaphore,
     discovered: Mutex<Option<Discovered>>,
+    /// For proofs that go there.
+    pub(crate) nonce: NewestNonce,
+    /// How far the issuer's clock is from ours.
+    pub skew: Skew,
 }
 
 /// What the issuer's metadata said.
@@ -36,7 +43,12 @@ struct Discovered {
 
 impl TokenEndpoint {
     pub(crate) fn new() -> Self {
-        Self { permits: Semaphore::new(AT_ONCE), discovered: Mutex::default() }
+        Self {
+            permits: Semaphore::new(AT_ONCE),
+            discovered: Mutex::default(),
+            nonce: NewestNonce::default(),
+            skew: Skew::default(),
+        }
     }
 
     /// Waits for a turn. None when everything shuts down.

@@ -73,6 +73,9 @@ causes! {
     InvalidScope "invalid_scope" "check the rule's scopes, and what the client may ask for",
     InvalidTarget "invalid_target" "check the rule's audience and resource",
     AccessDenied "access_denied" "check what the client may ask for",
+    // Most often a clock, which no credential mends (RFC 9449 §5).
+    InvalidDpopProof "invalid_dpop_proof" "compare the clock of this machine with the issuer's, and tokenEndpoint with the URL that it knows itself by",
+    UseDpopNonce "use_dpop_nonce" "it names no nonce, or does not take the one that it has just given",
     TemporarilyUnavailable "temporarily_unavailable" "it is tried again",
 }
 

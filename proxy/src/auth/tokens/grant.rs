@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_policy::snapshot::{AssertionType, TokenRequest};
+use countersign_policy::snapshot::{AssertionType, TokenBinding, TokenRequest};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -186,16 +186,7 @@ fn granted(body: &[u8], asked: &TokenRequest, by: &Grant) -> Result<Granted, Fai
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|_| Failure::malformed("it is not JSON, or a member is repeated or of the wrong type"))?;
     let token = answer.access_token.ok_or_else(|| Failure::malformed("it has no access_token"))?;
-    match answer.token_type {
-        Some(kind) if kind.eq_ignore_ascii_case("Bearer") => {}
-        Some(_) => {
-            return Err(Failure::new(
-                Cause::TokenType,
-                "the issuer grants tokens of another type than Bearer",
-            ));
-        }
-        None => return Err(Failure::new(Cause::TokenType, "the issuer's answer has no token_type")),
-    }
+    check_type(answer.token_type.as_deref(), &asked.binding)?;
     if matches!(by, Grant::TokenExchange { .. }) {
         check_issued_type(answer.issued_token_type.as_deref())?;
     }
@@ -203,7 +194,9 @@ fn granted(body: &[u8], asked: &TokenRequest, by: &Grant) -> Result<Granted, Fai
         return Err(Failure::malformed("its access_token is longer than 16 KiB"));
     }
     if !is_b64token(token.expose()) {
-        return Err(Failure::malformed("its access_token has characters that a Bearer token cannot have"));
+        return Err(Failure::malformed(
+            "its access_token has characters that a token in a header field cannot have",
+        ));
     }
     let life = answer.expires_in.map_or(DEFAULT_LIFE, |expires_in| expires_in.0);
     if life.is_zero() {
@@ -227,7 +220,32 @@ fn check_issued_type(issued: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-/// RFC 6750 §2.1.
+/// A token of the type that was asked for, and of no other (RFC 6749 §7.1): what is not bound to our key is of use to whoever
+/// gets hold of it (RFC 9449 §5).
+fn check_type(kind: Option<&str>, binding: &TokenBinding) -> Result<(), Failure> {
+    let Some(kind) = kind else {
+        return Err(Failure::new(Cause::TokenType, "the issuer's answer has no token_type"));
+    };
+    let (is_bearer, is_bound) = (kind.eq_ignore_ascii_case("Bearer"), kind.eq_ignore_ascii_case("DPoP"));
+    match binding {
+        TokenBinding::Key if is_bound => Ok(()),
+        TokenBinding::None | TokenBinding::Certificate(_) if is_bearer => Ok(()),
+        TokenBinding::Key if is_bearer => Err(Failure::new(
+            Cause::TokenType,
+            "the issuer granted a bearer token, which is not bound to our key: turn on DPoP for the client there, or remove \
+             `binding: dpop` from the rule",
+        )),
+        TokenBinding::Key => Err(Failure::new(
+            Cause::TokenType,
+            "the issuer grants tokens of another type than DPoP, which `binding: dpop` asks for",
+        )),
+        TokenBinding::None | TokenBinding::Certificate(_) => {
+            Err(Failure::new(Cause::TokenType, "the issuer grants tokens of another type than Bearer"))
+        }
+    }
+}
+
+/// RFC 6750 §2.1, and RFC 9449 §7.1 alike.
 fn is_b64token(token: &str) -> bool {
     let body = token.trim_end_matches('=');
     !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
@@ -266,11 +284,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Fa
 }
 
 fn rejected(status: StatusCode, body: &[u8]) -> Failure {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
-    let error = serde_json::from_slice::<Refusal>(body).ok().map(|refusal| refusal.error);
+    let error = error_code(body);
     // A 401 without a code is one all the same: the client was not authenticated.
     let error = error.or_else(|| (status == StatusCode::UNAUTHORIZED).then(|| "invalid_client".to_owned()));
     match error.as_deref().and_then(Cause::of_error) {
@@ -282,6 +296,20 @@ fn rejected(status: StatusCode, body: &[u8]) -> Failure {
             format!("the issuer refused with {} and no known error", status.as_u16()),
         ),
     }
+}
+
+fn error_code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    serde_json::from_slice::<Refusal>(body).ok().map(|refusal| refusal.error)
+}
+
+/// Is this a refusal that demands the issuer's nonce in the proof (RFC 9449 §8)?
+pub(crate) fn demands_nonce(answer: &Response<Bytes>) -> bool {
+    matches!(answer.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED)
+        && error_code(answer.body()).as_deref() == Some(Cause::UseDpopNonce.as_str())
 }
 
 /// Seconds or an HTTP date (RFC 9110 §10.2.3).

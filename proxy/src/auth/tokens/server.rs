@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::auth::issuers::Services;
+use crate::auth::tokens::dpop::ProofKey;
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::source::TokenSource;
@@ -265,6 +266,7 @@ impl World {
             credential: self.credential.clone(),
             request: self.request.clone(),
             endpoint: Arc::new(TokenEndpoint::new()),
+            key: (self.request.binding == TokenBinding::Key).then(|| Arc::new(ProofKey::generate().unwrap())),
             subject: None,
             metrics: Arc::new(TokenMetrics::new(self.metrics.clone())),
         }

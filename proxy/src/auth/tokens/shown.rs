@@ -1,9 +1,12 @@
 //! What does a request show? The value of `Authorization`, and what proves that the token is ours.
 
+use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 
+use crate::auth::tokens::dpop::{Claims, ProofKey, Unprovable, token_hash};
+use crate::clock::Clock;
 use crate::state::certificate::Certificate;
 
 /// What goes along with one request. Cheap to clone.
@@ -21,6 +24,16 @@ pub enum Possession {
     None,
     /// By the certificate of the connection, and no other (RFC 8705 §3).
     Certificate(Arc<Certificate>),
+    /// By a proof in each request (RFC 9449 §7.1).
+    Key(Arc<BoundToken>),
+}
+
+/// A token that is bound to a key of ours.
+pub struct BoundToken {
+    key: Arc<ProofKey>,
+    /// Hash of the token.
+    hash: String,
+    clock: Clock,
 }
 
 // === impl Shown ===
@@ -30,7 +43,34 @@ impl Shown {
     pub fn certificate(&self) -> Option<&Arc<Certificate>> {
         match &self.possession {
             Possession::Certificate(certificate) => Some(certificate),
-            Possession::None => None,
+            Possession::None | Possession::Key(_) => None,
         }
+    }
+
+    /// What signs the proof that each request has to carry.
+    pub fn bound(&self) -> Option<&Arc<BoundToken>> {
+        match &self.possession {
+            Possession::Key(bound) => Some(bound),
+            Possession::None | Possession::Certificate(_) => None,
+        }
+    }
+}
+
+// === impl BoundToken ===
+
+impl BoundToken {
+    pub(crate) fn new(token: &str, key: Arc<ProofKey>, clock: Clock) -> Self {
+        Self { key, hash: token_hash(token), clock }
+    }
+
+    /// The value of `DPoP` for one request to this URI, with the newest nonce of its server.
+    pub fn prove(&self, method: &Method, uri: &str, nonce: Option<&str>) -> Result<HeaderValue, Unprovable> {
+        self.key.prove(&Claims { method, uri, token_hash: Some(&self.hash), nonce, now: self.clock.unix() })
+    }
+}
+
+impl fmt::Debug for BoundToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
     }
 }

@@ -12,18 +12,22 @@ use countersign_policy::Reason;
 use tokio::sync::{Notify, watch};
 
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 
+mod keeper;
+
 /// How long a caller waits for a token.
 const PATIENCE: Duration = Duration::from_secs(10);
-mod keeper;
+/// Between two tokens that are fetched because a destination refused one.
+const BETWEEN_REFUSALS: Duration = Duration::from_secs(5);
 
 /// One token request's token.
 #[derive(Debug)]
 pub struct TokenSlot {
     source: Arc<TokenSource>,
-    /// Written by the keeper alone.
+    /// Filled by the keeper alone; emptied when the token is at its end, or refused.
     held: ArcSwapOption<Held>,
     /// When a caller last asked, in seconds since the epoch.
     last_used: AtomicU64,
@@ -52,8 +56,14 @@ struct State {
     /// Failures in a row.
     failures: u32,
     setback: Option<Setback>,
+    /// Flights that brought no token.
+    failed: u64,
+    /// The last of these, kept for those who ask why.
+    last_error: Option<LastError>,
     /// Callers that boarded a flight that was already under way.
     coalesced: u64,
+    /// When a token was dropped because a destination refused it.
+    dropped: Option<Moment>,
 }
 
 /// The last flight failed.
@@ -64,6 +74,13 @@ struct Setback {
     failure: Failure,
     /// The content of the credential's file that did not do.
     file: Fingerprint,
+}
+
+/// Why and when a flight brought no token.
+#[derive(Clone, Debug)]
+pub(crate) struct LastError {
+    pub at: Moment,
+    pub failure: Failure,
 }
 
 /// The outcome of the last flight. The token itself is in the slot, so that it is wiped in time.
@@ -78,11 +95,13 @@ struct Landing {
 pub(crate) struct Status {
     pub state: &'static str,
     pub held: Option<Arc<Held>>,
-    pub last_error: Option<String>,
-    pub last_cause: Option<Cause>,
+    pub last_error: Option<LastError>,
     pub retry_in: Option<Duration>,
     pub in_flight: bool,
+    pub fetched: u64,
+    pub failed: u64,
     pub coalesced: u64,
+    pub waiting: usize,
 }
 
 // === impl TokenSlot ===
@@ -187,6 +206,39 @@ impl TokenSlot {
         self.last_used.load(Ordering::Relaxed)
     }
 
+    /// A destination refused this token as invalid (RFC 6750 §3.1). It is dropped if it is still the one that is held, and
+    /// another is fetched: not more often than every 5 s, since a destination that refuses every token must not have us ask
+    /// the issuer again and again, and not while the issuer cannot be asked, since others may accept the token. Is another
+    /// one there, or on its way?
+    pub(crate) fn refused(&self, shown: &Shown) -> bool {
+        let TokenSource { services, metrics, .. } = &*self.source;
+        let mut state = self.lock();
+        let held = self.held.load_full();
+        if held.as_ref().is_none_or(|held| held.shown.authorization != shown.authorization) {
+            metrics.superseded.inc();
+            return true;
+        }
+        let just_now = |at: Moment| at.elapsed(&services.clock) < BETWEEN_REFUSALS;
+        if state.dropped.is_some_and(just_now) || self.pause_left(&state).is_some() {
+            metrics.kept.inc();
+            return false;
+        }
+        // The keeper may be storing a fresh one just now, which survives.
+        self.held.compare_and_swap(&held, None);
+        state.dropped = Some(Moment::now(&services.clock));
+        metrics.dropped.inc();
+        if !state.flying {
+            state.flying = true;
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Counts a request that was refused for its token.
+    pub(crate) fn replayed(&self, replay: Replay) {
+        self.source.metrics.replayed(replay);
+    }
+
     pub(crate) fn source(&self) -> &TokenSource {
         &self.source
     }
@@ -203,11 +255,14 @@ impl TokenSlot {
                 _ if state.flying => "pending",
                 _ => "idle",
             },
-            last_error: state.setback.as_ref().map(|setback| setback.failure.to_string()),
-            last_cause: state.setback.as_ref().map(|setback| setback.failure.cause),
+            last_error: state.last_error.clone(),
             retry_in: self.pause_left(&state),
             in_flight: state.flying,
+            fetched: state.flights.saturating_sub(state.failed),
+            failed: state.failed,
             coalesced: state.coalesced,
+            // Only who waits for a flight is subscribed.
+            waiting: self.landed.receiver_count(),
             held,
         }
     }

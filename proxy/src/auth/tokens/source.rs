@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
+use bytes::Bytes;
 use countersign_policy::snapshot::{
     AssertionAudience, AssertionType, Authentication, CertificateFiles, Credential, FileRef, Issuer,
     TokenBinding, TokenRequest, WorkloadTokenUse,
 };
-use http::HeaderValue;
+use http::uri::Uri;
+use http::{HeaderMap, HeaderValue, Method, Response};
 use zeroize::Zeroizing;
 
+use crate::auth::credentials::DPOP;
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery;
 use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
+use crate::auth::tokens::dpop::{Claims, ProofKey, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
@@ -21,9 +25,10 @@ use crate::auth::tokens::grant::{self, Grant, Proof};
 use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
-use crate::auth::tokens::shown::{Possession, Shown};
+use crate::auth::tokens::shown::{BoundToken, Possession, Shown};
+use crate::auth::tokens::skew::{self, Change};
 use crate::clock::Clock;
-use crate::fetch::Limits;
+use crate::fetch::{Limits, Trust};
 use crate::state::backoff;
 use crate::state::certificate::Certificate;
 
@@ -40,6 +45,8 @@ pub(crate) struct TokenSource {
     pub credential: Credential,
     pub request: TokenRequest,
     pub endpoint: Arc<TokenEndpoint>,
+    /// What the token is bound to by DPoP; none where policy does not say so, or no key can be made.
+    pub key: Option<Arc<ProofKey>>,
     /// What is exchanged; none: the token is the workload's own.
     pub subject: Option<Arc<Subject>>,
     pub metrics: Arc<TokenMetrics>,
@@ -60,6 +67,15 @@ struct Ourselves {
     /// Secret, key or token; empty where the certificate is all there is.
     own: Zeroizing<Vec<u8>>,
     certificate: Option<Arc<Certificate>>,
+}
+
+/// What became of one request.
+struct Answered {
+    sent: Moment,
+    grant: Grant,
+    answer: Response<Bytes>,
+    /// It names a nonce for the next proof.
+    renewed_nonce: bool,
 }
 
 /// A point in time, on both clocks.
@@ -99,14 +115,14 @@ impl TokenSource {
         let trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
         let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
-        let (proof, grant) = self.proof(&ourselves, &endpoint)?;
-        let request = grant::request(&endpoint, &self.request, &grant, proof)?;
-
+        let mut answered = self.ask(&ourselves, &endpoint, &trust).await?;
+        if answered.renewed_nonce && grant::demands_nonce(&answered.answer) {
+            // Once: an issuer that refuses its own nonce will not mend it by being asked again.
+            answered = self.ask(&ourselves, &endpoint, &trust).await?;
+        }
+        let Answered { sent, grant, answer, .. } = answered;
         let clock = &self.services.clock;
-        let sent = Moment::now(clock);
-        let answer = self.services.fetcher.send(request, &trust, LIMITS).await;
-        self.metrics.observe_fetch(sent.instant.elapsed());
-        let granted = grant::read(answer?, &self.request, &grant, clock.unix())?;
+        let granted = grant::read(answer, &self.request, &grant, clock.unix())?;
 
         let lifetime = Lifetime::new(granted.life, backoff::random());
         let lifetime = match self.subject.as_ref().and_then(|subject| subject.left(sent.wall)) {
@@ -116,13 +132,91 @@ impl TokenSource {
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
-        let shown = Shown { authorization: bearer(&granted.access_token)?, possession: Possession::None };
+        let shown = self.shown(&granted.access_token)?;
         Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
     }
 
     /// Is what would be exchanged at its end?
     pub(crate) fn subject_has_ended(&self) -> bool {
         self.subject.as_ref().is_some_and(|subject| subject.has_ended(self.services.clock.now()))
+    }
+
+    /// One request, with an assertion and a proof that no other has had.
+    async fn ask(&self, ourselves: &Ourselves, endpoint: &str, trust: &Trust) -> Result<Answered, Failure> {
+        let (proof, grant) = self.proof(ourselves, endpoint)?;
+        let mut request = grant::request(endpoint, &self.request, &grant, proof)?;
+        if let Some(key) = self.key()? {
+            let proof = self.possession(key, request.uri())?;
+            request.headers_mut().insert(DPOP, proof);
+        }
+        let sent = Moment::now(&self.services.clock);
+        let answer = self.services.fetcher.send(request, trust, LIMITS).await;
+        let took = sent.instant.elapsed();
+        self.metrics.observe_fetch(took);
+        let answer = answer?;
+        self.compare_clocks(answer.headers(), sent.wall.saturating_add(took / 2));
+        let renewed_nonce = self.key.is_some() && self.endpoint.nonce.observe(answer.headers());
+        Ok(Answered { sent, grant, answer, renewed_nonce })
+    }
+
+    /// The key that the token is to be bound to, if it is.
+    fn key(&self) -> Result<Option<&Arc<ProofKey>>, Failure> {
+        match (&self.request.binding, &self.key) {
+            (TokenBinding::Key, None) => {
+                Err(Failure::new(Cause::Internal, "no key can be made to bind the token to"))
+            }
+            (TokenBinding::Key, key) => Ok(key.as_ref()),
+            (TokenBinding::None | TokenBinding::Certificate(_), _) => Ok(None),
+        }
+    }
+
+    /// The proof of a token request (RFC 9449 §5).
+    fn possession(&self, key: &ProofKey, uri: &Uri) -> Result<HeaderValue, Failure> {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(Failure::new(Cause::Address, "the token endpoint's URL is not valid"));
+        };
+        let nonce = self.endpoint.nonce.newest();
+        let claims = Claims {
+            method: &Method::POST,
+            uri: &target_uri(scheme, authority.as_str(), uri.path()),
+            token_hash: None,
+            nonce: nonce.as_deref(),
+            now: self.services.clock.unix(),
+        };
+        key.prove(&claims).map_err(|error| Failure::new(Cause::Internal, error.to_string()))
+    }
+
+    fn shown(&self, token: &Secret) -> Result<Shown, Failure> {
+        Ok(match self.key()? {
+            None => Shown { authorization: authorization("Bearer ", token)?, possession: Possession::None },
+            Some(key) => Shown {
+                authorization: authorization("DPoP ", token)?,
+                possession: Possession::Key(Arc::new(BoundToken::new(
+                    token.expose(),
+                    key.clone(),
+                    self.services.clock.clone(),
+                ))),
+            },
+        })
+    }
+
+    /// What the answer's `Date` says of the issuer's clock; a change of state is said once.
+    fn compare_clocks(&self, headers: &HeaderMap, midpoint: Duration) {
+        let Some(seconds) = skew::of(headers, midpoint) else { return };
+        let Issuer { name, leeway, fingerprint, .. } = &self.issuer;
+        self.metrics.skewed(fingerprint, seconds);
+        match self.endpoint.skew.note(seconds, *leeway) {
+            Change::None => {}
+            Change::Beyond => tracing::warn!(
+                issuer = %name,
+                seconds,
+                ?leeway,
+                "the issuer's clock and ours differ by more than the issuer's leeway; synchronise them"
+            ),
+            Change::Within => {
+                tracing::info!(issuer = %name, seconds, "the issuer's clock and ours agree again")
+            }
+        }
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
@@ -227,9 +321,9 @@ impl TokenSource {
     }
 }
 
-fn bearer(token: &Secret) -> Result<HeaderValue, Failure> {
-    let mut value = Secret::with_capacity("Bearer ".len() + token.expose().len());
-    value.push_str("Bearer ");
+fn authorization(scheme: &str, token: &Secret) -> Result<HeaderValue, Failure> {
+    let mut value = Secret::with_capacity(scheme.len() + token.expose().len());
+    value.push_str(scheme);
     value.push_str(token.expose());
     let value = HeaderValue::from_maybe_shared(value.into_bytes());
     let mut value =

@@ -23,7 +23,7 @@ pub(crate) struct Jwt<'a> {
     pub(crate) signature: Vec<u8>,
 }
 
-/// What counts of a JOSE header (RFC 7515 §4). `jwk`, `jku`, `x5u`, `x5c` are not even looked at (RFC 8725 §3.10).
+/// What counts of a JOSE header (RFC 7515 §4). `jwk`, `jku`, `x5u`, `x5c` of a token are not even looked at (RFC 8725 §3.10).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,
@@ -36,6 +36,11 @@ pub(crate) struct Header {
 impl<'a> Jwt<'a> {
     /// Parses a token. Fails with `malformed_token`, or `unsupported_algorithm` where all else is in order.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Reason> {
+        Self::with_header(token).map(|(jwt, _)| jwt)
+    }
+
+    /// The same, with all that its header says: a proof carries its key there (RFC 9449 §4.2).
+    pub(crate) fn with_header(token: &'a str) -> Result<(Self, Map<String, Value>), Reason> {
         if token.len() > TOKEN_LIMIT {
             return Err(Reason::MalformedToken);
         }
@@ -48,8 +53,8 @@ impl<'a> Jwt<'a> {
         // A dot is not in the alphabet: what has more segments fails here.
         let claims = json::object(&decode(claims)?).ok_or(Reason::MalformedToken)?;
         let signature = decode(signature)?;
-        let header = Header::parse(&header)?;
-        Ok(Self { header, claims, signed: signed.as_bytes(), signature })
+        let counts = Header::parse(&header)?;
+        Ok((Self { header: counts, claims, signed: signed.as_bytes(), signature }, header))
     }
 
     /// `iss` (RFC 7519 §4.1.1): one string.
@@ -104,7 +109,8 @@ fn is_jwt(cty: &str) -> bool {
     cty.eq_ignore_ascii_case("JWT") || cty.eq_ignore_ascii_case("application/jwt")
 }
 
-/// The algorithm of this exact name. HMAC, `none` and encryption have none (RFC 8725 §3.1).
+/// The algorithm of this exact name. HMAC, `none` and encryption have none (RFC 8725 §3.1). `Ed25519` is the new name of the
+/// one thing that `EdDSA` stands for here (RFC 9864 §2.2).
 pub(crate) fn algorithm_named(name: &str) -> Result<Algorithm, Reason> {
     Ok(match name {
         "RS256" => Algorithm::RS256,
@@ -115,7 +121,7 @@ pub(crate) fn algorithm_named(name: &str) -> Result<Algorithm, Reason> {
         "PS512" => Algorithm::PS512,
         "ES256" => Algorithm::ES256,
         "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
+        "EdDSA" | "Ed25519" => Algorithm::EdDSA,
         _ => return Err(Reason::UnsupportedAlgorithm),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use countersign_policy::request::Binding;
 use countersign_policy::snapshot::{Algorithm, KeySource};
 use serde_json::{Value, json};
 
@@ -352,9 +353,19 @@ async fn v12_in_6_duplicate_names_and_depth_and_range() {
 }
 
 #[tokio::test]
-async fn v32_v30_a_bound_token_is_no_bearer_token() {
+async fn v32_v30_what_a_token_is_bound_to_is_told_and_what_nobody_can_prove_refused() {
+    let (door, key) = ed25519();
     let hash = b64([7; 32]);
-    for cnf in [json!({"jkt": hash}), json!({"x5t#S256": hash}), json!({"jwk": {}}), json!({})] {
+    for (cnf, binding) in [
+        (json!({"jkt": hash}), Binding::Key(hash.clone())),
+        (json!({"x5t#S256": hash}), Binding::Certificate([7; 32])),
+    ] {
+        let token = key.sign(&header("EdDSA", "a"), &door.claims(json!({ "cnf": cnf })));
+        for _ in 0..2 {
+            assert_eq!(door.verify(&token).await.unwrap().binding, binding, "from the cache too");
+        }
+    }
+    for cnf in [json!({"jwk": {}}), json!({}), json!({"jkt": hash, "x5t#S256": hash})] {
         assert_eq!(reason_of_claims(json!({"cnf": cnf})).await, Some(Reason::BindingMismatch), "{cnf}");
     }
     assert_eq!(reason_of_claims(json!({"cnf": "x"})).await, Some(Reason::MissingClaim));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Landing, Setback, State, TokenSlot, Unavailable};
+use super::{Landing, LastError, Setback, State, TokenSlot, Unavailable};
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE};
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
@@ -137,6 +137,7 @@ impl TokenSlot {
             );
         }
         if let Some(granted) = &held.narrowed {
+            metrics.narrowed(&credential.name, &request.key);
             tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
         }
         self.held.store(Some(Arc::new(held)));
@@ -155,6 +156,7 @@ impl TokenSlot {
         metrics.failed_fetch(&credential.name, &request.key, failure.cause);
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
+        state.failed += 1;
         let permanent = failure.cause.is_permanent();
         let pause = lifetime::pause(state.failures, permanent, failure.retry_after, backoff::random());
         let (cause, name) = (failure.cause, &credential.name);
@@ -164,7 +166,9 @@ impl TokenSlot {
         } else {
             tracing::warn!(credential = %name, cause = cause.as_str(), retry_in = ?pause, "no token: {failure}");
         }
-        state.setback = Some(Setback { at: Moment::now(&services.clock), pause, failure, file });
+        let at = Moment::now(&services.clock);
+        state.last_error = Some(LastError { at, failure: failure.clone() });
+        state.setback = Some(Setback { at, pause, failure, file });
         self.announce(&mut state, Some(Unavailable::after(pause, cause)));
     }
 

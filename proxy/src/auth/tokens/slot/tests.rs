@@ -228,7 +228,7 @@ async fn c16_invalid_client_is_remembered_until_the_secret_changes() {
     let slot = slot(&world);
     let refused = slot.token().await.unwrap_err();
     assert!(refused.retry_after > after(25) && refused.retry_after <= after(30));
-    assert!(slot.status().last_error.unwrap().contains("invalid_client"));
+    assert!(slot.status().last_error.unwrap().failure.text.contains("invalid_client"));
     for _ in 0..100 {
         assert!(slot.token().await.is_err());
     }
@@ -266,7 +266,7 @@ async fn a_missing_secret_is_read_as_soon_as_it_is_there() {
     std::fs::remove_file(world.dir.path().join("secret")).unwrap();
     let slot = slot(&world);
     assert!(slot.token().await.is_err());
-    assert!(slot.status().last_error.unwrap().contains("secret"));
+    assert!(slot.status().last_error.unwrap().failure.text.contains("secret"));
     world.write_secret("here");
     eventually(|| slot.ready().is_some()).await;
     assert_eq!(server.count(), 1);
@@ -353,4 +353,63 @@ async fn a_caller_waits_ten_seconds_at_most() {
     let unavailable = slot.token().await.unwrap_err();
     assert!((9..12).contains(&begun.elapsed().as_secs()));
     assert_eq!(unavailable.retry_after, after(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c29_out_11_a_hundred_refusals_at_once_are_one_request_and_the_fresh_token_survives() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    let first = slot.ready().unwrap();
+    let refusals: Vec<_> = (0..100)
+        .map(|_| {
+            let (slot, first) = (slot.clone(), first.clone());
+            tokio::spawn(async move {
+                assert!(slot.refused(&first));
+                token(slot.token().await.ok())
+            })
+        })
+        .collect();
+    for refusal in refusals {
+        assert_eq!(refusal.await.unwrap(), "token-1");
+    }
+    // One that was on its way all the while.
+    assert!(slot.refused(&first));
+    assert_eq!((server.count(), token(slot.ready())), (2, "token-1".to_owned()));
+    let counted = |result| world.metrics.token_refusals.with_label_values(&[result]).get();
+    assert_eq!((counted("dropped"), counted("superseded"), counted("kept")), (1, 100, 0));
+}
+
+#[tokio::test]
+async fn out_11_a_destination_that_refuses_every_token_costs_one_request_in_five_seconds() {
+    let server = numbered().await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    assert!(slot.refused(&slot.ready().unwrap()));
+    assert_eq!(token(slot.token().await.ok()), "token-1");
+    for _ in 0..10 {
+        assert!(!slot.refused(&slot.ready().unwrap()), "it stays");
+    }
+    world.clock.advance(after(4));
+    assert!(!slot.refused(&slot.ready().unwrap()));
+    assert_eq!((server.count(), token(slot.ready())), (2, "token-1".to_owned()));
+    world.clock.advance(after(1));
+    assert!(slot.refused(&slot.ready().unwrap()));
+    assert_eq!(token(slot.token().await.ok()), "token-2");
+}
+
+/// Others may accept it, and no other one is to be had.
+#[tokio::test]
+async fn out_11_a_refused_token_stays_while_the_issuer_cannot_be_asked() {
+    let server = down_for(1..3).await;
+    let world = World::new(&server);
+    let slot = warm(&world).await;
+    let first = slot.ready().unwrap();
+    // A refresh ahead of time fails.
+    world.clock.advance(after(LIFE - 100));
+    let _ = slot.ready();
+    eventually(|| slot.status().retry_in.is_some()).await;
+    assert!(!slot.refused(&first));
+    assert_eq!(token(slot.ready()), "token-0");
+    assert_eq!(world.metrics.token_refusals.with_label_values(&["kept"]).get(), 1);
 }

@@ -1,3 +1,5 @@
+mod dpop;
+
 use countersign_policy::snapshot::Algorithm;
 
 use super::*;

@@ -1,0 +1,107 @@
+//! How is TLS accepted? Which port demands it, one handshake within its bounds, and what the caller showed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::last_word;
+use crate::auth::active::Active;
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::state::certificate::thumbprint;
+use crate::state::server_tls::TlsServer;
+
+/// A port that speaks TLS.
+pub(super) struct Demand {
+    /// The fingerprint of what policy says.
+    settings: [u8; 32],
+    /// None while the files are not there.
+    config: Option<Arc<ServerConfig>>,
+}
+
+/// What a connection over TLS is, for all of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Secured {
+    settings: [u8; 32],
+    /// SHA-256 of the client certificate, where one was shown: it was verified then.
+    pub(super) certificate: Option<[u8; 32]>,
+}
+
+// === impl Demand ===
+
+impl Demand {
+    /// Does policy demand TLS of connections to this port?
+    pub(super) fn of(active: Option<&Active>, port: u16) -> Option<Self> {
+        let active = active?;
+        let tls = active.snapshot.inbound(port)?.tls.as_ref()?;
+        Some(Self { settings: tls.fingerprint, config: active.server(tls).and_then(TlsServer::config) })
+    }
+
+    /// Speaks TLS with a caller, or closes the connection: there is no plain text instead.
+    pub(super) async fn meet<S>(
+        self,
+        stream: S,
+        drain: Drain,
+        metrics: &Metrics,
+    ) -> Option<(TlsStream<S>, Secured)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let count = |result| metrics.tls_handshakes.with_label_values(&[result]).inc();
+        let Some(config) = self.config else {
+            count("no_certificate");
+            return None;
+        };
+        match handshake(stream, config, drain).await {
+            Ok(stream) => {
+                count("success");
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.map(thumbprint);
+                Some((stream, Secured { settings: self.settings, certificate }))
+            }
+            Err(error) => {
+                count(if error.kind() == io::ErrorKind::TimedOut { "timeout" } else { "failure" });
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+        }
+    }
+}
+
+// === impl Secured ===
+
+impl Secured {
+    /// Is a connection still what policy demands of new ones?
+    pub(super) fn is_current(connection: Option<&Self>, active: Option<&Active>, port: u16) -> bool {
+        let demanded = active.and_then(|active| active.snapshot.inbound(port)?.tls.as_ref());
+        connection.map(|secured| secured.settings) == demanded.map(|tls| tls.fingerprint)
+    }
+}
+
+/// Bounded in time (security IN-24), and cut short when we end.
+async fn handshake<S>(stream: S, config: Arc<ServerConfig>, drain: Drain) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let accept = TlsAcceptor::from(config).accept(stream);
+    tokio::select! {
+        biased;
+        accepted = tokio::time::timeout(HANDSHAKE, accept) => accepted?,
+        () = last_word(drain) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Does the other side speak HTTP/2 (RFC 9113 §3.2)? Who negotiates nothing speaks HTTP/1.1.
+pub(super) fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
