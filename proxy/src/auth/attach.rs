@@ -8,7 +8,7 @@ use countersign_policy::outbound::{ExistingAuthorization, OnFailure, OutboundRul
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::active::Active;
-use super::credentials::{self, DPOP};
+use super::credentials::{self, DPOP, Shown as Credential};
 use super::tokens::{LONGEST_TOKEN, Shown, TokenSlot, Unavailable};
 use crate::rejection::Refusal;
 
@@ -55,6 +55,7 @@ pub async fn attach<'a>(
             let slot = exchange.slot(token);
             // Whatever becomes of it, the application's token goes no further.
             headers.remove(AUTHORIZATION);
+            headers.remove(DPOP);
             let slot = slot.map_err(|unavailable| refusal(&unavailable))?;
             return show(headers, Keeping::Exchanged(slot), rule).await;
         }
@@ -82,9 +83,9 @@ pub async fn attach<'a>(
 /// for nothing at all.
 fn subject<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<&'h str>, Reason> {
     match credentials::read(headers, query)? {
-        credentials::Shown::Bearer(token) if token.len() <= LONGEST_TOKEN => Ok(Some(token)),
-        credentials::Shown::Nothing if !headers.contains_key(AUTHORIZATION) => Ok(None),
-        _ => Err(Reason::MalformedToken),
+        Credential::Bearer(token) if token.len() <= LONGEST_TOKEN => Ok(Some(token)),
+        Credential::Nothing if !headers.contains_key(AUTHORIZATION) => Ok(None),
+        Credential::Bearer(_) | Credential::Dpop { .. } | Credential::Nothing => Err(Reason::MalformedToken),
     }
 }
 

@@ -13,7 +13,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use crate::auth::tokens::failure::Cause;
 use crate::auth::tokens::lifetime::MARGIN;
 use crate::auth::tokens::secret::Secret;
-use crate::auth::tokens::slot::{TokenSlot, Unavailable};
+use crate::auth::tokens::slot::{LastError, TokenSlot, Unavailable};
 use crate::auth::tokens::source::TokenSource;
 use crate::auth::verify::json;
 
@@ -51,6 +51,8 @@ pub(crate) struct Subject {
 pub struct ExchangeReport {
     /// `namespace/name`.
     pub credential: String,
+    /// `metadata.name`.
+    pub issuer: String,
     pub scopes: Vec<String>,
     pub audience: Option<String>,
     pub resource: Option<String>,
@@ -60,10 +62,14 @@ pub struct ExchangeReport {
     pub refused: usize,
     /// Requests to the issuer that are under way.
     pub in_flight: usize,
-    /// Callers that shared another's request, so far.
-    pub coalesced: u64,
-    /// Why one of them cannot be exchanged, though the issuer does not refuse it.
+    /// Callers that wait for a token right now.
+    pub waiting: usize,
+    /// Why the last token request failed that did so for another reason than a refused subject. It stays when tokens come again.
     pub last_error: Option<String>,
+    /// The same, as the label `cause` of `countersign_token_fetch_failures_total`.
+    pub last_error_cause: Option<&'static str>,
+    /// In seconds since the epoch.
+    pub last_error_at: Option<u64>,
 }
 
 // === impl Exchange ===
@@ -119,29 +125,37 @@ impl Exchange {
     }
 
     pub(crate) fn report(&self) -> ExchangeReport {
-        let TokenSource { credential, request, .. } = &self.source;
+        let TokenSource { issuer, credential, request, .. } = &self.source;
         let slots: Vec<_> =
             self.slots.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let mut report = ExchangeReport {
             credential: credential.name.clone(),
+            issuer: issuer.name.clone(),
             scopes: request.scopes.clone(),
             audience: request.audience.clone(),
             resource: request.resource.clone(),
             subjects: slots.len(),
             refused: 0,
             in_flight: 0,
-            coalesced: 0,
+            waiting: 0,
             last_error: None,
+            last_error_cause: None,
+            last_error_at: None,
         };
+        let mut latest: Option<LastError> = None;
         for status in slots.iter().map(|slot| slot.status()) {
             report.in_flight += usize::from(status.in_flight);
-            report.coalesced += status.coalesced;
-            match status.last_error.filter(|_| status.held.is_none()).map(|error| error.failure) {
-                Some(failure) if failure.cause == Cause::Subject => report.refused += 1,
-                Some(failure) => report.last_error = Some(failure.text),
-                None => {}
+            report.waiting += status.waiting;
+            let Some(error) = status.last_error else { continue };
+            if error.failure.cause != Cause::Subject {
+                latest = latest.filter(|latest| latest.at.wall > error.at.wall).or(Some(error));
+            } else if status.state == "unavailable" {
+                report.refused += 1;
             }
         }
+        report.last_error_cause = latest.as_ref().map(|error| error.failure.cause.as_str());
+        report.last_error_at = latest.as_ref().map(|error| error.at.wall.as_secs());
+        report.last_error = latest.map(|error| error.failure.text);
         report
     }
 

@@ -207,7 +207,7 @@ async fn c25_trouble_with_the_issuer_is_not_the_subjects_fault() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(server.count(), 3);
-    assert_eq!(exchange.report().last_error, None);
+    assert_eq!(exchange.report().last_error_cause, Some("invalid_client"), "it is still told");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
