@@ -29,7 +29,7 @@ pub struct Ask<'a> {
     pub headers: &'a HeaderMap,
     pub source: IpAddr,
     /// `https` where the caller spoke TLS to us, else `http`.
-    pub scheme: &'static str,
+    pub scheme: &'a str,
     /// SHA-256 of the client certificate (in DER) of the caller's connection, where one was verified.
     pub certificate: Option<[u8; 32]>,
 }

@@ -9,7 +9,7 @@ use countersign_policy::path::CanonicalPath;
 use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Request, Response, Version as HttpVersion};
 use tokio::net::TcpStream;
 
@@ -142,7 +142,8 @@ impl Caller {
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
-        let target = target::inspect(&head)?;
+        let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         headers::strip_hop_by_hop(&mut head.headers)?;
         let uri = head.uri.clone();
@@ -163,7 +164,7 @@ impl Caller {
             grpc: seen.is_grpc(),
             headers: &head.headers,
             source: self.address.ip(),
-            scheme: if self.tls.is_some() { "https" } else { "http" },
+            scheme: scheme.as_str(),
             certificate: self.tls.and_then(|secured| secured.certificate),
         };
         let (identity, timeouts) = match active.snapshot.inbound(self.application.port) {

@@ -7,7 +7,7 @@ use countersign_policy::Reason;
 use countersign_policy::outbound::{Outbound, OutboundRule, OutboundTls, Protocol};
 use countersign_policy::snapshot::Timeouts;
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Version as HttpVersion};
 use tokio::net::TcpStream;
 
@@ -76,7 +76,7 @@ impl Application {
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
-        let target = target::inspect(&head)?;
+        let target = target::inspect(&head, &Scheme::HTTP)?;
         headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;

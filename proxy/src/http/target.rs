@@ -18,14 +18,14 @@ pub(crate) struct Target {
     pub(crate) port: Option<u16>,
 }
 
-/// Checks the head of a request, whatever policy says: method, sizes, framing, host.
-pub(crate) fn inspect(head: &Parts) -> Result<Target, Reason> {
+/// Checks the head of a request, whatever policy says: method, sizes, framing, host. `scheme` is what it came by.
+pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::MethodNotAllowed);
     }
     sizes(head)?;
     framing(&head.headers)?;
-    target(head)
+    target(head, scheme)
 }
 
 fn sizes(head: &Parts) -> Result<(), Reason> {
@@ -68,7 +68,7 @@ fn framing(headers: &HeaderMap) -> Result<(), Reason> {
 }
 
 /// Exactly one host, however it is spelled (security IN-15, IN-20, IN-22).
-fn target(head: &Parts) -> Result<Target, Reason> {
+fn target(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() || !head.uri.path().starts_with('/') {
@@ -82,14 +82,14 @@ fn target(head: &Parts) -> Result<Target, Reason> {
         None if head.version < Version::HTTP_2 => return Err(Reason::BadRequest),
         None => None,
     };
-    if head.version < Version::HTTP_2 && head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
+    if head.version < Version::HTTP_2 && head.uri.scheme().is_some_and(|named| named != scheme) {
         return Err(Reason::BadRequest);
     }
     let authority = match (head.uri.authority(), field) {
         (None, None) => return Err(Reason::BadRequest),
         (None, Some(field)) => field,
         (Some(authority), None) => authority.clone(),
-        (Some(authority), Some(field)) if agree(authority, &field) => authority.clone(),
+        (Some(authority), Some(field)) if agree(authority, &field, scheme) => authority.clone(),
         (Some(_), Some(_)) => return Err(Reason::AmbiguousDestination),
     };
     let (host, port) = host::normalize(authority.as_str()).ok_or(Reason::BadRequest)?;
@@ -105,11 +105,12 @@ fn parse(value: &[u8]) -> Result<Authority, Reason> {
     Authority::try_from(value).map_err(|_| Reason::BadRequest)
 }
 
-/// Do two spellings name the same host and port (80 where none is written)?
-fn agree(one: &Authority, other: &Authority) -> bool {
+/// Do two spellings name the same host and port, the scheme's own where none is written?
+fn agree(one: &Authority, other: &Authority, scheme: &Scheme) -> bool {
+    let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     let normal = |authority: &'_ Authority| -> Option<(String, u16)> {
         let (host, port) = host::normalize(authority.as_str())?;
-        Some((Cow::into_owned(host), port.unwrap_or(80)))
+        Some((Cow::into_owned(host), port.unwrap_or(default)))
     };
     match (normal(one), normal(other)) {
         (Some(one), Some(other)) => one == other,
@@ -129,6 +130,10 @@ mod tests {
     use http::Request;
 
     use super::*;
+
+    fn inspect(head: &Parts) -> Result<Target, Reason> {
+        super::inspect(head, &Scheme::HTTP)
+    }
 
     fn head(build: impl FnOnce(http::request::Builder) -> http::request::Builder) -> Parts {
         build(Request::builder()).body(()).unwrap().into_parts().0
@@ -158,6 +163,13 @@ mod tests {
             assert_eq!(inspect(&head).unwrap_err(), Reason::BadRequest, "{uri}");
         }
         assert!(inspect(&head(|b| b.uri("http://a").header(HOST, "a"))).is_ok());
+
+        let over_tls = |uri: &str, host: &str| {
+            super::inspect(&head(|b| b.uri(uri).header(HOST, host)), &Scheme::HTTPS).map(|target| target.host)
+        };
+        assert_eq!(over_tls("https://a/x", "A:443"), Ok("a".to_owned()));
+        assert_eq!(over_tls("https://a/x", "a:80"), Err(Reason::AmbiguousDestination));
+        assert_eq!(over_tls("http://a/x", "a"), Err(Reason::BadRequest));
     }
 
     #[test]
