@@ -25,7 +25,7 @@ fn cached(criterion: &mut Criterion) {
     group.bench_function("attach", |bencher| {
         let headers = || HeaderMap::with_capacity(8);
         let attach = |headers: &mut HeaderMap| {
-            let attached = attach(headers, warm.rule(), warm.active()).now_or_never();
+            let attached = attach(headers, None, warm.rule(), warm.active()).now_or_never();
             black_box(attached.expect("the token is at hand").expect("and goes along"));
         };
         bencher.iter_batched_ref(headers, attach, BatchSize::SmallInput);

@@ -22,7 +22,7 @@ fn a_token_at_hand_is_shown_without_an_allocation() {
 
     let (rule, mut headers) = (warm.rule(), HeaderMap::with_capacity(8));
     let attached = measure(|| {
-        let attached = attach(&mut headers, rule, warm.active()).now_or_never().expect("no wait");
+        let attached = attach(&mut headers, None, rule, warm.active()).now_or_never().expect("no wait");
         assert!(matches!(attached, Ok(Attached::Token(_))));
     });
     assert_eq!(attached.count_total, 0, "the door around it: {attached:?}");

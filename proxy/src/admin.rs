@@ -147,7 +147,10 @@ impl Admin {
                 Some(active) => json(&snapshot(&active.snapshot)),
                 None => text(StatusCode::NOT_FOUND, "no policy yet\n"),
             },
-            ("/tokens", Pages::All) => json(&json!({ "tokens": self.armory.tokens.report() })),
+            ("/tokens", Pages::All) => {
+                let tokens = &self.armory.tokens;
+                json(&json!({ "tokens": tokens.report(), "exchanges": tokens.exchange_report() }))
+            }
             ("/explain", Pages::All) => self.explain(request.uri().query().unwrap_or_default()),
             ("/", Pages::All) => text(StatusCode::OK, INDEX),
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
@@ -219,7 +222,8 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
         .destinations()
         .into_iter()
         .map(|(destination, rule)| {
-            let request = rule.token.and_then(|id| snapshot.token_requests.get(id.0));
+            let exchanged = rule.exchange.and_then(|id| snapshot.exchanges.get(id.0));
+            let request = exchanged.or_else(|| rule.token.and_then(|id| snapshot.token_requests.get(id.0)));
             let credential = request.and_then(|request| snapshot.credentials.get(request.credential.0));
             let tls = match rule.tls {
                 OutboundTls::None => "none",
@@ -231,6 +235,7 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
                 "rule": rule.name,
                 "tls": tls,
                 "credential": credential.map(|credential| &credential.name),
+                "exchange": exchanged.is_some(),
                 "scopes": request.map(|request| &request.scopes),
             })
         })

@@ -238,7 +238,7 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::WrongAudience => "Ask for one of the policy's `audiences`",
         Reason::WrongType => "Send the access token, not the ID token; see the issuer's `profile`",
         Reason::MissingClaim => "See what the issuer's `profile` demands",
-        Reason::Inactive => "Get a new one (not produced by this version)",
+        Reason::Inactive => "Outbound, the issuer does not exchange it, or it has expired: get a new one",
         Reason::Revoked => "Get a new one (not produced by this version)",
         Reason::BindingMismatch => {
             "A token with `cnf.jkt` comes with scheme `DPoP` and a proof, one with `cnf.x5t#S256` over TLS with that \

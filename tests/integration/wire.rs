@@ -19,7 +19,6 @@ use crate::support::upstream::Upstream;
 
 /// Reasons that what exists so far cannot give; each leaves with the feature that brings it.
 const LATER: &[Reason] = &[
-    Reason::Inactive,
     Reason::Revoked,
     Reason::PeerRequired,
     // These need ten thousand requests at once, or a defect: unit tests of the worker's shedding and of `http::guarded`.
@@ -213,7 +212,21 @@ fn outbound_refusals(expect: &mut impl FnMut(Reason, &Answer)) {
     expect(Reason::TokenUnavailable, &answer);
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     expect(Reason::EgressDenied, &to("127.0.0.1"));
+    expect(Reason::Inactive, &exchange_of_an_expired_token(&url, &upstream));
     assert_eq!(upstream.count(), 0);
+}
+
+/// It is refused although nobody can be asked.
+fn exchange_of_an_expired_token(issuer: &str, upstream: &Upstream) -> Answer {
+    let token = json!({"credential": "checkout", "exchange": {"subject": "request"}});
+    let text = policy::issuer_discovered(issuer)
+        + &policy::credential()
+        + &policy::outbound(upstream.port(), &json!({"token": token}));
+    let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", "s")]);
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let bearer = format!("Bearer {}", Key::new("k1").token(&claims(issuer, &json!({"exp": now() - 60}))));
+    let authority = format!("localhost:{}", upstream.port());
+    get(proxy.outbound(), "/orders", &[("Host", &authority), ("Authorization", &bearer)])
 }
 
 /// A sidecar of the orders service before this server.
@@ -231,6 +244,8 @@ fn assert_refused(reason: Reason, answer: &Answer) {
     let challenge = answer.header("www-authenticate");
     let expected = match reason {
         Reason::MissingToken => Some(None),
+        // Outbound, where it is not us who want to know who the application is.
+        Reason::Inactive => None,
         Reason::MultipleTokens => Some(Some("invalid_request")),
         Reason::InsufficientScope => Some(Some("insufficient_scope")),
         _ if reason.status() == 401 => Some(Some("invalid_token")),

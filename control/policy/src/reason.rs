@@ -49,7 +49,7 @@ reasons! {
     WrongAudience "wrong_audience" 401 16 "The token is meant for another audience";
     WrongType "wrong_type" 401 16 "The token is not an access token of the expected type";
     MissingClaim "missing_claim" 401 16 "The token lacks a required claim, or a claim has the wrong type";
-    Inactive "inactive" 401 16 "The issuer says that the token is not active";
+    Inactive "inactive" 401 16 "The token is not active";
     Revoked "revoked" 401 16 "The token has been revoked";
     BindingMismatch "binding_mismatch" 401 16 "The token is not bound to a certificate or key that the caller has shown";
     ProofInvalid "proof_invalid" 401 16 "The DPoP proof is not valid";

@@ -8,7 +8,7 @@ use countersign_policy::snapshot::{Effect, InboundTls, RuleId, RuleName};
 use prometheus::IntCounter;
 
 use super::issuers::{IssuerKeys, Issuers, Services};
-use super::tokens::{TokenSlot, Tokens};
+use super::tokens::{Exchange, TokenSlot, Tokens};
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 use crate::state::server_tls::{TlsServer, TlsServers};
 
@@ -19,6 +19,7 @@ pub struct Active {
     /// Of the issuers whose tokens are accepted, which are the snapshot's first.
     pub keys: Vec<Arc<IssuerKeys>>,
     pub tokens: Vec<Arc<TokenSlot>>,
+    pub exchanges: Vec<Arc<Exchange>>,
     /// Decisions by inbound rule.
     pub decisions: Vec<IntCounter>,
     /// What ports serve TLS with, by fingerprint: looked up once per connection.
@@ -72,6 +73,7 @@ impl Armory {
         Active {
             keys: self.issuers.arm(snapshot.accepted_issuers()),
             tokens: self.tokens.arm(&snapshot),
+            exchanges: self.tokens.arm_exchanges(&snapshot),
             decisions: self.count(&snapshot.rules),
             servers: self.servers.arm(&snapshot),
             snapshot,

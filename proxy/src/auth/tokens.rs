@@ -3,6 +3,7 @@
 mod client_auth;
 mod dpop;
 mod endpoint;
+mod exchange;
 mod failure;
 mod grant;
 mod http_date;
@@ -25,6 +26,8 @@ use crate::auth::issuers::Services;
 use crate::auth::tokens::dpop::ProofKey;
 pub use crate::auth::tokens::dpop::{DPOP_NONCE, NewestNonce, Unprovable, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
+pub use crate::auth::tokens::exchange::{Exchange, ExchangeReport};
+pub(crate) use crate::auth::tokens::grant::LONGEST_TOKEN;
 pub use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::metrics::TokenMetrics;
 pub use crate::auth::tokens::report::TokenReport;
@@ -43,6 +46,7 @@ pub struct Tokens {
 #[derive(Debug, Default)]
 struct Slots {
     by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
+    exchanges: HashMap<[u8; 32], Arc<Exchange>>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
     /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
@@ -90,6 +94,37 @@ impl Tokens {
         armed
     }
 
+    /// The exchanges of the snapshot, in their order; with those that it shares with the last one go their subjects.
+    pub fn arm_exchanges(&self, snapshot: &Snapshot) -> Vec<Arc<Exchange>> {
+        self.arm_exchanges_with(&snapshot.issuers, &snapshot.credentials, &snapshot.exchanges)
+    }
+
+    fn arm_exchanges_with(
+        &self,
+        issuers: &[Issuer],
+        credentials: &[Credential],
+        requests: &[TokenRequest],
+    ) -> Vec<Arc<Exchange>> {
+        let mut slots = self.lock();
+        let mut before = std::mem::take(&mut slots.exchanges);
+        let mut armed = Vec::with_capacity(requests.len());
+        for request in requests {
+            // As above.
+            let Some(credential) = credentials.get(request.credential.0) else { break };
+            let Some(issuer) = issuers.get(credential.issuer.0) else { break };
+            let known = slots.exchanges.get(&request.key).cloned().or_else(|| before.remove(&request.key));
+            let exchange = known.unwrap_or_else(|| {
+                Arc::new(Exchange::new(self.source(&mut slots, issuer, credential, request)))
+            });
+            slots.exchanges.insert(request.key, exchange.clone());
+            armed.push(exchange);
+        }
+        for (key, exchange) in before {
+            self.metrics.forget(&exchange.source().credential.name, &key);
+        }
+        armed
+    }
+
     fn slot(
         &self,
         slots: &mut Slots,
@@ -97,24 +132,45 @@ impl Tokens {
         credential: &Credential,
         request: &TokenRequest,
     ) -> Arc<TokenSlot> {
+        TokenSlot::new(self.source(slots, issuer, credential, request))
+    }
+
+    fn source(
+        &self,
+        slots: &mut Slots,
+        issuer: &Issuer,
+        credential: &Credential,
+        request: &TokenRequest,
+    ) -> TokenSource {
         self.metrics.mention(&credential.name, request.key);
         let endpoint =
             slots.endpoints.entry(issuer.fingerprint).or_insert_with(|| Arc::new(TokenEndpoint::new()));
-        TokenSlot::new(TokenSource {
+        TokenSource {
             services: self.services.clone(),
             issuer: issuer.clone(),
             credential: credential.clone(),
             request: request.clone(),
             endpoint: endpoint.clone(),
             key: slots.key(credential, request),
+            subject: None,
             metrics: self.metrics.clone(),
-        })
+        }
     }
 
     /// What there is to know of every slot, by credential.
     pub fn report(&self) -> Vec<TokenReport> {
         let slots: Vec<_> = self.lock().by_key.values().cloned().collect();
         let mut reports: Vec<_> = slots.iter().map(|slot| TokenReport::of(slot)).collect();
+        reports.sort_by(|a, b| {
+            (&a.credential, &a.scopes, &a.audience).cmp(&(&b.credential, &b.scopes, &b.audience))
+        });
+        reports
+    }
+
+    /// What there is to know of every exchange, by credential.
+    pub fn exchange_report(&self) -> Vec<ExchangeReport> {
+        let exchanges: Vec<_> = self.lock().exchanges.values().cloned().collect();
+        let mut reports: Vec<_> = exchanges.iter().map(|exchange| exchange.report()).collect();
         reports.sort_by(|a, b| {
             (&a.credential, &a.scopes, &a.audience).cmp(&(&b.credential, &b.scopes, &b.audience))
         });
@@ -144,6 +200,8 @@ impl Slots {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod authority;
 #[cfg(test)]
 pub(crate) mod server;
 #[cfg(test)]

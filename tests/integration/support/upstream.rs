@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::x5t;
 use super::jose;
 use super::ports::Port;
 
@@ -49,6 +50,7 @@ type Refused = Arc<Mutex<HashSet<String>>>;
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) at: Instant,
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
@@ -56,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// `x5t#S256` of the client's certificate.
+    pub(crate) certificate: Option<String>,
 }
 
 impl Upstream {
@@ -76,6 +80,11 @@ impl Upstream {
             .expect("key and certificate fit");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))), made.cert.pem())
+    }
+
+    /// One that speaks this TLS.
+    pub(crate) fn start_with(config: ServerConfig) -> Self {
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
@@ -151,10 +160,12 @@ async fn serve(
         let (seen, refused, tls) = (Arc::clone(&seen), Arc::clone(&refused), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, seen, refused).await,
+                None => converse(stream, None, seen, refused).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        converse(stream, seen, refused).await;
+                        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                        let shown = shown.map(|certificate| x5t(certificate));
+                        converse(stream, shown, seen, refused).await;
                     }
                 }
             }
@@ -164,29 +175,35 @@ async fn serve(
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
 ) {
-    let service = service_fn(|request| answer(request, Arc::clone(&seen), Arc::clone(&refused)));
+    let service =
+        service_fn(|request| answer(request, certificate.clone(), Arc::clone(&seen), Arc::clone(&refused)));
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
+    certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
 ) -> Result<Response<Body>, Infallible> {
+    let at = Instant::now();
     let (head, body) = request.into_parts();
     let collected = match body.collect().await {
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
     };
     let request = Seen {
+        at,
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),
         headers: head.headers,
         body: collected.to_bytes().to_vec(),
+        certificate,
     };
     seen.lock().expect("no test panics with it").push(request.clone());
     if request.all("authorization").iter().any(|shown| refused.lock().expect("as above").contains(shown)) {

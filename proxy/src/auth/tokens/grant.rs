@@ -2,6 +2,7 @@
 //! strictly: what is not exactly what RFC 6749 §5.1 says is no token.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +14,18 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize;
 
+use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::http_date;
 use crate::auth::tokens::lifetime::DEFAULT_LIFE;
 use crate::auth::tokens::secret::Secret;
 
 /// Of an access token, in bytes: more does not fit into a header field anywhere.
-const LONGEST_TOKEN: usize = 16 * 1024;
+pub(crate) const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// Types of tokens (RFC 8693 §3).
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// Proof of who we are, in one form (RFC 6749 §2.3).
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub(crate) enum Grant {
     ClientCredentials,
     /// RFC 7523 §2.1.
     JwtBearer { assertion: Secret },
+    /// RFC 8693 §2.1.
+    TokenExchange { subject: Arc<Subject> },
 }
 
 /// A token as it was granted.
@@ -75,12 +83,18 @@ pub(crate) fn request(
         .uri(endpoint)
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json");
-    let mut form = Form::new();
+    let mut form = Form::with_room_for(grant);
     match grant {
         Grant::ClientCredentials => form.add("grant_type", "client_credentials"),
         Grant::JwtBearer { assertion } => {
             form.add("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
             form.add("assertion", assertion.expose());
+        }
+        Grant::TokenExchange { subject } => {
+            form.add("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+            form.add("subject_token", subject.token());
+            form.add("subject_token_type", ACCESS_TOKEN);
+            form.add("requested_token_type", ACCESS_TOKEN);
         }
     }
     form.add("scope", &asked.scopes.join(" "));
@@ -114,12 +128,37 @@ fn assertion_type(kind: AssertionType) -> &'static str {
     }
 }
 
+// === impl Grant ===
+
+impl Grant {
+    /// With these codes an issuer refuses the token that was to be exchanged (RFC 8693 §2.2.2; `invalid_grant` is what many
+    /// write, by RFC 6749 §5.2). The first is also for a malformed request, which ours is not.
+    fn blame(&self, failure: Failure) -> Failure {
+        match (self, failure.cause) {
+            (Self::TokenExchange { .. }, Cause::InvalidRequest | Cause::InvalidGrant) => Failure {
+                cause: Cause::Subject,
+                text: format!(
+                    "the issuer does not exchange the application's token: it answered {}",
+                    failure.cause.as_str()
+                ),
+                ..failure
+            },
+            _ => failure,
+        }
+    }
+}
+
 /// What the issuer answered.
-pub(crate) fn read(answer: Response<Bytes>, asked: &TokenRequest, now: i64) -> Result<Granted, Failure> {
+pub(crate) fn read(
+    answer: Response<Bytes>,
+    asked: &TokenRequest,
+    by: &Grant,
+    now: i64,
+) -> Result<Granted, Failure> {
     let (head, body) = answer.into_parts();
     let grant = match head.status {
-        StatusCode::OK => granted(&body, asked),
-        status => Err(refused(status, &head.headers, &body, now)),
+        StatusCode::OK => granted(&body, asked, by),
+        status => Err(by.blame(refused(status, &head.headers, &body, now))),
     };
     if let Ok(mut body) = body.try_into_mut() {
         body.as_mut().zeroize();
@@ -134,9 +173,11 @@ struct Answer {
     token_type: Option<String>,
     expires_in: Option<ExpiresIn>,
     scope: Option<String>,
+    /// RFC 8693 §2.2.1.
+    issued_token_type: Option<String>,
 }
 
-fn granted(body: &[u8], asked: &TokenRequest) -> Result<Granted, Failure> {
+fn granted(body: &[u8], asked: &TokenRequest, by: &Grant) -> Result<Granted, Failure> {
     // serde reads a struct from an array too.
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Failure::malformed("it is not a JSON object"));
@@ -146,6 +187,9 @@ fn granted(body: &[u8], asked: &TokenRequest) -> Result<Granted, Failure> {
         .map_err(|_| Failure::malformed("it is not JSON, or a member is repeated or of the wrong type"))?;
     let token = answer.access_token.ok_or_else(|| Failure::malformed("it has no access_token"))?;
     check_type(answer.token_type.as_deref(), &asked.binding)?;
+    if matches!(by, Grant::TokenExchange { .. }) {
+        check_issued_type(answer.issued_token_type.as_deref())?;
+    }
     if token.expose().len() > LONGEST_TOKEN {
         return Err(Failure::malformed("its access_token is longer than 16 KiB"));
     }
@@ -187,6 +231,17 @@ fn check_type(kind: Option<&str>, binding: &TokenBinding) -> Result<(), Failure>
         TokenBinding::None | TokenBinding::Certificate(_) => {
             Err(Failure::new(Cause::TokenType, "the issuer grants tokens of another type than Bearer"))
         }
+    }
+}
+
+/// An exchange may bring what is no access token, whatever its `token_type` (RFC 8693 §2.2.1, §3).
+fn check_issued_type(issued: Option<&str>) -> Result<(), Failure> {
+    match issued {
+        Some(ACCESS_TOKEN | JWT) => Ok(()),
+        Some(_) => {
+            Err(Failure::new(Cause::TokenType, "the issuer exchanges for another kind than an access token"))
+        }
+        None => Err(Failure::new(Cause::TokenType, "the issuer's answer has no issued_token_type")),
     }
 }
 
@@ -312,8 +367,14 @@ struct Form(Secret);
 // === impl Form ===
 
 impl Form {
-    fn new() -> Self {
-        Self(Secret::with_capacity(8 * 1024))
+    /// Each character of a token may become three.
+    fn with_room_for(grant: &Grant) -> Self {
+        let token = match grant {
+            Grant::ClientCredentials => "",
+            Grant::JwtBearer { assertion } => assertion.expose(),
+            Grant::TokenExchange { subject } => subject.token(),
+        };
+        Self(Secret::with_capacity(8 * 1024 + 3 * token.len()))
     }
 
     /// Adds a parameter; one without a value is as good as omitted (RFC 6749 §3.2).

@@ -12,6 +12,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// What will not mend by itself is tried again after this, or when the credential's file changes.
 const PERMANENT: Duration = Duration::from_secs(30);
+/// A token that may come to its end on its way is not sent.
+pub(crate) const MARGIN: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -34,9 +36,17 @@ impl Lifetime {
         let ahead = tenth.max((life / 4).min(Duration::from_secs(300)));
         Self {
             soft: life.saturating_sub(ahead).saturating_sub(tenth.mul_f64(random)),
-            hard: life.saturating_sub(tenth.min(Duration::from_secs(5))),
+            hard: life.saturating_sub(tenth.min(MARGIN)),
             life,
         }
+    }
+
+    /// The same for a token that must not outlive what is left of another one. Where the next one would gain no more than the
+    /// margin, none is fetched ahead.
+    pub(crate) fn within(self, left: Duration) -> Self {
+        let hard = self.hard.min(left);
+        let soft = if hard.saturating_add(MARGIN) >= left { hard } else { self.soft };
+        Self { soft, hard, life: self.life.min(left) }
     }
 }
 
@@ -69,6 +79,20 @@ mod tests {
             assert_eq!(seconds(Lifetime::new(life, 0.0)), (latest, hard), "{life:?}");
             assert_eq!(seconds(Lifetime::new(life, 1.0)), (earliest, hard), "{life:?}");
         }
+    }
+
+    #[test]
+    fn a_token_that_ends_with_another_one_is_not_fetched_ahead() {
+        let within = |life, left| {
+            let lifetime = Lifetime::new(Duration::from_secs(life), 0.0).within(Duration::from_secs(left));
+            (lifetime.soft.as_secs(), lifetime.hard.as_secs(), lifetime.life.as_secs())
+        };
+        assert_eq!(within(300, 3600), (225, 295, 300));
+        assert_eq!(within(300, 301), (225, 295, 300));
+        assert_eq!(within(300, 300), (295, 295, 300));
+        assert_eq!(within(300, 290), (290, 290, 290));
+        assert_eq!(within(300, 100), (100, 100, 100));
+        assert_eq!(within(300, 0), (0, 0, 0));
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use countersign_policy::Reason;
 use tokio::sync::{Notify, watch};
 
-use crate::auth::tokens::failure::Failure;
+use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
+use crate::state::certificate::Certificate;
 
 mod keeper;
 
@@ -28,6 +30,9 @@ pub struct TokenSlot {
     source: Arc<TokenSource>,
     /// Filled by the keeper alone; emptied when the token is at its end, or refused.
     held: ArcSwapOption<Held>,
+    /// What was held before, where that is bound to another certificate: for requests on their way over a connection that
+    /// presents that one.
+    former: ArcSwapOption<Held>,
     /// When a caller last asked, in seconds since the epoch.
     last_used: AtomicU64,
     /// The keeper knows that the soft limit has passed.
@@ -42,6 +47,8 @@ pub struct TokenSlot {
 pub struct Unavailable {
     /// When to try again, for `Retry-After`.
     pub retry_after: Duration,
+    /// What was to be exchanged is refused or at its end: the fault of who sent it.
+    pub subject_refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +119,7 @@ impl TokenSlot {
             last_used: AtomicU64::new(source.services.clock.now().as_secs()),
             source: Arc::new(source),
             held: ArcSwapOption::empty(),
+            former: ArcSwapOption::empty(),
             nudged: AtomicBool::new(false),
             state: Mutex::default(),
             landed: watch::Sender::new(Landing::default()),
@@ -171,17 +179,26 @@ impl TokenSlot {
     /// failure is over.
     fn board(&self) -> Result<(u64, &prometheus::IntCounter), Unavailable> {
         self.touch(self.source.services.clock.now());
+        if self.source.subject_has_ended() {
+            // So that what was had for it is wiped, too.
+            self.nudge();
+            return Err(Unavailable::ended());
+        }
         let mut state = self.lock();
         let flight = state.flights + 1;
         if state.flying {
             state.coalesced += 1;
             return Ok((flight, &self.source.metrics.coalesced));
         }
-        if let Some(retry_after) = self.pause_left(&state) {
+        if self.sendable().is_some() {
+            // It has landed since the caller looked.
+            return Ok((state.flights, &self.source.metrics.coalesced));
+        }
+        if let Some(unavailable) = self.unavailable(&state) {
             drop(state);
             // The keeper may have stopped watching the credential's file, while nobody asked for the token.
             self.nudge();
-            return Err(Unavailable { retry_after });
+            return Err(unavailable);
         }
         state.flying = true;
         drop(state);
@@ -222,6 +239,11 @@ impl TokenSlot {
         self.source.metrics.replayed(replay);
     }
 
+    /// When a caller last asked, in seconds since the epoch.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn source(&self) -> &TokenSource {
         &self.source
     }
@@ -252,10 +274,19 @@ impl TokenSlot {
 
     /// What to show for a request that has been on its way: not counted, and judged by both clocks.
     pub(crate) fn sendable(&self) -> Option<Shown> {
-        let held = self.held.load();
-        let held = held.as_ref()?;
-        let age = held.sent.elapsed(&self.source.services.clock);
-        (age < held.lifetime.hard).then(|| held.shown.clone())
+        self.held.load().as_ref().filter(|held| self.is_good(held)).map(|held| held.shown.clone())
+    }
+
+    /// The same, over a connection that presents this certificate.
+    pub(crate) fn sendable_over(&self, certificate: Option<&Arc<Certificate>>) -> Option<Shown> {
+        let fits = |held: &Arc<Held>| held.shown.certificate() == certificate && self.is_good(held);
+        let (held, former) = (self.held.load(), self.former.load());
+        let held = [held.as_ref(), former.as_ref()].into_iter().flatten().find(|held| fits(held));
+        held.map(|held| held.shown.clone())
+    }
+
+    fn is_good(&self, held: &Held) -> bool {
+        held.sent.elapsed(&self.source.services.clock) < held.lifetime.hard
     }
 
     /// Stores only what is new: workers share the line.
@@ -272,10 +303,22 @@ impl TokenSlot {
         }
     }
 
+    /// Lets the keeper look, as if its clock had rung.
+    #[cfg(test)]
+    pub(crate) fn ring(&self) {
+        self.wake.notify_one();
+    }
+
     fn pause_left(&self, state: &State) -> Option<Duration> {
         let setback = state.setback.as_ref()?;
         let left = setback.pause.saturating_sub(setback.at.elapsed(&self.source.services.clock));
         (!left.is_zero()).then_some(left)
+    }
+
+    /// During the pause after a failure.
+    fn unavailable(&self, state: &State) -> Option<Unavailable> {
+        let cause = state.setback.as_ref()?.failure.cause;
+        Some(Unavailable::after(self.pause_left(state)?, cause))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -292,9 +335,25 @@ impl Drop for TokenSlot {
 
 // === impl Unavailable ===
 
+impl Unavailable {
+    /// Why a request that needs the token is refused.
+    pub fn reason(self) -> Reason {
+        if self.subject_refused { Reason::Inactive } else { Reason::TokenUnavailable }
+    }
+
+    /// The application's token is at its end.
+    pub(crate) fn ended() -> Self {
+        Self { subject_refused: true, ..Self::default() }
+    }
+
+    fn after(pause: Duration, cause: Cause) -> Self {
+        Self { retry_after: pause, subject_refused: cause == Cause::Subject }
+    }
+}
+
 impl Default for Unavailable {
     fn default() -> Self {
-        Self { retry_after: Duration::from_secs(1) }
+        Self { retry_after: Duration::from_secs(1), subject_refused: false }
     }
 }
 

@@ -6,11 +6,11 @@ fn answer(status: u16, body: impl Into<Vec<u8>>) -> Response<Bytes> {
 }
 
 fn read_ok(body: &str) -> Granted {
-    read(answer(200, body), &asked(0, &["a", "b"]), 0).unwrap()
+    read(answer(200, body), &asked(0, &["a", "b"]), &Grant::ClientCredentials, 0).unwrap()
 }
 
 fn cause(status: u16, body: &str) -> Cause {
-    read(answer(status, body), &asked(0, &["a", "b"]), 0).unwrap_err().cause
+    read(answer(status, body), &asked(0, &["a", "b"]), &Grant::ClientCredentials, 0).unwrap_err().cause
 }
 
 fn basic() -> Proof {
@@ -147,7 +147,8 @@ fn c13_expires_in() {
 fn out_10_what_an_access_token_may_look_like() {
     let token = |token: &str| {
         let body = serde_json::json!({ "access_token": token, "token_type": "Bearer" });
-        read(answer(200, body.to_string()), &asked(0, &[]), 0).map(|grant| grant.access_token.expose().len())
+        read(answer(200, body.to_string()), &asked(0, &[]), &Grant::ClientCredentials, 0)
+            .map(|grant| grant.access_token.expose().len())
     };
     for bad in ["", "=", "a b", "a\r\nX-Injected: 1", "a\0", "tökén", "a,b", "\"a\"", "a=b", "\u{7f}"] {
         let failure = token(bad).unwrap_err();
@@ -226,7 +227,7 @@ fn out_13_no_text_repeats_what_the_server_said() {
         (200, r#"{"access_token":"t","token_type":"Bearer","expires_in":"s3cret"}"#),
         (200, "s3cret"),
     ] {
-        let failure = read(answer(status, body), &asked(0, &[]), 0).unwrap_err();
+        let failure = read(answer(status, body), &asked(0, &[]), &Grant::ClientCredentials, 0).unwrap_err();
         assert!(!format!("{failure} {failure:?}").contains("s3cret"), "{failure:?}");
     }
 }
@@ -240,5 +241,87 @@ fn c17_retry_after_in_seconds_or_as_a_date() {
     assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
     for text in ["", "-5", "soon", "1.5"] {
         assert_eq!(retry_after(text, now), None, "{text}");
+    }
+}
+
+fn exchange() -> Grant {
+    Grant::TokenExchange { subject: Arc::new(Subject::new("app.own~token/+=")) }
+}
+
+/// The answer of an exchange with these members beside the token.
+fn exchanged(members: &str) -> Result<Granted, Failure> {
+    let body = format!(r#"{{"access_token":"t","expires_in":60{members}}}"#);
+    read(answer(200, body), &asked(0, &["a", "b"]), &exchange(), 0)
+}
+
+#[test]
+fn c25_the_subject_goes_with_its_type_and_no_actor() {
+    let request = request(ENDPOINT, &asked(0, &["a"]), &exchange(), basic()).unwrap();
+    assert_eq!(request.uri().to_string(), ENDPOINT);
+    let body = std::str::from_utf8(request.body()).unwrap();
+    assert_eq!(
+        body,
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+         &subject_token=app.own%7Etoken%2F%2B%3D\
+         &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token\
+         &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token\
+         &scope=a&audience=https%3A%2F%2Forders.shop"
+    );
+}
+
+#[test]
+fn c25_what_was_issued_is_read_and_has_to_be_an_access_token() {
+    let issued = |kind: &str| {
+        let members = format!(
+            r#","token_type":"Bearer","issued_token_type":"urn:ietf:params:oauth:token-type:{kind}""#
+        );
+        exchanged(&members).map_err(|failure| failure.cause).map(|granted| granted.life.as_secs())
+    };
+    assert_eq!((issued("access_token"), issued("jwt")), (Ok(60), Ok(60)));
+    for kind in ["refresh_token", "id_token", "saml1", "saml2", "ACCESS_TOKEN", ""] {
+        assert_eq!(issued(kind), Err(Cause::TokenType), "{kind}");
+    }
+    for missing in ["", r#","issued_token_type":null"#] {
+        let failure = exchanged(&format!(r#","token_type":"Bearer"{missing}"#)).unwrap_err();
+        assert_eq!(failure.cause, Cause::TokenType, "{missing}");
+    }
+    assert_eq!(
+        exchanged(r#","token_type":"Bearer","issued_token_type":7"#).unwrap_err().cause,
+        Cause::Malformed
+    );
+    // Outside of an exchange it says nothing.
+    read_ok(r#"{"access_token":"t","token_type":"Bearer","issued_token_type":"x"}"#);
+}
+
+#[test]
+fn c25_n_a_is_no_bearer() {
+    let issued = r#","issued_token_type":"urn:ietf:params:oauth:token-type:access_token""#;
+    for kind in ["N_A", "n_a", "DPoP", "mac", ""] {
+        let failure = exchanged(&format!(r#"{issued},"token_type":"{kind}""#)).unwrap_err();
+        assert_eq!(failure.cause, Cause::TokenType, "{kind}");
+    }
+    assert!(exchanged(&format!(r#"{issued},"token_type":"bearer""#)).is_ok());
+}
+
+#[test]
+fn c16_c25_whose_fault_a_refused_exchange_is() {
+    let found =
+        |status: u16, body: &str| read(answer(status, body), &asked(0, &[]), &exchange(), 0).unwrap_err();
+    for error in ["invalid_grant", "invalid_request"] {
+        let failure = found(400, &format!(r#"{{"error":"{error}"}}"#));
+        assert_eq!((failure.cause, failure.cause.is_permanent()), (Cause::Subject, true));
+        assert!(failure.text.contains(error), "{failure}");
+    }
+    for (status, error, cause) in [
+        (401, "invalid_client", Cause::InvalidClient),
+        (400, "invalid_target", Cause::InvalidTarget),
+        (400, "invalid_scope", Cause::InvalidScope),
+        (400, "unauthorized_client", Cause::UnauthorizedClient),
+        (400, "unsupported_grant_type", Cause::UnsupportedGrantType),
+        (400, "odd", Cause::Rejected),
+        (429, "invalid_grant", Cause::RateLimited),
+        (500, "invalid_grant", Cause::ServerError),
+    ] {
+        assert_eq!(found(status, &format!(r#"{{"error":"{error}"}}"#)).cause, cause, "{status} {error}");
     }
 }

@@ -17,6 +17,8 @@ use crate::state::backoff;
 const LONGEST_FLIGHT: Duration = Duration::from_secs(30);
 /// How often a refused credential's file is looked at.
 pub(super) const FILE_CHECK: Duration = Duration::from_millis(500);
+/// How often a certificate is looked at that the token is bound to.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
 
 /// What the keeper does next.
 enum Next {
@@ -29,7 +31,7 @@ pub(super) async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
     loop {
         let Some(kept) = slot.upgrade() else { return };
         kept.look_at_file();
-        let rest = match kept.next() {
+        let rest = match kept.next(kept.is_outdated()) {
             Next::Fetch => {
                 kept.fly().await;
                 continue;
@@ -47,7 +49,8 @@ pub(super) async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
 // === impl TokenSlot ===
 
 impl TokenSlot {
-    fn next(&self) -> Next {
+    /// `outdated`: the certificate that the token is bound to has been replaced, so the token ends with it.
+    fn next(&self, outdated: bool) -> Next {
         let mut state = self.lock();
         if state.flying {
             return Next::Fetch;
@@ -56,23 +59,39 @@ impl TokenSlot {
         let age =
             held.as_ref().map(|held| held.sent.elapsed(&self.source.services.clock)).unwrap_or_default();
         let left = |limit: Duration| Some(limit.saturating_sub(age)).filter(|left| !left.is_zero());
-        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft));
+        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft)).filter(|_| !outdated);
         let to_hard = held.as_ref().and_then(|held| left(held.lifetime.hard));
         if to_hard.is_none() {
             self.held.store(None);
         }
+        if !self.former.load().as_ref().is_some_and(|former| self.is_good(former)) {
+            self.former.store(None);
+        }
+        let to_look = held.as_ref().and_then(|held| held.shown.certificate()).map(|_| CERTIFICATE_CHECK);
         if to_soft.is_some() || self.is_idle(held.as_deref()) {
             self.nudged.store(false, Ordering::Relaxed);
-            return Next::Rest(to_soft.or(to_hard));
+            let to_limit = to_soft.or(to_hard);
+            return Next::Rest(to_limit.map(|limit| to_look.map_or(limit, |look| look.min(limit))));
+        }
+        if self.source.subject.is_some() && to_hard.is_none() {
+            // The subjects are many: without a token in hand, one is fetched only for a caller who waits for it.
+            self.nudged.store(false, Ordering::Relaxed);
+            return Next::Rest(None);
         }
         if let Some(pause) = self.pause_left(&state) {
             let rest = to_hard.map_or(pause, |to_hard| to_hard.min(pause));
             let permanent =
                 state.setback.as_ref().is_some_and(|setback| setback.failure.cause.is_permanent());
-            return Next::Rest(Some(if permanent { rest.min(FILE_CHECK) } else { rest }));
+            let watches_file = permanent && self.source.subject.is_none();
+            return Next::Rest(Some(if watches_file { rest.min(FILE_CHECK) } else { rest }));
         }
         state.flying = true;
         Next::Fetch
+    }
+
+    /// Can nothing more be had of it, or does nobody want it any more?
+    pub(crate) fn is_spent(&self) -> bool {
+        self.source.subject_has_ended() || self.is_idle(self.held.load_full().as_deref())
     }
 
     /// Has nobody asked for one lifetime?
@@ -82,12 +101,18 @@ impl TokenSlot {
         Duration::from_secs(unused) >= held.map_or(DEFAULT_LIFE, |held| held.lifetime.life)
     }
 
+    /// Is the token bound to a certificate that has been replaced?
+    fn is_outdated(&self) -> bool {
+        self.held.load_full().is_some_and(|held| self.source.is_outdated(&held))
+    }
+
     /// A credential that was refused is tried again as soon as its file is another.
     fn look_at_file(&self) {
         let refused = {
             let state = self.lock();
             let Some(setback) = &state.setback else { return };
-            if state.flying || !setback.failure.cause.is_permanent() {
+            let cause = setback.failure.cause;
+            if state.flying || !cause.is_permanent() || cause == Cause::Subject {
                 return;
             }
             setback.file
@@ -116,12 +141,22 @@ impl TokenSlot {
 
     fn land(&self, held: Held) {
         let TokenSource { credential, request, metrics, .. } = &*self.source;
-        metrics.obtained(&credential.name, request.key, held.sent.wall.saturating_add(held.lifetime.life));
+        if self.source.subject.is_none() {
+            // That of a subject ends when nobody needs it any more, which is nothing to be warned of.
+            metrics.obtained(
+                &credential.name,
+                request.key,
+                held.sent.wall.saturating_add(held.lifetime.life),
+            );
+        }
         if let Some(granted) = &held.narrowed {
             metrics.narrowed(&credential.name, &request.key);
             tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
         }
-        self.held.store(Some(Arc::new(held)));
+        let held = Arc::new(held);
+        let before = self.held.swap(Some(held.clone()));
+        let is_other = |before: &Arc<Held>| before.shown.certificate() != held.shown.certificate();
+        self.former.store(before.filter(is_other));
         self.nudged.store(false, Ordering::Relaxed);
         let mut state = self.lock();
         if state.failures > 0 {
@@ -140,16 +175,17 @@ impl TokenSlot {
         state.failed += 1;
         let permanent = failure.cause.is_permanent();
         let pause = lifetime::pause(state.failures, permanent, failure.retry_after, backoff::random());
-        tracing::warn!(
-            credential = %credential.name,
-            cause = failure.cause.as_str(),
-            retry_in = ?pause,
-            "no token: {failure}"
-        );
+        let (cause, name) = (failure.cause, &credential.name);
+        if cause == Cause::Subject {
+            // Whoever can send us a token could fill the log.
+            tracing::debug!(credential = %name, cause = cause.as_str(), "no token: {failure}");
+        } else {
+            tracing::warn!(credential = %name, cause = cause.as_str(), retry_in = ?pause, "no token: {failure}");
+        }
         let at = Moment::now(&services.clock);
         state.last_error = Some(LastError { at, failure: failure.clone() });
         state.setback = Some(Setback { at, pause, failure, file });
-        self.announce(&mut state, Some(Unavailable { retry_after: pause }));
+        self.announce(&mut state, Some(Unavailable::after(pause, cause)));
     }
 
     fn announce(&self, state: &mut State, failed: Option<Unavailable>) {
