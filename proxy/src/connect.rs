@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::client::ResolvesClientCert;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -58,11 +59,13 @@ impl Connector {
         Self::default()
     }
 
-    /// A TLS client configuration: these PEM certificates as roots, or the platform's, and these ALPN protocols in order
-    /// of preference. Reads files and parses certificates: keep the result where connections are frequent.
+    /// A TLS client configuration: these PEM certificates as roots, or the platform's, this certificate of ours for servers
+    /// that ask for one, and these ALPN protocols in order of preference. Reads files and parses certificates: keep the
+    /// result where connections are frequent.
     pub fn tls_config(
         &self,
         ca_pem: Option<&[u8]>,
+        client: Option<Arc<dyn ResolvesClientCert>>,
         alpn: &[&[u8]],
     ) -> Result<Arc<ClientConfig>, ConnectError> {
         let roots = match ca_pem {
@@ -70,11 +73,14 @@ impl Connector {
             None => self.platform_roots()?,
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(ConnectError::Setup)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match client {
+            Some(client) => config.with_client_cert_resolver(client),
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }
@@ -311,7 +317,7 @@ mod tests {
     #[test]
     fn a_ca_file_without_certificates_is_an_error() {
         for pem in [&b""[..], b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            assert!(matches!(Connector::new().tls_config(Some(pem), &[]), Err(ConnectError::CaFile)));
+            assert!(matches!(Connector::new().tls_config(Some(pem), None, &[]), Err(ConnectError::CaFile)));
         }
     }
 }

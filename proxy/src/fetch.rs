@@ -1,6 +1,8 @@
 //! How do we ask an issuer? One bounded HTTPS request: metadata, key set, token. No redirects, no proxies from the
 //! environment, no decompression; the address is judged after resolution (SSRF).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,17 +11,22 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connect::{ConnectError, Connector, Guard};
 
-/// Whom to trust, and whether plain http is allowed.
+/// Whom to trust, whether plain http is allowed, and who we are.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// PEM, instead of the platform's roots.
     pub ca_pem: Option<Bytes>,
     /// http is allowed.
     pub insecure: bool,
+    /// The certificate that the server has to ask us for (RFC 8705 §2).
+    pub client: Option<Arc<CertifiedKey>>,
 }
 
 /// Bounds of one request.
@@ -38,6 +45,8 @@ pub enum FetchError {
     Url(&'static str),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error("{0} did not ask for our client certificate; name an endpoint that does")]
+    NotAsked(String),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the answer is larger than {0} bytes")]
@@ -83,14 +92,56 @@ impl Fetcher {
         limits: Limits,
     ) -> Result<Response<Bytes>, FetchError> {
         let target = Target::parse(request.uri(), trust.insecure)?;
+        if trust.client.is_some() && !target.tls {
+            return Err(FetchError::Url("a client certificate is shown over https alone; use https"));
+        }
         let request = prepare(request, &target);
         let stream = self.connector.tcp(&target.host, target.port, Guard::Issuer, limits.timeout).await?;
         if !target.tls {
             return converse(stream, request, limits).await;
         }
-        let config = self.connector.tls_config(trust.ca_pem.as_deref(), &[b"http/1.1"])?;
+        let client = trust.client.clone().map(Presented::new);
+        let config = self.connector.tls_config(
+            trust.ca_pem.as_deref(),
+            client.clone().map(|client| client as Arc<dyn ResolvesClientCert>),
+            &[b"http/1.1"],
+        )?;
         let stream = self.connector.tls(stream, config, &target.host).await?;
+        if client.is_some_and(|client| !client.is_asked()) {
+            return Err(FetchError::NotAsked(target.host));
+        }
         converse(stream, request, limits).await
+    }
+}
+
+/// Our certificate, and whether the server asked for it. One that does not would take us for somebody else, or bind a token
+/// to nothing.
+#[derive(Debug)]
+struct Presented {
+    certificate: Arc<CertifiedKey>,
+    asked: AtomicBool,
+}
+
+// === impl Presented ===
+
+impl Presented {
+    fn new(certificate: Arc<CertifiedKey>) -> Arc<Self> {
+        Arc::new(Self { certificate, asked: AtomicBool::new(false) })
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl ResolvesClientCert for Presented {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        Some(self.certificate.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

@@ -37,6 +37,7 @@ mod with_grpc;
 mod with_oauth_client;
 mod with_oauth_faults;
 mod with_oidc_provider;
+mod with_oidc_provider_auth;
 mod with_oidc_provider_dpop;
 mod with_oidc_provider_exchange;
 mod with_oidc_provider_outbound;

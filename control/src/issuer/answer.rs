@@ -21,6 +21,8 @@ pub(super) enum Refusal {
     InvalidTarget(&'static str),
     /// Too many wrong secrets for this client; nothing was checked.
     Locked { retry_after: Duration },
+    /// Nobody's fault: whether the assertion was used before cannot be said, and a new one is as good.
+    TooEarly,
     /// The body is larger than we read.
     TooLarge,
     /// The body did not come in time.
@@ -38,6 +40,7 @@ impl Refusal {
         match self {
             Self::InvalidClient(_) => StatusCode::UNAUTHORIZED,
             Self::Locked { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooEarly => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -56,7 +59,7 @@ impl Refusal {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope(_) => "invalid_scope",
             Self::InvalidTarget(_) => "invalid_target",
-            Self::Locked { .. } => "temporarily_unavailable",
+            Self::Locked { .. } | Self::TooEarly => "temporarily_unavailable",
             Self::Internal => "server_error",
         }
     }
@@ -69,6 +72,9 @@ impl Refusal {
             | Self::InvalidTarget(text) => text,
             Self::UnsupportedGrantType => "only client_credentials is offered",
             Self::Locked { .. } => "too many failed authentications of this client; wait",
+            Self::TooEarly => {
+                "the client assertion was made in the second in which this issuer started; make another"
+            }
             Self::TooLarge => "the body is too large",
             Self::TooSlow => "the body did not come in time",
             Self::MethodNotAllowed => "the token endpoint takes POST alone",
@@ -96,6 +102,9 @@ impl Refusal {
                 if let Ok(seconds) = HeaderValue::from_str(&whole_seconds.to_string()) {
                     headers.insert(RETRY_AFTER, seconds);
                 }
+            }
+            Self::TooEarly => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::MethodNotAllowed => {
                 headers.insert(ALLOW, HeaderValue::from_static("POST"));

@@ -82,6 +82,7 @@ pub(super) fn verify<'a>(
         return Err(untrusted);
     }
     check_claims(&claims, client, url, now)?;
+    check_memory(&claims, replays.begin())?;
     // For as long as `check_claims` would let it pass again.
     let expires = Duration::try_from_secs_f64(claims.exp + LEEWAY).map_err(|_| malformed)?;
     match replays.note(client.id(), &claims.jti, expires, now) {
@@ -133,6 +134,24 @@ fn check_claims(claims: &Claims, client: &Client, url: &IssuerUrl, now: Duration
         return invalid("the client assertion has an empty jti");
     }
     Ok(())
+}
+
+/// Could a process before this one have accepted it, and taken the memory of that along? It could not before the latest of
+/// `iat`, `nbf`, and the time from which `exp` is near enough, so that an assertion with a fresh `iat` is taken at once.
+/// A client whose clock is ahead by some of the leeway may be replayed for as long as that, after a restart.
+fn check_memory(claims: &Claims, begin: Duration) -> Result<(), Refusal> {
+    let earliest =
+        [claims.iat, claims.nbf].into_iter().flatten().fold(claims.exp - MAX_LIFETIME, |a, b| a.max(b));
+    if earliest >= begin.as_secs_f64() {
+        return Ok(());
+    }
+    // Most clients write whole seconds.
+    if earliest >= Duration::from_secs(begin.as_secs()).as_secs_f64() {
+        return Err(Refusal::TooEarly);
+    }
+    Err(Refusal::InvalidClient(
+        "the client assertion may have been used before this issuer started; make one anew for each request, with iat",
+    ))
 }
 
 /// Strict base64url, then JSON.

@@ -117,7 +117,7 @@ impl Issuer {
             store,
             turning: Mutex::new(()),
             throttle: Throttle::default(),
-            replays: Replays::default(),
+            replays: Replays::since(now),
         }));
         issuer.turn(now)?;
         Ok(issuer)

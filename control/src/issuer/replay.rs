@@ -21,12 +21,23 @@ pub(super) enum Seen {
 /// By client, so that none can crowd out another. Only verified assertions are noted.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
+    /// Since the epoch: of what was used before, a process that is gone knew.
+    since: Duration,
     clients: Mutex<HashMap<String, HashMap<[u8; 32], Duration>>>,
 }
 
 // === impl Replays ===
 
 impl Replays {
+    /// A memory that begins now.
+    pub(super) fn since(now: Duration) -> Self {
+        Self { since: now, clients: Mutex::default() }
+    }
+
+    pub(super) fn begin(&self) -> Duration {
+        self.since
+    }
+
     /// Notes a `jti` that is dead after `expires` (since the epoch).
     pub(super) fn note(&self, client: &str, jti: &str, expires: Duration, now: Duration) -> Seen {
         let mut name = [0; 32];

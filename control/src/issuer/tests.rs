@@ -49,7 +49,14 @@ impl Bench {
         let clients = folder.path().join("clients.yaml");
         fs::write(&clients, clients_file(&key)).unwrap();
         let issuer = Issuer::open(ISSUER, clients, Some(folder.path().join("state")), options).unwrap();
-        Self { folder, issuer, key }
+        let mut bench = Self { folder, issuer, key };
+        bench.started_at(Duration::ZERO);
+        bench
+    }
+
+    /// As if the issuer had started then, with an empty memory.
+    fn started_at(&mut self, begin: Duration) {
+        Arc::get_mut(&mut self.issuer.0).unwrap().replays = super::Replays::since(begin);
     }
 
     fn clients(&self) -> PathBuf {
@@ -298,7 +305,8 @@ async fn a3_authenticates_by_a_key_instead_of_a_secret() {
     let clients = bench.folder.path().join("other.yaml");
     fs::write(&clients, file).unwrap();
     let issuer = Issuer::open(ISSUER, clients, None, Options::default()).unwrap();
-    let bench = Bench { issuer, ..bench };
+    let mut bench = Bench { issuer, ..bench };
+    bench.started_at(Duration::ZERO);
     bench.assert(&bench.assertion(json!({}))).await.token();
 }
 
@@ -429,6 +437,39 @@ async fn a4_an_assertion_is_the_clients_own_for_us_short_and_used_once() {
     bench.send(post(None, &body)).await.is(400, "invalid_request");
     let body = format!("{GRANT}&client_assertion_type=other&client_assertion={}", bench.assertion(json!({})));
     bench.send(post(None, &body)).await.is(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn a4_after_a_restart_no_assertion_is_taken_that_may_have_been_used_before() {
+    let mut bench = Bench::new();
+    let used = bench.assertion(json!({ "iat": now().as_secs() - 2 }));
+    bench.assert(&used).await.token();
+    let begin = Duration::from_secs(now().as_secs()) + Duration::from_millis(1);
+    bench.started_at(begin);
+    let at = |seconds: i64| i64::try_from(begin.as_secs()).unwrap() + seconds;
+    let answer = bench.assert(&used).await;
+    answer.is(401, "invalid_client");
+    assert!(answer.text.contains("before this issuer started"), "{}", answer.text);
+    for (changes, expected) in [
+        (json!({ "iat": at(-1) }), 401),
+        (json!({ "iat": null }), 401),
+        (json!({ "exp": at(299) }), 401),
+        (json!({ "exp": at(60), "nbf": at(-1), "iat": at(-1) }), 401),
+        // The very second: a replay or not, a new one is as good, and soon made.
+        (json!({ "iat": at(0) }), 503),
+        (json!({ "exp": at(300) }), 503),
+        // What cannot have been accepted before.
+        (json!({ "iat": at(1) }), 200),
+        (json!({ "nbf": at(1) }), 200),
+        (json!({ "exp": at(301) }), 200),
+    ] {
+        let answer = bench.assert(&bench.assertion(changes.clone())).await;
+        assert_eq!(answer.status.as_u16(), expected, "{changes}: {}", answer.text);
+        assert_eq!(answer.headers.contains_key("retry-after"), expected == 503, "{changes}");
+    }
+    // Every issuer that is opened begins so.
+    let opened = Issuer::open(ISSUER, bench.clients(), None, Options::default()).unwrap();
+    assert!(opened.0.replays.begin() >= begin);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub struct Attachment<'a> {
 }
 
 /// The slot that keeps a token.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Keeping<'a> {
     /// The workload's own.
     Own(&'a TokenSlot),

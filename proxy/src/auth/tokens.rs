@@ -202,6 +202,8 @@ impl Slots {
 }
 
 #[cfg(test)]
+pub(crate) mod authority;
+#[cfg(test)]
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;

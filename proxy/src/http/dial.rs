@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_policy::Reason;
-use countersign_policy::snapshot::FileRef;
+use countersign_policy::snapshot::{CertificateFiles, FileRef};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
 use crate::connect::{Connector, Guard};
+use crate::state::certificate::{Certificate, CertificateError};
 use crate::state::files::{FileError, PolicyFiles};
 
 /// Where an upstream is, and what is spoken on the way.
@@ -40,6 +43,16 @@ pub(crate) struct Tls {
     pub(crate) server_name: String,
     /// Whom it trusts, where a rule names a file for that.
     pub(crate) ca: Option<CaFile>,
+    pub(crate) client: Option<Client>,
+}
+
+/// The certificate that we present.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    /// As it was read from a rule's files.
+    Files { named: CertificateFiles, certificate: Certificate },
+    /// The one that the token is bound to, whatever stands in the files by now (RFC 8705 §3).
+    Bound(Arc<Certificate>),
 }
 
 /// A `caFile` as it was read.
@@ -102,6 +115,39 @@ impl Dial {
     }
 }
 
+// === impl Tls ===
+
+impl Tls {
+    /// Has a file that it was made of been replaced?
+    pub(crate) fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
+        self.ca.as_ref().is_some_and(|ca| ca.is_outdated(files, connector))
+            || self.client.as_ref().is_some_and(|client| client.is_outdated(files))
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(crate) fn read(named: &CertificateFiles, files: &PolicyFiles) -> Result<Self, CertificateError> {
+        Ok(Self::Files { named: named.clone(), certificate: Certificate::read(named, files)? })
+    }
+
+    /// What presents it to servers that ask.
+    pub(crate) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        let certificate = match self {
+            Self::Files { certificate, .. } => certificate,
+            Self::Bound(certificate) => certificate,
+        };
+        Arc::new(SingleCertAndKey::from(certificate.key.clone()))
+    }
+
+    /// Are the files another pair now? One that cannot be used changes nothing.
+    fn is_outdated(&self, files: &PolicyFiles) -> bool {
+        let Self::Files { named, certificate } = self else { return false };
+        Certificate::read(named, files).is_ok_and(|now| now.key.cert != certificate.key.cert)
+    }
+}
+
 // === impl CaFile ===
 
 impl CaFile {
@@ -110,9 +156,9 @@ impl CaFile {
     }
 
     /// Is the file another one now? One that cannot be used changes nothing.
-    pub(crate) fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
+    fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
         let now = Self::read(&self.file, files);
-        now.is_ok_and(|now| now.pem != self.pem && connector.tls_config(Some(&now.pem), &[]).is_ok())
+        now.is_ok_and(|now| now.pem != self.pem && connector.tls_config(Some(&now.pem), None, &[]).is_ok())
     }
 }
 
@@ -202,6 +248,30 @@ mod tests {
         assert!(!outdated());
         std::fs::write(&path, pem()).unwrap();
         assert!(outdated());
+    }
+
+    #[test]
+    fn a_certificate_that_was_replaced_is_noticed_and_a_broken_pair_is_not() {
+        let made = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let declared_in = root.path().join("policy.yaml").display().to_string();
+        let file = |path: &str| FileRef { path: path.to_owned(), declared_in: declared_in.clone() };
+        let named = CertificateFiles { cert_file: file("tls.crt"), key_file: file("tls.key") };
+        let write = |name: &str, text: String| std::fs::write(root.path().join(name), text).unwrap();
+        let (old, new) = (made(), made());
+        write("tls.crt", old.cert.pem());
+        write("tls.key", old.signing_key.serialize_pem());
+        let files = PolicyFiles::BesideDocument;
+        let client = Client::read(&named, &files).unwrap();
+        assert!(!client.is_outdated(&files));
+        write("tls.crt", new.cert.pem());
+        assert!(!client.is_outdated(&files), "half a pair");
+        write("tls.key", new.signing_key.serialize_pem());
+        assert!(client.is_outdated(&files));
+        let bound = Client::Bound(Arc::new(Certificate::read(&named, &files).unwrap()));
+        write("tls.crt", old.cert.pem());
+        write("tls.key", old.signing_key.serialize_pem());
+        assert!(!bound.is_outdated(&files), "the token goes on with the certificate that it is bound to");
     }
 
     #[tokio::test]

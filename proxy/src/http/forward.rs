@@ -104,10 +104,14 @@ impl Road<'_> {
             attempts += 1;
             // Meanwhile the token may have come to its end, and past that it is never sent.
             if let Some(token) = token.as_mut().filter(|_| waited) {
-                token.shown = match token.slot.sendable() {
+                token.shown = match token.slot.sendable_over(upstream.certificate()) {
                     Some(shown) => shown,
                     None => token.slot.token().await.map_err(Unavailable::reason)?,
                 };
+                // Bound to a certificate that this connection does not present: of no use there.
+                if token.shown.certificate() != upstream.certificate() {
+                    return Err(Reason::TokenUnavailable);
+                }
                 request.headers_mut().insert(AUTHORIZATION, token.shown.authorization.clone());
             }
             address(&mut request, &carrier, upstream.scheme(), authority, target)?;
@@ -159,16 +163,16 @@ impl Road<'_> {
     /// with that nonce, if there is another and if all of the request is at hand (RFC 6750 §3.1, RFC 9449 §9, security
     /// OUT-11). Otherwise the answer stands as it is.
     async fn send_again(&self, kept: Kept, refusal: Answer, mut token: Attachment<'_>) -> Answer {
-        let slot = token.slot.clone();
-        if !refusal.demands_nonce() && !slot.refused(&token.shown) {
+        if !refusal.demands_nonce() && !token.slot.refused(&token.shown) {
             return refusal;
         }
         let Some((body, exchange)) = Body::again(refusal.exchange.as_deref()) else {
-            slot.replayed(Replay::Unfit);
+            token.slot.replayed(Replay::Unfit);
             return refusal;
         };
-        let Ok(shown) = slot.token().await else {
-            slot.replayed(Replay::Failed);
+        let shown = token.slot.token().await.ok();
+        let Some(shown) = shown.filter(|shown| shown.certificate() == self.upstream.certificate()) else {
+            token.slot.replayed(Replay::Failed);
             return refusal;
         };
         let mut request = Request::new(body);
@@ -178,16 +182,16 @@ impl Road<'_> {
         token.shown = shown;
         match self.send(request, exchange, Some(&mut token)).await {
             Ok(answer) => {
-                slot.replayed(if answer.refuses_us() { Replay::Refused } else { Replay::Accepted });
+                token.slot.replayed(if answer.refuses_us() { Replay::Refused } else { Replay::Accepted });
                 if refusal.demands_nonce() && challenge::refuses_token(&answer.response) {
                     // Behind the nonce it was the token after all: the next request has another one.
-                    slot.refused(&token.shown);
+                    token.slot.refused(&token.shown);
                 }
                 refusal.hear_out(self.timeouts.idle);
                 answer
             }
             Err(_) => {
-                slot.replayed(Replay::Failed);
+                token.slot.replayed(Replay::Failed);
                 refusal
             }
         }

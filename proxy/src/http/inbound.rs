@@ -85,7 +85,7 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let demand = Demand::of(worker.sidecar.policy.load().as_ref().as_ref(), application.port);
+    let demand = Demand::of(&worker.sidecar, application.port);
     let caller = Caller { worker, application, address, tls: None, last: LastVerdict::default() };
     match demand {
         None => {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
-use super::dial::{Address, CaFile, Dial, Tls, Version};
+use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
 use super::headers;
 use super::pool::{Key, Upstream};
@@ -25,6 +25,7 @@ use crate::auth::attach::{Attached, attach};
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
+use crate::state::certificate::Certificate;
 
 /// One connection of the application.
 struct Application {
@@ -86,11 +87,12 @@ impl Application {
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
-        let mut token = None;
+        let (mut token, mut certificate) = (None, None);
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
             Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
                 Attached::Token(attachment) => {
+                    certificate = attachment.shown.certificate().cloned();
                     token = Some(attachment);
                     Outcome::Attach
                 }
@@ -101,7 +103,7 @@ impl Application {
         };
 
         // It leaves for the destination that the rule was chosen by, and for no other.
-        let upstream = self.upstream(&target, port, rule, seen.version)?;
+        let upstream = self.upstream(&target, port, rule, certificate, seen.version)?;
         let outgoing = Outgoing {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
@@ -125,6 +127,7 @@ impl Application {
         target: &Target,
         port: u16,
         rule: Option<&OutboundRule>,
+        certificate: Option<Arc<Certificate>>,
         spoken: HttpVersion,
     ) -> Result<Arc<Upstream>, Reason> {
         let version = version(rule, spoken);
@@ -133,9 +136,10 @@ impl Application {
             port,
             version,
             transport: rule.map_or([0; 32], |rule| rule.transport),
+            certificate: certificate.as_ref().map(|certificate| certificate.thumbprint),
         };
         self.worker.pools.upstream(key, || {
-            let dial = self.dial(&target.host, port, rule, version)?;
+            let dial = self.dial(&target.host, port, rule, certificate, version)?;
             let sidecar = &self.worker.sidecar;
             Ok(Upstream::new(dial, sidecar.connector.clone(), sidecar.outbound))
         })
@@ -146,10 +150,11 @@ impl Application {
         host: &str,
         port: u16,
         rule: Option<&OutboundRule>,
+        bound: Option<Arc<Certificate>>,
         version: Version,
     ) -> Result<Dial, Reason> {
         let plain = |port| Address::Name { host: host.to_owned(), port };
-        let Some(OutboundTls::Originate { port: named, server_name, ca_file, .. }) =
+        let Some(OutboundTls::Originate { port: named, server_name, ca_file, client }) =
             rule.map(|rule| &rule.tls)
         else {
             return Ok(Dial { address: plain(port), tls: None, version });
@@ -162,14 +167,26 @@ impl Application {
             })?),
             None => None,
         };
-        let config = sidecar.connector.tls_config(ca.as_ref().map(|ca| ca.pem.as_slice()), version.alpn());
+        let client = match (bound, client) {
+            (Some(certificate), _) => Some(Client::Bound(certificate)),
+            (None, Some(named)) => Some(Client::read(named, &sidecar.files).map_err(|error| {
+                tracing::warn!(%error, "a client certificate cannot be used; correct originate.certFile and keyFile");
+                Reason::UpstreamUnreachable
+            })?),
+            (None, None) => None,
+        };
+        let config = sidecar.connector.tls_config(
+            ca.as_ref().map(|ca| ca.pem.as_slice()),
+            client.as_ref().map(Client::resolver),
+            version.alpn(),
+        );
         let config = config.map_err(|error| {
             tracing::warn!(%error, "TLS cannot be originated");
             Reason::UpstreamUnreachable
         })?;
         let server_name = server_name.clone().unwrap_or_else(|| host.to_owned());
         let port = named.unwrap_or(if port == 80 { 443 } else { port });
-        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name, ca }), version })
+        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name, ca, client }), version })
     }
 }
 

@@ -9,9 +9,10 @@ use countersign_policy::Reason;
 use hyper::client::conn::{http1, http2};
 
 use super::body::{Body, Exchange};
-use super::dial::{Dial, Sender, Version};
+use super::dial::{Client, Dial, Sender, Version};
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
+use crate::state::certificate::Certificate;
 use crate::state::files::PolicyFiles;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
@@ -61,6 +62,8 @@ pub(crate) struct Key {
     pub(crate) version: Version,
     /// Fingerprint of the rule's transport settings; zero without a rule.
     pub(crate) transport: [u8; 32],
+    /// Thumbprint of the certificate that the token is bound to.
+    pub(crate) certificate: Option<[u8; 32]>,
 }
 
 // === impl Upstream ===
@@ -81,6 +84,14 @@ impl Upstream {
     /// The scheme of what is spoken, for `:scheme` (RFC 9113 §8.3.1).
     pub(crate) fn scheme(&self) -> http::uri::Scheme {
         if self.dial.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP }
+    }
+
+    /// The certificate that tokens have to be bound to here; without one, they are bound to none.
+    pub(crate) fn certificate(&self) -> Option<&Arc<Certificate>> {
+        match self.dial.tls.as_ref()?.client.as_ref()? {
+            Client::Bound(certificate) => Some(certificate),
+            Client::Files { .. } => None,
+        }
     }
 
     /// A connection that is open and ready, if there is one.
@@ -155,10 +166,9 @@ impl Upstream {
         idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
     }
 
-    /// Was it made with a CA that has been replaced since?
+    /// Was it made with a CA or a certificate that has been replaced since?
     fn is_outdated(&self, files: &PolicyFiles) -> bool {
-        let ca = self.dial.tls.as_ref().and_then(|tls| tls.ca.as_ref());
-        ca.is_some_and(|ca| ca.is_outdated(files, &self.connector))
+        self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(files, &self.connector))
     }
 
     fn keep(&self, sender: http1::SendRequest<Body>) {
@@ -220,7 +230,7 @@ impl Pools {
         Ok(upstream)
     }
 
-    /// Closes what has been idle for long, and forgets upstreams that nobody uses or that trust a CA of yesterday: what is
+    /// Closes what has been idle for long, and forgets upstreams that nobody uses or that use a CA or certificate of yesterday: what is
     /// in flight there ends, and no other request begins.
     pub(crate) fn sweep(&self, files: &PolicyFiles) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);

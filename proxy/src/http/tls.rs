@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::last_word;
+use super::sidecar::Sidecar;
 use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -35,9 +36,11 @@ pub(super) struct Secured {
 // === impl Demand ===
 
 impl Demand {
-    /// Does policy demand TLS of connections to this port?
-    pub(super) fn of(active: Option<&Active>, port: u16) -> Option<Self> {
-        let active = active?;
+    /// Does policy demand TLS of a connection to this port that was just accepted? Asked once; its requests load policy
+    /// themselves.
+    pub(super) fn of(sidecar: &Sidecar, port: u16) -> Option<Self> {
+        let policy = sidecar.policy.load();
+        let active = policy.as_ref().as_ref()?;
         let tls = active.snapshot.inbound(port)?.tls.as_ref()?;
         Some(Self { settings: tls.fingerprint, config: active.server(tls).and_then(TlsServer::config) })
     }

@@ -34,14 +34,12 @@ pub(crate) fn form(text: &str) -> String {
 pub(crate) struct Issuer {
     process: Process,
     pub(crate) url: String,
-    #[allow(dead_code, reason = "for tests of client certificates")]
     /// Where it asks for client certificates, if that is another port (`mtls_endpoint_aliases`, RFC 8705 §5).
     pub(crate) alias: Option<String>,
     management: SocketAddr,
 }
 
 /// A request of a token, as it arrived.
-#[allow(dead_code, reason = "for tests of client certificates")]
 #[derive(Clone, Debug)]
 pub(crate) struct TokenRequest {
     pub(crate) form: Value,
@@ -117,7 +115,6 @@ impl Issuer {
         self.manage("POST", &format!("/-/client?id={client}&secret={}", form(secret)));
     }
 
-    #[allow(dead_code, reason = "for tests of bound tokens")]
     /// The DPoP nonces that it gave out so far are no good any more (RFC 9449 §8).
     pub(crate) fn renew_nonces(&self) {
         self.manage("POST", "/-/nonce");

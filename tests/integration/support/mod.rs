@@ -1,5 +1,6 @@
 //! What do the tests stand on? Processes that end with the test, servers, clients, tokens and policy folders.
 
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod django;

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::x5t;
 use super::jose;
 use super::ports::Port;
 
@@ -57,6 +58,8 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// `x5t#S256` of the client's certificate.
+    pub(crate) certificate: Option<String>,
 }
 
 impl Upstream {
@@ -77,6 +80,11 @@ impl Upstream {
             .expect("key and certificate fit");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         (Self::serve(Some(TlsAcceptor::from(Arc::new(config)))), made.cert.pem())
+    }
+
+    /// One that speaks this TLS.
+    pub(crate) fn start_with(config: ServerConfig) -> Self {
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
@@ -152,10 +160,12 @@ async fn serve(
         let (seen, refused, tls) = (Arc::clone(&seen), Arc::clone(&refused), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, seen, refused).await,
+                None => converse(stream, None, seen, refused).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        converse(stream, seen, refused).await;
+                        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                        let shown = shown.map(|certificate| x5t(certificate));
+                        converse(stream, shown, seen, refused).await;
                     }
                 }
             }
@@ -165,15 +175,18 @@ async fn serve(
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
 ) {
-    let service = service_fn(|request| answer(request, Arc::clone(&seen), Arc::clone(&refused)));
+    let service =
+        service_fn(|request| answer(request, certificate.clone(), Arc::clone(&seen), Arc::clone(&refused)));
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(
     request: Request<Incoming>,
+    certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
 ) -> Result<Response<Body>, Infallible> {
@@ -190,6 +203,7 @@ async fn answer(
         version: format!("{:?}", head.version),
         headers: head.headers,
         body: collected.to_bytes().to_vec(),
+        certificate,
     };
     seen.lock().expect("no test panics with it").push(request.clone());
     if request.all("authorization").iter().any(|shown| refused.lock().expect("as above").contains(shown)) {

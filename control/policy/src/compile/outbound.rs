@@ -175,9 +175,15 @@ fn binding(
         Authentication::TlsClientAuth(files) => Some(files),
         _ => None,
     };
+    let is_half = |originate: &OriginateSpec| originate.cert_file.is_some() != originate.key_file.is_some();
     let at = at.key("binding");
     match (spec.binding, tls) {
         (BindingWord::None, _) => TokenBinding::None,
+        // Told already: not supported, or half a pair.
+        (BindingWord::Mtls, _) if matches!(spec.tls, Some(TlsWord::Mesh | TlsWord::Passthrough)) => {
+            TokenBinding::None
+        }
+        (BindingWord::Mtls, _) if spec.originate.as_ref().is_some_and(is_half) => TokenBinding::None,
         (BindingWord::Dpop, _) => TokenBinding::Key,
         (BindingWord::Mtls, OutboundTls::None) => {
             report.add(&at, "a certificate is shown over TLS: remove `tls: none`, or write `binding: dpop`");

@@ -1,7 +1,11 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
 use crate::outbound::{Outbound, OutboundTls};
+use crate::snapshot::{
+    AssertionType, Authentication, CertificateFiles, FileRef, TokenBinding, TokenRequest, WorkloadTokenUse,
+};
 use crate::source;
 
 /// An issuer, two credentials and two outbound policies; the text of further documents follows.
@@ -135,6 +139,144 @@ fn equal_tokens_are_asked_for_once() {
     let credential = &snapshot.credentials[request.credential.0];
     assert_eq!((credential.name.as_str(), credential.client_id.as_str()), ("shop/checkout", "shop-checkout"));
     assert_eq!(snapshot.issuers[credential.issuer.0].name, "corp");
+}
+
+/// The issuer `corp` of the base with a credential by each method, and an outbound policy with these rules.
+fn outbound(rules: &str) -> Snapshot {
+    let credential = |name: &str, authentication: &str| {
+        format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: Credential\nmetadata: {{ name: {name}, namespace: shop }}\n\
+             spec: {{ issuer: corp, clientId: c, authentication: {{ {authentication} }} }}\n---\n"
+        )
+    };
+    let more = credential("post", "clientSecretPost: { secretFile: s }")
+        + &credential("tls", "tlsClientAuth: { certFile: tls.crt, keyFile: tls.key }")
+        + &credential("sa", "workloadToken: { tokenFile: t }")
+        + &credential("svid", "workloadToken: { tokenFile: t, assertionType: jwtSpiffe }")
+        + &credential("grant", "workloadToken: { tokenFile: t, grant: jwtBearer }")
+        + "apiVersion: countersign.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: { name: more, namespace: shop }\n\
+           spec:\n  rules:\n"
+        + rules;
+    documents(&more).compile(&other()).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// The token request of the rule for this host.
+fn asked<'a>(snapshot: &'a Snapshot, host: &str) -> &'a TokenRequest {
+    let Outbound::Rule(rule) = snapshot.outbound(host, 443) else { panic!("no rule") };
+    &snapshot.token_requests[rule.token.expect("a token").0]
+}
+
+fn pair(certificate: &str, key: &str) -> CertificateFiles {
+    let file = |path: &str| FileRef { path: path.to_owned(), declared_in: "f".to_owned() };
+    CertificateFiles { cert_file: file(certificate), key_file: file(key) }
+}
+
+#[test]
+fn every_way_to_authenticate_is_compiled_and_a_credential_of_its_own() {
+    let snapshot = outbound(
+        "  - { name: post, to: { hosts: [post] }, token: { credential: post } }
+  - { name: tls, to: { hosts: [tls] }, token: { credential: tls } }
+  - { name: sa, to: { hosts: [sa] }, token: { credential: sa } }
+  - { name: svid, to: { hosts: [svid] }, token: { credential: svid } }
+  - { name: grant, to: { hosts: [grant] }, token: { credential: grant } }
+",
+    );
+    let file = |path: &str| FileRef { path: path.to_owned(), declared_in: "f".to_owned() };
+    let token = |usage| Authentication::WorkloadToken { token_file: file("t"), usage };
+    let mut keys = BTreeSet::new();
+    for (host, expected) in [
+        ("post", Authentication::ClientSecretPost { secret_file: file("s") }),
+        ("tls", Authentication::TlsClientAuth(pair("tls.crt", "tls.key"))),
+        ("sa", token(WorkloadTokenUse::ClientAssertion(AssertionType::JwtBearer))),
+        ("svid", token(WorkloadTokenUse::ClientAssertion(AssertionType::JwtSpiffe))),
+        ("grant", token(WorkloadTokenUse::AuthorizationGrant)),
+    ] {
+        let request = asked(&snapshot, host);
+        let credential = &snapshot.credentials[request.credential.0];
+        assert_eq!(
+            (&credential.authentication, &request.binding),
+            (&expected, &TokenBinding::None),
+            "{host}"
+        );
+        keys.insert(request.key);
+    }
+    assert_eq!(keys.len(), 5);
+    let prints: BTreeSet<_> = snapshot.credentials.iter().map(|credential| credential.fingerprint).collect();
+    assert_eq!(prints.len(), snapshot.credentials.len());
+}
+
+#[test]
+fn the_certificate_of_a_bound_token_is_shown_to_the_destination_too() {
+    let snapshot = outbound(
+        "  - { name: own, to: { hosts: [own] }, token: { credential: tls }, binding: mtls }
+  - { name: named, to: { hosts: [named] }, token: { credential: post }, binding: mtls, originate: { certFile: a, keyFile: b } }
+  - { name: same, to: { hosts: [same] }, token: { credential: tls }, binding: mtls, originate: { certFile: tls.crt, keyFile: tls.key } }
+  - { name: alone, to: { hosts: [alone] }, originate: { certFile: a, keyFile: b } }
+  - { name: unbound, to: { hosts: [unbound] }, token: { credential: tls }, originate: { certFile: a, keyFile: b } }
+",
+    );
+    let shown = |host: &str| match snapshot.outbound(host, 443) {
+        Outbound::Rule(rule) => match &rule.tls {
+            OutboundTls::Originate { client, .. } => client.clone(),
+            OutboundTls::None => None,
+        },
+        _ => panic!("no rule"),
+    };
+    let (own, named) = (pair("tls.crt", "tls.key"), pair("a", "b"));
+    for (host, bound) in [("own", &own), ("named", &named), ("same", &own)] {
+        assert_eq!(asked(&snapshot, host).binding, TokenBinding::Certificate(bound.clone()), "{host}");
+        assert_eq!(shown(host).as_ref(), Some(bound), "{host}");
+    }
+    assert_eq!((shown("alone"), shown("unbound")), (Some(named.clone()), Some(named)));
+    assert_eq!(asked(&snapshot, "unbound").binding, TokenBinding::None);
+    assert_eq!(asked(&snapshot, "own").key, asked(&snapshot, "same").key);
+    let transport = |host: &str| match snapshot.outbound(host, 443) {
+        Outbound::Rule(rule) => rule.transport,
+        _ => panic!("no rule"),
+    };
+    assert_eq!((transport("own"), transport("named")), (transport("same"), transport("alone")));
+    assert_ne!(transport("own"), transport("named"));
+}
+
+#[test]
+fn tokens_that_are_bound_otherwise_are_other_tokens() {
+    let snapshot = outbound(
+        "  - { name: bearer, to: { hosts: [bearer] }, token: { credential: post } }
+  - { name: key, to: { hosts: [key] }, token: { credential: post }, binding: dpop, tls: none }
+  - { name: a, to: { hosts: [a] }, token: { credential: post }, binding: mtls, originate: { certFile: a, keyFile: b } }
+  - { name: b, to: { hosts: [b] }, token: { credential: post }, binding: mtls, originate: { certFile: b, keyFile: a } }
+  - { name: again, to: { hosts: [again] }, token: { credential: post }, binding: none }
+",
+    );
+    let key = |host: &str| asked(&snapshot, host).key;
+    assert_eq!(asked(&snapshot, "key").binding, TokenBinding::Key);
+    assert_eq!(key("bearer"), key("again"));
+    assert_eq!(BTreeSet::from(["bearer", "key", "a", "b"].map(key)).len(), 4);
+    assert_eq!(snapshot.token_requests.len(), 5, "with the one of the base");
+}
+
+#[test]
+fn an_exchange_is_apart_from_tokens_and_shows_our_own_only_where_it_may() {
+    let snapshot = outbound(
+        "  - { name: plain, to: { hosts: [plain] }, token: { credential: post } }
+  - { name: reject, to: { hosts: [reject] }, token: { credential: post, exchange: { subject: request } } }
+  - { name: client, to: { hosts: [client] }, token: { credential: post, exchange: { subject: request, otherwise: client } } }
+  - { name: scoped, to: { hosts: [scoped] }, token: { credential: post, scopes: [s], exchange: { subject: request, otherwise: reject } } }
+",
+    );
+    let rule = |host: &str| match snapshot.outbound(host, 443) {
+        Outbound::Rule(rule) => (rule.token, rule.exchange),
+        _ => panic!("no rule"),
+    };
+    let (own, none) = rule("plain");
+    assert!(own.is_some() && none.is_none());
+    let (token, exchange) = rule("reject");
+    assert!(token.is_none() && exchange.is_some());
+    assert_eq!(rule("client"), (own, exchange), "the same token, the same exchange");
+    let (token, scoped) = rule("scoped");
+    assert!(token.is_none() && scoped.is_some() && scoped != exchange);
+    assert_eq!(snapshot.exchanges.len(), 2);
+    assert_ne!(snapshot.exchanges[exchange.unwrap().0].key, asked(&snapshot, "plain").key);
 }
 
 #[test]

@@ -87,11 +87,17 @@ spec:
         for own in own {
             headers.append(AUTHORIZATION, HeaderValue::from_static(own));
         }
+        if !own.is_empty() {
+            headers.insert(DPOP, HeaderValue::from_static("its proof"));
+        }
         let attached = attach(&mut headers, query, rule, &self.active).await.map(word).map_err(|refusal| {
             assert_eq!(refusal.retry_after.is_some(), refusal.reason == Reason::TokenUnavailable);
             refusal.reason
         });
         assert_eq!(headers.get_all(ACCEPT).iter().count(), 1);
+        // The application's proof goes or stays with what it proves (RFC 9449 §7.1).
+        let is_replaced = !own.is_empty() && attached == Ok("token");
+        assert_eq!(headers.remove(DPOP).is_some(), !own.is_empty() && !is_replaced);
         assert!(headers.keys().all(|name| [ACCEPT, AUTHORIZATION].contains(name)), "{headers:?}");
         let shown = headers.get_all(AUTHORIZATION).iter();
         (attached, shown.map(|value| value.to_str().unwrap().to_owned()).collect())
@@ -100,7 +106,7 @@ spec:
 
 fn word(attached: Attached<'_>) -> &'static str {
     match attached {
-        Attached::Token(_) => "token",
+        Attached::Token { .. } => "token",
         Attached::Existing => "existing",
         Attached::Nothing => "nothing",
         Attached::Failed => "failed",

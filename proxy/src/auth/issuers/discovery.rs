@@ -24,6 +24,13 @@ pub(crate) struct Metadata {
     issuer: String,
     pub(crate) jwks_uri: Option<String>,
     pub(crate) token_endpoint: Option<String>,
+    mtls_endpoint_aliases: Option<Aliases>,
+}
+
+/// Where clients with a certificate turn to (RFC 8705 §5).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Aliases {
+    token_endpoint: Option<String>,
 }
 
 /// Why something could not be had from an issuer.
@@ -45,6 +52,16 @@ pub(crate) enum IssuerError {
     OtherIssuer { url: String, found: String },
     #[error("its identifier has a query or fragment, so its metadata cannot be found: name its endpoints")]
     Identifier,
+}
+
+// === impl Metadata ===
+
+impl Metadata {
+    /// The token endpoint for clients with a certificate: its alias, else the one for all (RFC 8705 §5).
+    pub(crate) fn mtls_token_endpoint(&self) -> Option<&String> {
+        let alias = self.mtls_endpoint_aliases.as_ref().and_then(|aliases| aliases.token_endpoint.as_ref());
+        alias.or(self.token_endpoint.as_ref())
+    }
 }
 
 /// Asks the issuer for its metadata. What names another issuer is discarded (RFC 8414 §3.3).
@@ -74,7 +91,8 @@ pub(crate) fn trust(services: &Services, issuer: &Issuer) -> Result<Trust, Issue
         Some(file) => Some(services.files.read(file, CA_LIMIT).map_err(IssuerError::CaFile)?),
         None => None,
     };
-    Ok(Trust { ca_pem: ca_pem.map(|pem| Bytes::copy_from_slice(&pem)), insecure: issuer.insecure })
+    let ca_pem = ca_pem.map(|pem| Bytes::copy_from_slice(&pem));
+    Ok(Trust { ca_pem, insecure: issuer.insecure, client: None })
 }
 
 /// One GET, whatever its status.

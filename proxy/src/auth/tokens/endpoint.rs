@@ -8,12 +8,13 @@ use countersign_policy::snapshot::Issuer;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::issuers::Services;
-use crate::auth::issuers::discovery::{self, IssuerError};
+use crate::auth::issuers::discovery::{self, IssuerError, Metadata};
 use crate::auth::tokens::dpop::NewestNonce;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::skew::Skew;
 use crate::auth::tokens::source::Moment;
 use crate::fetch::Trust;
+use crate::state::certificate::Certificate;
 
 /// Token requests that one issuer is asked to answer at once.
 const AT_ONCE: usize = 4;
@@ -34,7 +35,7 @@ pub(crate) struct TokenEndpoint {
 /// What the issuer's metadata said.
 #[derive(Clone, Debug)]
 struct Discovered {
-    url: String,
+    metadata: Metadata,
     /// None: it did not work there, so the metadata is asked again.
     at: Option<Moment>,
 }
@@ -56,35 +57,48 @@ impl TokenEndpoint {
         self.permits.acquire().await.ok()
     }
 
-    /// What policy names, else what the issuer's metadata does. While that cannot be had, what it said last.
+    /// What policy names, else what the issuer's metadata does for those who present a certificate, or none.
     pub(crate) async fn url(
         &self,
         services: &Services,
         issuer: &Issuer,
         trust: &Trust,
+        certificate: Option<&Certificate>,
     ) -> Result<String, Failure> {
         if let Some(url) = &issuer.token_endpoint {
             return Ok(url.clone());
         }
+        let metadata = self.metadata(services, issuer, trust).await?;
+        let url = match certificate {
+            Some(_) => metadata.mtls_token_endpoint(),
+            None => metadata.token_endpoint.as_ref(),
+        };
+        url.cloned().ok_or_else(|| {
+            Failure::new(Cause::Discovery, "the issuer's metadata names no token endpoint; set tokenEndpoint")
+        })
+    }
+
+    /// The issuer's metadata. While it cannot be had, what it said last.
+    async fn metadata(
+        &self,
+        services: &Services,
+        issuer: &Issuer,
+        trust: &Trust,
+    ) -> Result<Metadata, Failure> {
         let known = self.lock().clone();
         let fresh = |at: &Moment| at.elapsed(&services.clock) < METADATA_TTL;
-        if let Some(Discovered { url, at: Some(at) }) = &known
+        if let Some(Discovered { metadata, at: Some(at) }) = &known
             && fresh(at)
         {
-            return Ok(url.clone());
+            return Ok(metadata.clone());
         }
         match discovery::discover(services, issuer, trust).await {
             Ok(metadata) => {
-                let url = metadata.token_endpoint.ok_or_else(|| {
-                    Failure::new(
-                        Cause::Discovery,
-                        "the issuer's metadata names no token endpoint; set tokenEndpoint",
-                    )
-                })?;
-                *self.lock() = Some(Discovered { url: url.clone(), at: Some(Moment::now(&services.clock)) });
-                Ok(url)
+                let at = Some(Moment::now(&services.clock));
+                *self.lock() = Some(Discovered { metadata: metadata.clone(), at });
+                Ok(metadata)
             }
-            Err(error) => known.map(|known| known.url).ok_or_else(|| undiscovered(error)),
+            Err(error) => known.map(|known| known.metadata).ok_or_else(|| undiscovered(error)),
         }
     }
 
@@ -92,7 +106,12 @@ impl TokenEndpoint {
     pub(crate) fn doubt(&self, failure: &Failure) {
         let wrong_place = matches!(
             failure.cause,
-            Cause::Address | Cause::Connect | Cause::Tls | Cause::Redirect | Cause::Rejected
+            Cause::Discovery
+                | Cause::Address
+                | Cause::Connect
+                | Cause::Tls
+                | Cause::Redirect
+                | Cause::Rejected
         );
         if let (true, Some(known)) = (wrong_place, self.lock().as_mut()) {
             known.at = None;

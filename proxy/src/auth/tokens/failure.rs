@@ -68,8 +68,8 @@ causes! {
     InvalidRequest "invalid_request" "it does not accept the form of the request: check audience, resource and parameters",
     InvalidClient "invalid_client" "check the credential's clientId, its secret or key, and its method of authentication",
     InvalidGrant "invalid_grant" "check the credential's authentication",
-    UnauthorizedClient "unauthorized_client" "allow the client to use the grant client_credentials there",
-    UnsupportedGrantType "unsupported_grant_type" "enable the grant client_credentials there",
+    UnauthorizedClient "unauthorized_client" "allow the client to use this grant there",
+    UnsupportedGrantType "unsupported_grant_type" "enable this grant there",
     InvalidScope "invalid_scope" "check the rule's scopes, and what the client may ask for",
     InvalidTarget "invalid_target" "check the rule's audience and resource",
     AccessDenied "access_denied" "check what the client may ask for",
@@ -123,6 +123,7 @@ impl From<FetchError> for Failure {
         let cause = match &error {
             FetchError::Url(_) => Cause::Address,
             FetchError::Connect(error) => of_connect(error),
+            FetchError::NotAsked(_) => Cause::Tls,
             FetchError::Timeout(_) => Cause::Timeout,
             FetchError::TooLarge(_) | FetchError::Protocol | FetchError::Encoding => Cause::Malformed,
         };

@@ -218,17 +218,6 @@ fn granted(body: &[u8], asked: &TokenRequest, by: &Grant) -> Result<Granted, Fai
     })
 }
 
-/// An exchange may bring what is no access token, whatever its `token_type` (RFC 8693 §2.2.1, §3).
-fn check_issued_type(issued: Option<&str>) -> Result<(), Failure> {
-    match issued {
-        Some(ACCESS_TOKEN | JWT) => Ok(()),
-        Some(_) => {
-            Err(Failure::new(Cause::TokenType, "the issuer exchanges for another kind than an access token"))
-        }
-        None => Err(Failure::new(Cause::TokenType, "the issuer's answer has no issued_token_type")),
-    }
-}
-
 /// A token of the type that was asked for, and of no other (RFC 6749 §7.1): what is not bound to our key is of use to whoever
 /// gets hold of it (RFC 9449 §5).
 fn check_type(kind: Option<&str>, binding: &TokenBinding) -> Result<(), Failure> {
@@ -251,6 +240,17 @@ fn check_type(kind: Option<&str>, binding: &TokenBinding) -> Result<(), Failure>
         TokenBinding::None | TokenBinding::Certificate(_) => {
             Err(Failure::new(Cause::TokenType, "the issuer grants tokens of another type than Bearer"))
         }
+    }
+}
+
+/// An exchange may bring what is no access token, whatever its `token_type` (RFC 8693 §2.2.1, §3).
+fn check_issued_type(issued: Option<&str>) -> Result<(), Failure> {
+    match issued {
+        Some(ACCESS_TOKEN | JWT) => Ok(()),
+        Some(_) => {
+            Err(Failure::new(Cause::TokenType, "the issuer exchanges for another kind than an access token"))
+        }
+        None => Err(Failure::new(Cause::TokenType, "the issuer's answer has no issued_token_type")),
     }
 }
 

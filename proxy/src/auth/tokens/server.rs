@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use countersign_policy::Profile;
 use countersign_policy::snapshot::{
-    Authentication, Credential, CredentialId, FileRef, Issuer, IssuerId, KeySource, TokenBinding,
-    TokenRequest,
+    Authentication, CertificateFiles, Credential, CredentialId, FileRef, Issuer, IssuerId, KeySource,
+    TokenBinding, TokenRequest,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::auth::issuers::Services;
+use crate::auth::tokens::authority::{Authority, Pair};
 use crate::auth::tokens::dpop::ProofKey;
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::metrics::TokenMetrics;
@@ -22,6 +24,7 @@ use crate::auth::tokens::source::TokenSource;
 use crate::clock::Clock;
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
+use crate::state::certificate::thumbprint;
 use crate::state::files::PolicyFiles;
 
 /// A token endpoint.
@@ -39,6 +42,8 @@ pub(crate) struct Asked {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// Thumbprint of the client's certificate.
+    pub certificate: Option<[u8; 32]>,
 }
 
 /// One answer: bytes, and the pause between two of them.
@@ -91,6 +96,21 @@ impl Asked {
 impl TokenServer {
     /// `answer` is told how many requests came before.
     pub(crate) async fn start(answer: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve(None, answer).await
+    }
+
+    /// The same over TLS.
+    pub(crate) async fn start_tls(
+        tls: TlsAcceptor,
+        answer: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Some(tls), answer).await
+    }
+
+    async fn serve(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -100,12 +120,14 @@ impl TokenServer {
         let (answer, busy) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
         tokio::spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                let tls = tls.clone();
                 let (asked, at_once, busy, answer) =
                     (asked.clone(), at_once.clone(), busy.clone(), answer.clone());
                 let mut held = hold.subscribe();
                 tokio::spawn(async move {
-                    let Some(request) = read(&mut stream).await else { return };
+                    let Some((mut stream, certificate)) = secure(stream, tls).await else { return };
+                    let Some(request) = read(&mut stream, certificate).await else { return };
                     at_once.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     let before = {
                         let mut asked = asked.lock().unwrap();
@@ -149,7 +171,19 @@ impl TokenServer {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Option<Asked> {
+/// The connection as it is read, and whose certificate was shown; none where the handshake failed.
+async fn secure(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<(Box<dyn Stream>, Option<[u8; 32]>)> {
+    let Some(tls) = tls else { return Some((Box::new(stream), None)) };
+    let stream = tls.accept(stream).await.ok()?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.map(thumbprint);
+    Some((Box::new(stream), shown))
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn read(stream: &mut Box<dyn Stream>, certificate: Option<[u8; 32]>) -> Option<Asked> {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -164,7 +198,7 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
                 headers.iter().find(|(name, _)| name == "content-length").map_or("0", |(_, value)| value);
             if bytes.len() >= end + 4 + length.parse::<usize>().unwrap() {
                 let body = String::from_utf8(bytes[end + 4..].to_vec()).unwrap();
-                return Some(Asked { line, headers, body });
+                return Some(Asked { line, headers, body, certificate });
             }
         }
         let mut more = [0; 4096];
@@ -175,7 +209,7 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
     }
 }
 
-async fn write(stream: &mut TcpStream, answer: Answer) {
+async fn write(stream: &mut Box<dyn Stream>, answer: Answer) {
     match answer.drip {
         None => drop(stream.write_all(&answer.bytes).await),
         Some(pause) => {
@@ -220,10 +254,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), "s3cret\n").unwrap();
         let (clock, metrics) = (Clock::default(), Metrics::new().unwrap());
-        let file = FileRef {
-            path: "secret".to_owned(),
-            declared_in: dir.path().join("policy.yaml").to_str().unwrap().to_owned(),
-        };
+        let declared_in = dir.path().join("policy.yaml").to_str().unwrap().to_owned();
+        let file = FileRef { path: "secret".to_owned(), declared_in };
         Self {
             services: Services {
                 fetcher: Fetcher::new(),
@@ -270,6 +302,29 @@ impl World {
             subject: None,
             metrics: Arc::new(TokenMetrics::new(self.metrics.clone())),
         }
+    }
+
+    /// A file that policy names.
+    pub(crate) fn file(&self, path: &str) -> FileRef {
+        let declared_in = self.dir.path().join("policy.yaml").to_str().unwrap().to_owned();
+        FileRef { path: path.to_owned(), declared_in }
+    }
+
+    /// The files of our certificate.
+    pub(crate) fn pair(&self) -> CertificateFiles {
+        CertificateFiles { cert_file: self.file("tls.crt"), key_file: self.file("tls.key") }
+    }
+
+    pub(crate) fn write_pair(&self, pair: &Pair) {
+        std::fs::write(self.dir.path().join("tls.crt"), &pair.certificate).unwrap();
+        std::fs::write(self.dir.path().join("tls.key"), &pair.key).unwrap();
+    }
+
+    /// The token endpoint speaks TLS, and its certificate is this authority's.
+    pub(crate) fn over_tls(&mut self, server: &TokenServer, authority: &Authority) {
+        std::fs::write(self.dir.path().join("ca.crt"), authority.pem()).unwrap();
+        self.issuer.ca_file = Some(self.file("ca.crt"));
+        self.issuer.token_endpoint = Some(format!("https://localhost:{}/token", server.port));
     }
 
     pub(crate) fn write_secret(&self, secret: impl AsRef<[u8]>) {

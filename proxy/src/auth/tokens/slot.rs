@@ -15,6 +15,7 @@ use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::metrics::Replay;
 use crate::auth::tokens::shown::Shown;
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
+use crate::state::certificate::Certificate;
 
 mod keeper;
 
@@ -29,6 +30,9 @@ pub struct TokenSlot {
     source: Arc<TokenSource>,
     /// Filled by the keeper alone; emptied when the token is at its end, or refused.
     held: ArcSwapOption<Held>,
+    /// What was held before, where that is bound to another certificate: for requests on their way over a connection that
+    /// presents that one.
+    former: ArcSwapOption<Held>,
     /// When a caller last asked, in seconds since the epoch.
     last_used: AtomicU64,
     /// The keeper knows that the soft limit has passed.
@@ -115,6 +119,7 @@ impl TokenSlot {
             last_used: AtomicU64::new(source.services.clock.now().as_secs()),
             source: Arc::new(source),
             held: ArcSwapOption::empty(),
+            former: ArcSwapOption::empty(),
             nudged: AtomicBool::new(false),
             state: Mutex::default(),
             landed: watch::Sender::new(Landing::default()),
@@ -201,11 +206,6 @@ impl TokenSlot {
         Ok((flight, &self.source.metrics.miss))
     }
 
-    /// When a caller last asked, in seconds since the epoch.
-    pub(crate) fn last_used(&self) -> u64 {
-        self.last_used.load(Ordering::Relaxed)
-    }
-
     /// A destination refused this token as invalid (RFC 6750 §3.1). It is dropped if it is still the one that is held, and
     /// another is fetched: not more often than every 5 s, since a destination that refuses every token must not have us ask
     /// the issuer again and again, and not while the issuer cannot be asked, since others may accept the token. Is another
@@ -239,6 +239,11 @@ impl TokenSlot {
         self.source.metrics.replayed(replay);
     }
 
+    /// When a caller last asked, in seconds since the epoch.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn source(&self) -> &TokenSource {
         &self.source
     }
@@ -269,10 +274,19 @@ impl TokenSlot {
 
     /// What to show for a request that has been on its way: not counted, and judged by both clocks.
     pub(crate) fn sendable(&self) -> Option<Shown> {
-        let held = self.held.load();
-        let held = held.as_ref()?;
-        let age = held.sent.elapsed(&self.source.services.clock);
-        (age < held.lifetime.hard).then(|| held.shown.clone())
+        self.held.load().as_ref().filter(|held| self.is_good(held)).map(|held| held.shown.clone())
+    }
+
+    /// The same, over a connection that presents this certificate.
+    pub(crate) fn sendable_over(&self, certificate: Option<&Arc<Certificate>>) -> Option<Shown> {
+        let fits = |held: &Arc<Held>| held.shown.certificate() == certificate && self.is_good(held);
+        let (held, former) = (self.held.load(), self.former.load());
+        let held = [held.as_ref(), former.as_ref()].into_iter().flatten().find(|held| fits(held));
+        held.map(|held| held.shown.clone())
+    }
+
+    fn is_good(&self, held: &Held) -> bool {
+        held.sent.elapsed(&self.source.services.clock) < held.lifetime.hard
     }
 
     /// Stores only what is new: workers share the line.

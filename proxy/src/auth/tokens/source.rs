@@ -58,6 +58,8 @@ pub(crate) struct Held {
     pub shown: Shown,
     pub sent: Moment,
     pub lifetime: Lifetime,
+    /// The content of the files that it was fetched with.
+    pub files: [u8; 32],
     /// What was granted, where that is less than was asked for.
     pub narrowed: Option<Vec<String>>,
 }
@@ -72,8 +74,9 @@ struct Ourselves {
 /// What became of one request.
 struct Answered {
     sent: Moment,
-    grant: Grant,
     answer: Response<Bytes>,
+    /// What was asked for.
+    grant: Grant,
     /// It names a nonce for the next proof.
     renewed_nonce: bool,
 }
@@ -104,23 +107,26 @@ impl TokenSource {
         let fingerprint = self.fingerprint();
         let result = match self.ourselves() {
             Ok(ourselves) => {
-                self.fetch_as(ourselves).await.inspect_err(|failure| self.endpoint.doubt(failure))
+                let fetched = self.fetch_as(ourselves, fingerprint).await;
+                fetched.inspect_err(|failure| self.endpoint.doubt(failure))
             }
             Err(failure) => Err(failure),
         };
         (result, Some(fingerprint))
     }
 
-    async fn fetch_as(&self, ourselves: Ourselves) -> Result<Held, Failure> {
-        let trust = discovery::trust(&self.services, &self.issuer)
+    async fn fetch_as(&self, ourselves: Ourselves, files: [u8; 32]) -> Result<Held, Failure> {
+        let mut trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
-        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust).await?;
+        let certificate = ourselves.certificate.as_deref();
+        let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust, certificate).await?;
+        trust.client = certificate.map(|certificate| certificate.key.clone());
         let mut answered = self.ask(&ourselves, &endpoint, &trust).await?;
         if answered.renewed_nonce && grant::demands_nonce(&answered.answer) {
             // Once: an issuer that refuses its own nonce will not mend it by being asked again.
             answered = self.ask(&ourselves, &endpoint, &trust).await?;
         }
-        let Answered { sent, grant, answer, .. } = answered;
+        let Answered { sent, answer, grant, .. } = answered;
         let clock = &self.services.clock;
         let granted = grant::read(answer, &self.request, &grant, clock.unix())?;
 
@@ -132,13 +138,14 @@ impl TokenSource {
         if sent.elapsed(clock) >= lifetime.hard {
             return Err(Failure::new(Cause::Expired, "the token had expired when it arrived"));
         }
-        let shown = self.shown(&granted.access_token)?;
-        Ok(Held { shown, sent, lifetime, narrowed: granted.narrowed })
+        let shown = self.shown(&granted.access_token, ourselves.certificate)?;
+        Ok(Held { shown, sent, lifetime, files, narrowed: granted.narrowed })
     }
 
-    /// Is what would be exchanged at its end?
-    pub(crate) fn subject_has_ended(&self) -> bool {
-        self.subject.as_ref().is_some_and(|subject| subject.has_ended(self.services.clock.now()))
+    /// Is the token bound to a certificate that has been replaced (RFC 8705 §6.3)? Files that cannot be used change nothing:
+    /// they are replaced one after the other.
+    pub(crate) fn is_outdated(&self, held: &Held) -> bool {
+        held.shown.certificate().is_some() && self.fingerprint() != held.files && self.ourselves().is_ok()
     }
 
     /// One request, with an assertion and a proof that no other has had.
@@ -156,7 +163,7 @@ impl TokenSource {
         let answer = answer?;
         self.compare_clocks(answer.headers(), sent.wall.saturating_add(took / 2));
         let renewed_nonce = self.key.is_some() && self.endpoint.nonce.observe(answer.headers());
-        Ok(Answered { sent, grant, answer, renewed_nonce })
+        Ok(Answered { sent, answer, grant, renewed_nonce })
     }
 
     /// The key that the token is to be bound to, if it is.
@@ -186,18 +193,23 @@ impl TokenSource {
         key.prove(&claims).map_err(|error| Failure::new(Cause::Internal, error.to_string()))
     }
 
-    fn shown(&self, token: &Secret) -> Result<Shown, Failure> {
-        Ok(match self.key()? {
-            None => Shown { authorization: authorization("Bearer ", token)?, possession: Possession::None },
-            Some(key) => Shown {
-                authorization: authorization("DPoP ", token)?,
-                possession: Possession::Key(Arc::new(BoundToken::new(
-                    token.expose(),
-                    key.clone(),
-                    self.services.clock.clone(),
-                ))),
-            },
-        })
+    /// What requests show of this token: bound to our certificate, to our key, or to nothing, as was asked for.
+    fn shown(&self, token: &Secret, certificate: Option<Arc<Certificate>>) -> Result<Shown, Failure> {
+        let (scheme, possession) = match (&self.request.binding, self.key()?, certificate) {
+            (TokenBinding::Certificate(_), _, Some(certificate)) => {
+                ("Bearer ", Possession::Certificate(certificate))
+            }
+            (TokenBinding::Key, Some(key), _) => {
+                let bound = BoundToken::new(token.expose(), key.clone(), self.services.clock.clone());
+                ("DPoP ", Possession::Key(Arc::new(bound)))
+            }
+            (TokenBinding::None, ..) => ("Bearer ", Possession::None),
+            // What is to be bound is never shown as if it were not.
+            (TokenBinding::Certificate(_) | TokenBinding::Key, ..) => {
+                return Err(Failure::new(Cause::Internal, "there is nothing to bind the token to"));
+            }
+        };
+        Ok(Shown { authorization: authorization(scheme, token)?, possession })
     }
 
     /// What the answer's `Date` says of the issuer's clock; a change of state is said once.
@@ -217,6 +229,11 @@ impl TokenSource {
                 tracing::info!(issuer = %name, seconds, "the issuer's clock and ours agree again")
             }
         }
+    }
+
+    /// Is what would be exchanged at its end?
+    pub(crate) fn subject_has_ended(&self) -> bool {
+        self.subject.as_ref().is_some_and(|subject| subject.has_ended(self.services.clock.now()))
     }
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.

@@ -17,6 +17,8 @@ use crate::state::backoff;
 const LONGEST_FLIGHT: Duration = Duration::from_secs(30);
 /// How often a refused credential's file is looked at.
 pub(super) const FILE_CHECK: Duration = Duration::from_millis(500);
+/// How often a certificate is looked at that the token is bound to.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
 
 /// What the keeper does next.
 enum Next {
@@ -29,7 +31,7 @@ pub(super) async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
     loop {
         let Some(kept) = slot.upgrade() else { return };
         kept.look_at_file();
-        let rest = match kept.next() {
+        let rest = match kept.next(kept.is_outdated()) {
             Next::Fetch => {
                 kept.fly().await;
                 continue;
@@ -47,7 +49,8 @@ pub(super) async fn keep(slot: Weak<TokenSlot>, wake: Arc<Notify>) {
 // === impl TokenSlot ===
 
 impl TokenSlot {
-    fn next(&self) -> Next {
+    /// `outdated`: the certificate that the token is bound to has been replaced, so the token ends with it.
+    fn next(&self, outdated: bool) -> Next {
         let mut state = self.lock();
         if state.flying {
             return Next::Fetch;
@@ -56,14 +59,19 @@ impl TokenSlot {
         let age =
             held.as_ref().map(|held| held.sent.elapsed(&self.source.services.clock)).unwrap_or_default();
         let left = |limit: Duration| Some(limit.saturating_sub(age)).filter(|left| !left.is_zero());
-        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft));
+        let to_soft = held.as_ref().and_then(|held| left(held.lifetime.soft)).filter(|_| !outdated);
         let to_hard = held.as_ref().and_then(|held| left(held.lifetime.hard));
         if to_hard.is_none() {
             self.held.store(None);
         }
+        if !self.former.load().as_ref().is_some_and(|former| self.is_good(former)) {
+            self.former.store(None);
+        }
+        let to_look = held.as_ref().and_then(|held| held.shown.certificate()).map(|_| CERTIFICATE_CHECK);
         if to_soft.is_some() || self.is_idle(held.as_deref()) {
             self.nudged.store(false, Ordering::Relaxed);
-            return Next::Rest(to_soft.or(to_hard));
+            let to_limit = to_soft.or(to_hard);
+            return Next::Rest(to_limit.map(|limit| to_look.map_or(limit, |look| look.min(limit))));
         }
         if self.source.subject.is_some() && to_hard.is_none() {
             // The subjects are many: without a token in hand, one is fetched only for a caller who waits for it.
@@ -91,6 +99,11 @@ impl TokenSlot {
         let unused =
             self.source.services.clock.now().as_secs().saturating_sub(self.last_used.load(Ordering::Relaxed));
         Duration::from_secs(unused) >= held.map_or(DEFAULT_LIFE, |held| held.lifetime.life)
+    }
+
+    /// Is the token bound to a certificate that has been replaced?
+    fn is_outdated(&self) -> bool {
+        self.held.load_full().is_some_and(|held| self.source.is_outdated(&held))
     }
 
     /// A credential that was refused is tried again as soon as its file is another.
@@ -140,7 +153,10 @@ impl TokenSlot {
             metrics.narrowed(&credential.name, &request.key);
             tracing::warn!(credential = %credential.name, asked = ?request.scopes, ?granted, "fewer scopes were granted");
         }
-        self.held.store(Some(Arc::new(held)));
+        let held = Arc::new(held);
+        let before = self.held.swap(Some(held.clone()));
+        let is_other = |before: &Arc<Held>| before.shown.certificate() != held.shown.certificate();
+        self.former.store(before.filter(is_other));
         self.nudged.store(false, Ordering::Relaxed);
         let mut state = self.lock();
         if state.failures > 0 {

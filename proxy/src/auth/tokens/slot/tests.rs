@@ -1,7 +1,10 @@
 use std::time::Instant;
 
+use countersign_policy::snapshot::TokenBinding;
+
 use super::keeper::FILE_CHECK;
 use super::*;
+use crate::auth::tokens::authority::{Asks, Authority};
 use crate::auth::tokens::server::{Answer, TokenServer, World, eventually};
 
 const LIFE: u64 = 3600;
@@ -315,6 +318,7 @@ async fn a_clock_that_is_set_back_does_not_lengthen_a_life() {
         shown: held.shown.clone(),
         sent: held.sent.ahead(after(7200)),
         lifetime: held.lifetime,
+        files: held.files,
         narrowed: None,
     })));
     assert!(slot.ready().is_some());
@@ -412,4 +416,73 @@ async fn out_11_a_refused_token_stays_while_the_issuer_cannot_be_asked() {
     assert!(!slot.refused(&first));
     assert_eq!(token(slot.ready()), "token-0");
     assert_eq!(world.metrics.token_refusals.with_label_values(&["kept"]).get(), 1);
+}
+
+/// A slot whose token is bound to the certificate in the world's files, at a server that demands one.
+async fn bound(authority: &Authority) -> (TokenServer, World, Arc<TokenSlot>) {
+    let numbered = |before, _: &_| Answer::token(&format!("token-{before}"), LIFE);
+    let server = TokenServer::start_tls(authority.acceptor(Asks::Demands), numbered).await;
+    let mut world = World::new(&server);
+    world.over_tls(&server, authority);
+    world.request.binding = TokenBinding::Certificate(world.pair());
+    world.write_pair(&authority.issue("checkout"));
+    let slot = warm(&world).await;
+    (server, world, slot)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c23_a_bound_token_is_replaced_with_its_certificate() {
+    let authority = Authority::new();
+    let (server, world, slot) = bound(&authority).await;
+    let old = slot.ready().unwrap();
+    let new = authority.issue("checkout");
+    world.write_pair(&new);
+    // Neither waits nor fails meanwhile: the old token goes on, with the old certificate.
+    let begun = Instant::now();
+    let now = loop {
+        let shown = slot.ready().expect("a token at any time");
+        if shown.certificate() != old.certificate() {
+            break shown;
+        }
+        assert_eq!(shown.authorization, old.authorization);
+        assert!(begun.elapsed() < after(10), "the certificate is not noticed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(now.authorization, "Bearer token-1");
+    assert_eq!(now.certificate().unwrap().thumbprint, new.thumbprint);
+    assert_eq!(server.asked(1).certificate, Some(new.thumbprint));
+    // A request that is on its way over the old certificate's connection shows the old token, until its end.
+    assert_eq!(token(slot.sendable_over(old.certificate())), "token-0");
+    assert_eq!(token(slot.sendable_over(now.certificate())), "token-1");
+    assert!(slot.sendable_over(None).is_none());
+    world.clock.advance(after(LIFE));
+    assert!(slot.sendable_over(old.certificate()).is_none());
+    // Once replaced it stays.
+    tokio::time::sleep(after(3)).await;
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c23_half_a_pair_changes_nothing() {
+    let authority = Authority::new();
+    let (server, world, slot) = bound(&authority).await;
+    let old = slot.ready().unwrap();
+    let new = authority.issue("checkout");
+    std::fs::write(world.dir.path().join("tls.crt"), &new.certificate).unwrap();
+    tokio::time::sleep(after(5)).await;
+    assert_eq!((server.count(), slot.status().last_error.is_none()), (1, true));
+    assert_eq!(slot.ready().unwrap().authorization, old.authorization);
+    world.write_pair(&new);
+    eventually(|| slot.ready().unwrap().certificate().unwrap().thumbprint == new.thumbprint).await;
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c23_the_old_pair_goes_on_while_the_issuer_refuses_the_new_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (server, world, slot) = bound(&authority).await;
+    let old = slot.ready().unwrap();
+    world.write_pair(&stranger.issue("checkout"));
+    eventually(|| slot.status().last_error.is_some()).await;
+    assert_eq!((slot.ready().unwrap().authorization, server.count()), (old.authorization, 1));
 }

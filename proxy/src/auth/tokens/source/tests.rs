@@ -3,6 +3,7 @@ mod dpop;
 use countersign_policy::snapshot::Algorithm;
 
 use super::*;
+use crate::auth::tokens::authority::{Asks, Authority};
 use crate::auth::tokens::server::{Answer, Asked, TokenServer, World};
 
 async fn fetch(world: &World) -> Result<Held, Failure> {
@@ -238,4 +239,168 @@ async fn out_7_a_secret_that_is_rotated_is_used_for_the_next_token() {
         source.fetch().await.0.unwrap();
         assert_eq!(server.asked(index).header("authorization"), Some(sent));
     }
+}
+
+/// A JWT, as far as one can see who does not verify it.
+const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzcGlmZmU6Ly9hL2IifQ.c2ln";
+
+/// What arrives from a client that authenticates so.
+async fn asked_by(authentication: impl Fn(&World) -> Authentication, content: &str) -> Asked {
+    let server = TokenServer::start(|_, _| Answer::token("t", 300)).await;
+    let mut world = World::new(&server);
+    world.write_secret(content);
+    world.credential.authentication = authentication(&world);
+    fetch(&world).await.unwrap();
+    assert_eq!(server.asked(0).line, "POST /token?tenant=acme HTTP/1.1", "nothing of it is in the URL");
+    server.asked(0)
+}
+
+fn workload_token(usage: WorkloadTokenUse) -> impl Fn(&World) -> Authentication {
+    move |world| Authentication::WorkloadToken { token_file: world.file("secret"), usage }
+}
+
+/// The parameters and fields that authenticate a client.
+fn proofs(asked: &Asked) -> Vec<&'static str> {
+    let sent = |name: &&str| asked.parameter(name).is_some();
+    let mut proofs: Vec<_> =
+        ["client_secret", "client_assertion", "assertion"].into_iter().filter(sent).collect();
+    proofs.extend(asked.header("authorization").map(|_| "authorization"));
+    proofs
+}
+
+#[tokio::test]
+async fn c4_c6_a_secret_in_the_body_is_there_alone() {
+    let post = |world: &World| Authentication::ClientSecretPost { secret_file: world.file("secret") };
+    let asked = asked_by(post, "s&=+ €\n").await;
+    assert_eq!(asked.parameter("client_id").as_deref(), Some("checkout"));
+    assert_eq!(asked.parameter("client_secret").as_deref(), Some("s&=+ €"));
+    assert_eq!(proofs(&asked), ["client_secret"]);
+    let basic = |world: &World| Authentication::ClientSecretBasic { secret_file: world.file("secret") };
+    assert_eq!(proofs(&asked_by(basic, "s").await), ["authorization"]);
+}
+
+#[tokio::test]
+async fn c4_c21_the_token_of_a_platform_is_a_client_assertion_of_the_type_that_policy_says() {
+    for (kind, name) in [(AssertionType::JwtBearer, "jwt-bearer"), (AssertionType::JwtSpiffe, "jwt-spiffe")] {
+        // With the newline that some write at the end.
+        let asked =
+            asked_by(workload_token(WorkloadTokenUse::ClientAssertion(kind)), &format!("{JWT}\n")).await;
+        assert_eq!(asked.parameter("grant_type").as_deref(), Some("client_credentials"));
+        assert_eq!(asked.parameter("client_assertion").as_deref(), Some(JWT));
+        let written = format!("urn:ietf:params:oauth:client-assertion-type:{name}");
+        assert_eq!(asked.parameter("client_assertion_type"), Some(written));
+        assert_eq!(asked.parameter("client_id").as_deref(), Some("checkout"));
+        assert_eq!(proofs(&asked), ["client_assertion"]);
+    }
+}
+
+#[tokio::test]
+async fn c4_c21_the_token_of_a_platform_as_a_grant_is_no_client_assertion() {
+    let asked = asked_by(workload_token(WorkloadTokenUse::AuthorizationGrant), JWT).await;
+    let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    assert_eq!(asked.parameter("grant_type").as_deref(), Some(grant));
+    assert_eq!(asked.parameter("assertion").as_deref(), Some(JWT));
+    assert_eq!((asked.parameter("client_assertion_type"), proofs(&asked)), (None, vec!["assertion"]));
+    assert_eq!(asked.parameter("scope").as_deref(), Some("orders:write"));
+}
+
+#[tokio::test]
+async fn c21_what_is_no_jwt_is_not_sent() {
+    let server = TokenServer::start(|_, _| Answer::token("t", 300)).await;
+    let mut world = World::new(&server);
+    world.credential.authentication = workload_token(WorkloadTokenUse::AuthorizationGrant)(&world);
+    for content in ["", "s3cret", "a.b", "a..c", "a.b.c.d", "a.b.c d", "a.b.c=", "a.b.\u{e9}"] {
+        world.write_secret(content);
+        let failure = fetch(&world).await.unwrap_err();
+        assert_eq!(failure.cause, Cause::Credential, "{content}");
+        assert!(failure.text.starts_with("secret cannot be used: it holds no JWT"), "{failure}");
+    }
+    assert_eq!(server.count(), 0);
+}
+
+#[tokio::test]
+async fn c4_c22_a_client_is_known_by_its_certificate_and_named_by_client_id() {
+    let authority = Authority::new();
+    let server =
+        TokenServer::start_tls(authority.acceptor(Asks::Demands), |_, _| Answer::token("t", 300)).await;
+    let mut world = World::new(&server);
+    world.over_tls(&server, &authority);
+    world.credential.authentication = Authentication::TlsClientAuth(world.pair());
+    for index in 0..2 {
+        // Rotated: the next fetch has it.
+        let ours = authority.issue("checkout");
+        world.write_pair(&ours);
+        let held = fetch(&world).await.unwrap();
+        assert!(held.shown.certificate().is_none(), "bound to nothing, since nobody asked for it");
+        let asked = server.asked(index);
+        assert_eq!(asked.certificate, Some(ours.thumbprint));
+        assert_eq!(asked.parameter("client_id").as_deref(), Some("checkout"));
+        assert_eq!(proofs(&asked), Vec::<&str>::new());
+    }
+}
+
+#[tokio::test]
+async fn c22_a_certificate_that_cannot_be_shown_is_an_error_and_asks_nobody() {
+    let authority = Authority::new();
+    let server = TokenServer::start_tls(authority.acceptor(Asks::No), |_, _| Answer::token("t", 300)).await;
+    let mut world = World::new(&server);
+    world.over_tls(&server, &authority);
+    world.credential.authentication = Authentication::TlsClientAuth(world.pair());
+    let failure = fetch(&world).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Credential);
+    assert!(failure.text.contains("tls.crt"), "{failure}");
+
+    world.write_pair(&authority.issue("checkout"));
+    let failure = fetch(&world).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Tls);
+    assert!(failure.text.contains("did not ask for our client certificate"), "{failure}");
+
+    world.issuer.token_endpoint = Some(format!("http://localhost:{}/token", server.port));
+    let failure = fetch(&world).await.unwrap_err();
+    assert_eq!(failure.cause, Cause::Address);
+    assert!(failure.text.contains("over https alone"), "{failure}");
+    assert_eq!(server.count(), 0);
+}
+
+#[tokio::test]
+async fn c22_who_has_a_certificate_asks_at_the_alias_for_those_and_nobody_else_does() {
+    let authority = Authority::new();
+    let alias =
+        TokenServer::start_tls(authority.acceptor(Asks::Demands), |_, _| Answer::token("bound", 300)).await;
+    let port = Arc::new(std::sync::OnceLock::new());
+    let plain = TokenServer::start({
+        let (port, alias) = (port.clone(), alias.port);
+        move |_, asked| match asked.line.starts_with("GET ") {
+            true => {
+                let origin = format!("http://127.0.0.1:{}", port.get().unwrap());
+                let aliases = format!(r#"{{"token_endpoint":"https://localhost:{alias}/token","other":1}}"#);
+                Answer::json(format!(
+                    r#"{{"issuer":"{origin}","token_endpoint":"{origin}/t","mtls_endpoint_aliases":{aliases}}}"#
+                ))
+            }
+            false => Answer::token("plain", 300),
+        }
+    })
+    .await;
+    port.set(plain.port).unwrap();
+    let mut world = World::new(&plain);
+    world.over_tls(&alias, &authority);
+    world.issuer.issuer = format!("http://127.0.0.1:{}", plain.port).into();
+    world.issuer.token_endpoint = None;
+    let ours = authority.issue("checkout");
+    world.write_pair(&ours);
+    assert_eq!(fetch(&world).await.unwrap().shown.authorization, "Bearer plain");
+
+    // With a secret still, but bound to the certificate.
+    world.request.binding = TokenBinding::Certificate(world.pair());
+    let held = fetch(&world).await.unwrap();
+    assert_eq!(held.shown.authorization, "Bearer bound");
+    assert_eq!(held.shown.certificate().unwrap().thumbprint, ours.thumbprint);
+    assert_eq!(alias.asked(0).certificate, Some(ours.thumbprint));
+    assert_eq!(proofs(&alias.asked(0)), ["authorization"]);
+
+    // What policy names wins.
+    world.issuer.token_endpoint = Some(format!("https://localhost:{}/named", alias.port));
+    fetch(&world).await.unwrap();
+    assert_eq!(alias.asked(1).line, "POST /named HTTP/1.1");
 }
