@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Connection, raw};
+use crate::support::control::Control;
 use crate::support::jose::{Key, claims, key_set};
-use crate::support::policy::{Folder, LOCAL_ISSUER, inbound, inbound_with, issuer_with_file, usual_rules};
+use crate::support::policy::{
+    Folder, LOCAL_ISSUER, inbound, inbound_with, issuer_inline, issuer_with_file, usual_rules,
+};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::tls::{Ca, Pair};
 use crate::support::upstream::Upstream;
@@ -218,6 +221,33 @@ fn in_25_tls_comes_and_goes_with_policy() {
 
     world.folder.write("orders.yaml", &inbound(&usual_rules()));
     wait_until("plain text", SOON, || world.ask_plain().is_ok());
+}
+
+/// A connection that was opened while nobody could say that plain text will not do.
+#[test]
+fn in_25_plain_text_from_before_the_first_policy_lets_nothing_in() {
+    let (ca, key, upstream) = (Ca::new("ours"), Key::new("k1"), Upstream::start());
+    let policy = inbound_with(&usual_rules(), &tls(Some("required")));
+    let folder = Folder::with(&[("orders.yaml", &(issuer_inline(&key_set(&[&key])) + &policy))]);
+    let secrets = Folder::with(&[("ca.crt", &ca.pem)]);
+    write_pair(&secrets, &ca.server());
+    let mut control = Control::start(folder.path(), &[]);
+    let settings = control.sidecar("orders").with(&["--secrets-dir", &secrets.path().to_string_lossy()]);
+    control.kill();
+    let mut proxy = settings.before(upstream.address()).launch();
+
+    let mut asked = Connection::open(proxy.inbound()).unwrap();
+    assert_eq!(asked.request("GET", "/healthz", &[], b"").unwrap().reason(), "policy_unavailable");
+    let silent = Connection::open(proxy.inbound()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    control.restart();
+    proxy.wait_ready();
+    for mut early in [asked, silent] {
+        let answer = early.request("GET", "/healthz", &[], b"").unwrap();
+        assert_eq!((answer.reason(), answer.header("connection")), ("policy_unavailable", Some("close")));
+        assert!(early.is_closed());
+    }
+    assert_eq!(upstream.count(), 0);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::forward::{Outgoing, forward};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
-use super::tls::{self, Demand, Secured};
+use super::tls::{self, Demand, Secured, Spoken};
 use super::{headers, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -46,6 +46,8 @@ struct Caller {
     address: SocketAddr,
     /// None: plain text.
     tls: Option<Secured>,
+    /// Was it opened before there was any policy, which could have demanded TLS of it?
+    is_early: bool,
     last: LastVerdict,
 }
 
@@ -85,15 +87,16 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let demand = Demand::of(&worker.sidecar, application.port);
-    let caller = Caller { worker, application, address, tls: None, last: LastVerdict::default() };
-    match demand {
-        None => {
+    let spoken = Spoken::on(&worker.sidecar, application.port);
+    let is_early = matches!(spoken, Spoken::Unknown);
+    let caller = Caller { worker, application, address, tls: None, is_early, last: LastVerdict::default() };
+    match spoken {
+        Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
             super::serve(stream, drain, move |request| caller.clone().handle(request)).await;
         }
         // In a box of its own, so that a connection in plain text is none the larger for it.
-        Some(demand) => Box::pin(serve_tls(caller, demand, stream, drain)).await,
+        Spoken::Tls(demand) => Box::pin(serve_tls(caller, demand, stream, drain)).await,
     }
 }
 
@@ -123,7 +126,7 @@ impl Caller {
             Err(refusal) => seen.refused(&refusal, active, recorder),
         };
         // Policy demands other TLS now than when it was opened: this answer is its last.
-        if !Secured::is_current(self.tls.as_ref(), active, self.application.port) {
+        if !self.is_current(active) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -145,6 +148,10 @@ impl Caller {
         let uri = head.uri.clone();
         let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;
+        if self.is_early && !self.is_current(Some(active)) {
+            // There was never a policy that allowed plain text here, so there is no last answer under it.
+            return Err(Reason::PolicyUnavailable.into());
+        }
 
         // Who is it, and may it?
         let ask = Ask {
@@ -184,6 +191,11 @@ impl Caller {
         };
         let upstream = self.application.for_version(seen.version);
         Ok(forward(outgoing, upstream, timeouts).await?)
+    }
+
+    /// Is the connection still what policy demands of new ones?
+    fn is_current(&self, active: Option<&Active>) -> bool {
+        Secured::is_current(self.tls.as_ref(), active, self.application.port)
     }
 
     async fn admit(&self, ask: Ask<'_>, port: &PortPolicy, active: &Active) -> Result<Admission, Refusal> {

@@ -11,6 +11,7 @@ mod headers;
 pub mod inbound;
 pub mod outbound;
 mod pool;
+mod preface;
 mod seen;
 pub mod sidecar;
 mod target;
@@ -40,6 +41,7 @@ use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
+use preface::Begins;
 
 /// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
 pub(crate) async fn serve<F>(
@@ -67,8 +69,8 @@ async fn drive<S, F>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let io = TokioIo::new(stream);
     let result = if is_h2 {
+        let (stream, begun) = Begins::watch(stream);
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -82,7 +84,15 @@ async fn drive<S, F>(
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(http2_server().serve_connection(io, service));
+        let mut connection = pin!(http2_server().serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            biased;
+            // It has failed.
+            _ = connection.as_mut() => return,
+            () = begun.notified() => {}
+            () = tokio::time::sleep(IDLE) => return,
+            () = last_word(drain.clone()) => return,
+        }
         let end = async {
             tokio::select! {
                 () = drain.signaled() => {}
@@ -102,7 +112,7 @@ async fn drive<S, F>(
             let response = handle(Arriving::request(request));
             async move { Ok::<_, Infallible>(response.await) }
         });
-        let mut connection = pin!(http1_server().serve_connection(io, service));
+        let mut connection = pin!(http1_server().serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             biased;
             result = connection.as_mut() => result,
@@ -214,6 +224,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use http::header::HeaderValue;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -262,6 +273,27 @@ mod tests {
             response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// hyper bounds neither: not with a timer, not when it is told to shut down.
+    #[tokio::test(start_paused = true)]
+    async fn in_24_who_does_not_begin_with_http2_is_cut_off() {
+        let began = tokio::time::Instant::now;
+        for said in ["", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+            let (near, mut far) = tokio::io::duplex(1024);
+            far.write_all(said.as_bytes()).await.unwrap();
+            let (_signal, drain) = crate::drain::channel();
+            let start = began();
+            let served = tokio::time::timeout(IDLE * 2, drive(near, true, drain, closing)).await;
+            assert!(served.is_ok() && start.elapsed() >= IDLE, "{said:?}: {:?}", start.elapsed());
+
+            let (near, _far) = tokio::io::duplex(1024);
+            let (signal, drain) = crate::drain::channel();
+            signal.start();
+            let start = began();
+            drive(near, true, drain, closing).await;
+            assert!(start.elapsed() <= LAST_WORD * 2, "{:?}", start.elapsed());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,14 @@ use crate::metrics::Metrics;
 use crate::state::certificate::thumbprint;
 use crate::state::server_tls::TlsServer;
 
+/// What policy says of a connection that was just accepted.
+pub(super) enum Spoken {
+    /// Nothing: there is none yet.
+    Unknown,
+    Plain,
+    Tls(Demand),
+}
+
 /// A port that speaks TLS.
 pub(super) struct Demand {
     /// The fingerprint of what policy says.
@@ -33,18 +41,26 @@ pub(super) struct Secured {
     pub(super) certificate: Option<[u8; 32]>,
 }
 
+// === impl Spoken ===
+
+impl Spoken {
+    /// Does policy demand TLS of connections to this port? Asked once of each; its requests load policy themselves.
+    pub(super) fn on(sidecar: &Sidecar, port: u16) -> Self {
+        let policy = sidecar.policy.load();
+        let Some(active) = policy.as_ref().as_ref() else { return Self::Unknown };
+        match active.snapshot.inbound(port).and_then(|port| port.tls.as_ref()) {
+            Some(tls) => Self::Tls(Demand {
+                settings: tls.fingerprint,
+                config: active.server(tls).and_then(TlsServer::config),
+            }),
+            None => Self::Plain,
+        }
+    }
+}
+
 // === impl Demand ===
 
 impl Demand {
-    /// Does policy demand TLS of a connection to this port that was just accepted? Asked once; its requests load policy
-    /// themselves.
-    pub(super) fn of(sidecar: &Sidecar, port: u16) -> Option<Self> {
-        let policy = sidecar.policy.load();
-        let active = policy.as_ref().as_ref()?;
-        let tls = active.snapshot.inbound(port)?.tls.as_ref()?;
-        Some(Self { settings: tls.fingerprint, config: active.server(tls).and_then(TlsServer::config) })
-    }
-
     /// Speaks TLS with a caller, or closes the connection: there is no plain text instead.
     pub(super) async fn meet<S>(
         self,
