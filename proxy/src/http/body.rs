@@ -57,8 +57,15 @@ pub(crate) struct Exchange {
     broken: AtomicBool,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
-    /// What has been sent, where it may have to be sent again. None: nobody asked, or it is too much.
-    kept: Mutex<Option<VecDeque<Bytes>>>,
+    /// What has been sent, where it may have to be sent again. None: nobody asked, it is too much, or it has arrived.
+    kept: Mutex<Option<Kept>>,
+}
+
+/// Frames of a body, and their bytes in sum.
+#[derive(Debug, Default)]
+struct Kept {
+    frames: VecDeque<Bytes>,
+    bytes: u64,
 }
 
 /// Which trailer fields are removed.
@@ -104,7 +111,7 @@ impl Body {
         }
         let kept = kept && incoming.size_hint().lower() <= MAX_KEPT;
         let exchange =
-            Arc::new(Exchange { kept: Mutex::new(kept.then(VecDeque::new)), ..Exchange::default() });
+            Arc::new(Exchange { kept: Mutex::new(kept.then(Kept::default)), ..Exchange::default() });
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
@@ -277,17 +284,23 @@ impl Exchange {
     /// Keeps what has been sent, without copying it. Trailers come too rarely to be kept.
     fn keep(&self, frame: &Frame<Bytes>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frames) = kept.as_mut() else { return };
+        let Some(Kept { frames, bytes }) = kept.as_mut() else { return };
         match frame.data_ref() {
-            Some(data) if length(frames).saturating_add(size(data)) <= MAX_KEPT => {
+            Some(data) if bytes.saturating_add(size(data)) <= MAX_KEPT && frames.len() < MAX_KEPT_FRAMES => {
+                *bytes += size(data);
                 frames.push_back(data.clone());
             }
             _ => *kept = None,
         }
     }
 
+    /// The answer stands: nothing will be sent again, and a stream that goes on for hours holds nothing of its beginning.
+    pub(crate) fn forget(&self) {
+        self.take_kept();
+    }
+
     fn take_kept(&self) -> Option<VecDeque<Bytes>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().map(|kept| kept.frames)
     }
 
     /// Frames of both directions so far.
@@ -348,3 +361,34 @@ impl Stall {
 
 /// Of a request's body, in bytes: what is kept so that it can be sent again.
 const MAX_KEPT: u64 = 64 * 1024;
+/// Each of them holds on to the buffer that it was read into.
+const MAX_KEPT_FRAMES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(frames: &[usize]) -> Arc<Exchange> {
+        let exchange = Exchange { kept: Mutex::new(Some(Kept::default())), ..Exchange::default() };
+        frames.iter().for_each(|&bytes| exchange.keep(&Frame::data(vec![0; bytes].into())));
+        exchange.sent.store(true, Ordering::Relaxed);
+        Arc::new(exchange)
+    }
+
+    fn again(exchange: &Arc<Exchange>) -> Option<u64> {
+        Body::again(Some(exchange)).and_then(|(body, _)| body.size_hint().exact())
+    }
+
+    #[test]
+    fn out_11_what_is_kept_of_a_body_is_bounded_and_goes_with_the_answer() {
+        assert_eq!(again(&sent(&[])), Some(0));
+        assert_eq!(again(&sent(&[1, 2, 0])), Some(3));
+        assert_eq!(again(&sent(&[32 * 1024; 2])), Some(MAX_KEPT));
+        assert_eq!(again(&sent(&[32 * 1024, 32 * 1024, 1])), None);
+        assert_eq!(again(&sent(&[1; MAX_KEPT_FRAMES])), Some(1024));
+        assert_eq!(again(&sent(&[1; MAX_KEPT_FRAMES + 1])), None, "each holds on to a buffer");
+        let answered = sent(&[1]);
+        answered.forget();
+        assert_eq!(again(&answered), None);
+    }
+}

@@ -58,6 +58,9 @@ pub(crate) async fn forward(
             }
         }
     };
+    if let Some(exchange) = &answer.exchange {
+        exchange.forget();
+    }
     answer.relay(downstream, timeouts.idle)
 }
 
