@@ -14,8 +14,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
-use super::body::{Body, Exchange};
+use super::body::Body;
 use super::challenge;
+use super::exchange::Exchange;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use crate::auth::attach::Attachment;
