@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn out_12_what_is_missing_or_wrong_is_named() {
         let inbound = ["--inbound", "127.0.0.1:1=127.0.0.1:2"];
         for (args, expected) in [
             (&["--policies", "p"][..], "nothing to do"),

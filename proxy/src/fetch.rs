@@ -51,6 +51,8 @@ pub enum FetchError {
     Timeout(Duration),
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    #[error("the connection ended before there was an answer")]
+    Closed,
     #[error("the answer is not valid HTTP")]
     Protocol,
     #[error("the answer is compressed, although identity was asked for")]
@@ -217,7 +219,7 @@ async fn converse(
         .await
         .map_err(|_| FetchError::Protocol)?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|_| FetchError::Protocol)?;
+        let response = sender.send_request(request).await.map_err(unanswered)?;
         read(response, limits.body).await
     };
     tokio::pin!(exchange, connection);
@@ -226,6 +228,10 @@ async fn converse(
         // The connection may end before its answer is read: what it received is still to be had.
         _ = &mut connection => exchange.await,
     }
+}
+
+fn unanswered(error: hyper::Error) -> FetchError {
+    if error.is_parse() { FetchError::Protocol } else { FetchError::Closed }
 }
 
 async fn read(

@@ -80,7 +80,7 @@ fn carries_token(seen: &Seen) -> bool {
 }
 
 #[test]
-fn c30_the_name_of_the_rule_in_any_spelling() {
+fn c30_out_2_the_name_of_the_rule_in_any_spelling() {
     let world = World::new();
     for host in ["localhost:{p}", "LOCALHOST:{p}", "LocalHost.:{p}", "localhost.:{p}"] {
         world.judge(&format!("GET / HTTP/1.1\r\nHost: {host}"), Token);
@@ -92,7 +92,7 @@ fn c30_the_name_of_the_rule_in_any_spelling() {
 
 /// The same address by another name, and the same name at another port.
 #[test]
-fn c30_a_destination_that_no_rule_names_gets_no_token() {
+fn c30_out_2_a_destination_that_no_rule_names_gets_no_token() {
     let world = World::new();
     for host in [
         "localhost:{q}",
@@ -134,7 +134,7 @@ fn c30_a_destination_that_no_rule_names_gets_no_token() {
 
 /// Two names in one request, or one that can be read in two ways: nobody chooses between them.
 #[test]
-fn c30_a_destination_that_can_be_read_in_two_ways_is_refused() {
+fn c30_out_1_a_destination_that_can_be_read_in_two_ways_is_refused() {
     let world = World::new();
     for head in [
         // The target says one, Host the other.
@@ -193,7 +193,7 @@ fn c30_a_destination_that_can_be_read_in_two_ways_is_refused() {
 
 /// One connection of the application, many destinations: each request is judged anew.
 #[test]
-fn c30_a_connection_that_had_a_token_has_none_for_the_next_destination() {
+fn c30_out_1_a_connection_that_had_a_token_has_none_for_the_next_destination() {
     let world = World::new();
     let mut connection = Connection::open(world.proxy.outbound()).unwrap();
     let (p, q) = (world.named.port(), world.other.port());

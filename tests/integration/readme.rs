@@ -111,6 +111,30 @@ fn architecture_names_files_and_tests_that_exist() {
     assert!(names > 50, "{names}");
 }
 
+#[test]
+fn what_the_application_sees_names_reasons_with_their_status() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, section) = readme.split_once("\n## What the application sees\n").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("another section follows");
+    let words: Vec<&str> = section.split('`').collect();
+    let mut named = Vec::new();
+    for pair in words.windows(2).step_by(2) {
+        let [before, word] = pair else { continue };
+        // A status before it: `word` is a reason.
+        let Some(status) = before.strip_suffix(' ').and_then(|text| text.get(text.len().checked_sub(4)?..))
+        else {
+            continue;
+        };
+        let Ok(status) = status.trim_start().parse::<u16>() else { continue };
+        let reason = Reason::ALL.iter().find(|reason| reason.as_str() == *word);
+        assert_eq!(reason.map(|reason| reason.status()), Some(status), "{status} `{word}`");
+        named.push(*word);
+    }
+    for word in ["egress_denied", "token_unavailable", "upstream_timeout", "method_not_allowed", "inactive"] {
+        assert!(named.contains(&word), "{named:?}");
+    }
+}
+
 /// The `sh` block between `<!-- test: NAME -->` and `<!-- end -->`.
 pub(crate) fn commands(name: &str) -> String {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");

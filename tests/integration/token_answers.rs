@@ -264,7 +264,7 @@ fn c16_c17_errors_of_the_issuer() {
 /// A connection that is cut, with and without an answer begun, and an endpoint that nobody serves.
 #[test]
 fn an_issuer_that_is_not_there() {
-    World::new(Mode::Refuse).assert_refused("closed at once", "malformed");
+    World::new(Mode::Refuse).assert_refused("closed at once", "connect");
     let nobody = Port::lease();
     let endpoint = format!("http://{}/token", nobody.address());
     let spec = json!({"issuer": "http://127.0.0.1:1", "tokenEndpoint": endpoint, "insecure": true});

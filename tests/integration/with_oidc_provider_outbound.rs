@@ -190,7 +190,7 @@ fn an_issuer_over_tls_is_verified() {
 
 /// The application speaks plain HTTP, the sidecar TLS that it verifies; to whom it cannot verify goes no token.
 #[test]
-fn tls_is_originated_and_verified() {
+fn out_3_tls_is_originated_and_verified() {
     let issuer = Issuer::start(&json!({}));
     for (name, trusted, status) in
         [("localhost", true, 200), ("other.test", true, 502), ("localhost", false, 502)]

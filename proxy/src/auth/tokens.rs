@@ -5,6 +5,7 @@ mod dpop;
 mod endpoint;
 mod exchange;
 mod failure;
+mod form;
 mod grant;
 mod http_date;
 mod lifetime;

@@ -110,7 +110,9 @@ async fn in_12_the_whole_exchange_has_one_timeout() {
 
 #[tokio::test]
 async fn what_is_no_http_is_an_error() {
-    for answer in ["", "HELLO\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}"] {
+    let (url, _) = raw_server("").await;
+    assert!(matches!(fetch(&url, true).await, Err(FetchError::Closed)));
+    for answer in ["HELLO\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}"] {
         let (url, _) = raw_server(answer).await;
         assert!(matches!(fetch(&url, true).await, Err(FetchError::Protocol)), "{answer:?}");
     }

@@ -1,9 +1,7 @@
 //! What flows? The bodies that we relay, frame by frame and never buffered, and the short ones of our own.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::arriving::Arriving;
+use super::exchange::{Again, Exchange};
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -29,13 +28,6 @@ pub(crate) enum Body {
     Again(Box<Again>),
 }
 
-/// What was kept of a request's body, all of it, to be sent once more.
-#[derive(Debug)]
-pub(crate) struct Again {
-    frames: VecDeque<Bytes>,
-    exchange: Arc<Exchange>,
-}
-
 /// A body on its way through.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -48,17 +40,6 @@ pub(crate) struct Relay {
     is_request: bool,
     /// The upstream connection, given back when an answer's body has ended well.
     lease: Option<Lease>,
-}
-
-/// What the two directions of an exchange know of each other.
-#[derive(Debug, Default)]
-pub(crate) struct Exchange {
-    sent: AtomicBool,
-    broken: AtomicBool,
-    /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
-    frames: AtomicUsize,
-    /// What has been sent, where it may have to be sent again. None: nobody asked, or it is too much.
-    kept: Mutex<Option<VecDeque<Bytes>>>,
 }
 
 /// Which trailer fields are removed.
@@ -102,9 +83,7 @@ impl Body {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
-        let kept = kept && incoming.size_hint().lower() <= MAX_KEPT;
-        let exchange =
-            Arc::new(Exchange { kept: Mutex::new(kept.then(VecDeque::new)), ..Exchange::default() });
+        let exchange = Exchange::new(kept, incoming.size_hint().lower());
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
@@ -142,9 +121,7 @@ impl Body {
     /// The same body once more, if there was none or all of it was sent and kept; with what its answer is to know of it.
     pub(crate) fn again(exchange: Option<&Exchange>) -> Option<(Self, Option<Arc<Exchange>>)> {
         let Some(exchange) = exchange else { return Some((Self::Empty, None)) };
-        let frames = exchange.take_kept().filter(|_| exchange.is_sent())?;
-        let exchange = Arc::<Exchange>::default();
-        let again = Again { frames, exchange: exchange.clone() };
+        let (again, exchange) = exchange.again()?;
         Some((Self::Again(Box::new(again)), Some(exchange)))
     }
 }
@@ -177,7 +154,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_empty(),
             Self::Relay(relay) => relay.incoming.is_end_stream(),
-            Self::Again(again) => again.frames.is_empty(),
+            Self::Again(again) => again.is_empty(),
         }
     }
 
@@ -186,7 +163,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX)),
             Self::Relay(relay) => relay.incoming.size_hint(),
-            Self::Again(again) => SizeHint::with_exact(length(&again.frames)),
+            Self::Again(again) => SizeHint::with_exact(again.bytes()),
         }
     }
 }
@@ -204,7 +181,7 @@ impl Relay {
         };
         self.stall.armed = false;
         if let Some(exchange) = &self.exchange {
-            exchange.frames.fetch_add(1, Ordering::Relaxed);
+            exchange.count_frame();
         }
         let frame = match frame {
             Some(Ok(frame)) => {
@@ -225,74 +202,18 @@ impl Relay {
 
     fn broken(&self, error: impl Into<BodyError>) -> BodyError {
         if let Some(exchange) = self.exchange.as_ref().filter(|_| self.is_request) {
-            exchange.broken.store(true, Ordering::Relaxed);
+            exchange.broke_off();
         }
         error.into()
     }
 
     fn end(&mut self) {
         if let Some(exchange) = self.exchange.take().filter(|_| self.is_request) {
-            exchange.sent.store(true, Ordering::Relaxed);
+            exchange.ended();
         }
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-    }
-}
-
-// === impl Again ===
-
-impl Again {
-    fn next(&mut self) -> Option<Bytes> {
-        let frame = self.frames.pop_front();
-        self.exchange.frames.fetch_add(1, Ordering::Relaxed);
-        if self.frames.is_empty() {
-            self.exchange.sent.store(true, Ordering::Relaxed);
-        }
-        frame
-    }
-}
-
-fn length(frames: &VecDeque<Bytes>) -> u64 {
-    frames.iter().map(size).sum()
-}
-
-fn size(data: &Bytes) -> u64 {
-    u64::try_from(data.len()).unwrap_or(u64::MAX)
-}
-
-// === impl Exchange ===
-
-impl Exchange {
-    /// Has all of the request been sent?
-    pub(crate) fn is_sent(&self) -> bool {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Did the request end before its end: cut off, malformed, or not going on?
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// Keeps what has been sent, without copying it. Trailers come too rarely to be kept.
-    fn keep(&self, frame: &Frame<Bytes>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frames) = kept.as_mut() else { return };
-        match frame.data_ref() {
-            Some(data) if length(frames).saturating_add(size(data)) <= MAX_KEPT => {
-                frames.push_back(data.clone());
-            }
-            _ => *kept = None,
-        }
-    }
-
-    fn take_kept(&self) -> Option<VecDeque<Bytes>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Frames of both directions so far.
-    pub(crate) fn frames(&self) -> usize {
-        self.frames.load(Ordering::Relaxed)
     }
 }
 
@@ -345,6 +266,3 @@ impl Stall {
         }
     }
 }
-
-/// Of a request's body, in bytes: what is kept so that it can be sent again.
-const MAX_KEPT: u64 = 64 * 1024;

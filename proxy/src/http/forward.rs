@@ -14,8 +14,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::arriving::Arriving;
-use super::body::{Body, Exchange};
+use super::body::Body;
 use super::challenge;
+use super::exchange::Exchange;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use crate::auth::attach::Attachment;
@@ -58,6 +59,9 @@ pub(crate) async fn forward(
             }
         }
     };
+    if let Some(exchange) = &answer.exchange {
+        exchange.forget();
+    }
     answer.relay(downstream, timeouts.idle)
 }
 

@@ -6,6 +6,7 @@ mod arriving;
 pub(crate) mod body;
 mod challenge;
 pub(crate) mod dial;
+mod exchange;
 mod forward;
 mod headers;
 pub mod inbound;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use countersign_policy::Reason;
 use hyper::client::conn::{http1, http2};
 
-use super::body::{Body, Exchange};
+use super::body::Body;
 use super::dial::{Client, Dial, Sender, Version};
+use super::exchange::Exchange;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::certificate::Certificate;

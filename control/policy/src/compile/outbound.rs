@@ -148,9 +148,11 @@ fn rule(
 /// Words that contradict each other, whatever they refer to.
 fn check_words(spec: &OutboundRuleSpec, at: &Field, report: &mut Report<'_>) {
     if spec.token.is_none() {
-        for (word, is_written) in
-            [("onFailure", spec.on_failure.is_some()), ("binding", spec.binding != BindingWord::None)]
-        {
+        for (word, is_written) in [
+            ("onFailure", spec.on_failure.is_some()),
+            ("binding", spec.binding != BindingWord::None),
+            ("existingAuthorization", spec.existing_authorization.is_some()),
+        ] {
             if is_written {
                 report.add(&at.key(word), "means nothing without `token`: remove it");
             }

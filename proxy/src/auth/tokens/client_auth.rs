@@ -12,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::auth::tokens::grant::form_encode;
+use crate::auth::tokens::form::form_encode;
 use crate::auth::tokens::secret::Secret;
 
 /// Seconds that an assertion lives: the request is sent at once.

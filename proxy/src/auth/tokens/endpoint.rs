@@ -18,6 +18,8 @@ use crate::state::certificate::Certificate;
 
 /// Token requests that one issuer is asked to answer at once.
 const AT_ONCE: usize = 4;
+/// How many of them may be exchanges: whoever can send us tokens must not hold up the workload's own.
+const EXCHANGES_AT_ONCE: usize = AT_ONCE - 1;
 /// How long the issuer's metadata is taken for granted.
 const METADATA_TTL: Duration = Duration::from_secs(3600);
 
@@ -25,11 +27,19 @@ const METADATA_TTL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct TokenEndpoint {
     permits: Semaphore,
+    exchanges: Semaphore,
     discovered: Mutex<Option<Discovered>>,
     /// For proofs that go there.
     pub(crate) nonce: NewestNonce,
     /// How far the issuer's clock is from ours.
     pub skew: Skew,
+}
+
+/// One token request may be under way, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    _among_all: SemaphorePermit<'a>,
+    _among_exchanges: Option<SemaphorePermit<'a>>,
 }
 
 /// What the issuer's metadata said.
@@ -46,6 +56,7 @@ impl TokenEndpoint {
     pub(crate) fn new() -> Self {
         Self {
             permits: Semaphore::new(AT_ONCE),
+            exchanges: Semaphore::new(EXCHANGES_AT_ONCE),
             discovered: Mutex::default(),
             nonce: NewestNonce::default(),
             skew: Skew::default(),
@@ -53,8 +64,12 @@ impl TokenEndpoint {
     }
 
     /// Waits for a turn. None when everything shuts down.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.acquire().await.ok()
+    pub(crate) async fn turn(&self, is_exchange: bool) -> Option<Turn<'_>> {
+        let among_exchanges = match is_exchange {
+            true => Some(self.exchanges.acquire().await.ok()?),
+            false => None,
+        };
+        Some(Turn { _among_all: self.permits.acquire().await.ok()?, _among_exchanges: among_exchanges })
     }
 
     /// What policy names, else what the issuer's metadata does for those who present a certificate, or none.

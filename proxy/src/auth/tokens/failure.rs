@@ -65,7 +65,7 @@ causes! {
     Subject "subject",
     Internal "internal",
     ;
-    InvalidRequest "invalid_request" "it does not accept the form of the request: check audience, resource and parameters",
+    InvalidRequest "invalid_request" "it does not accept the form of the request: check audience, resource and parameters, and that the client secret is printable ASCII where the issuer takes no other",
     InvalidClient "invalid_client" "check the credential's clientId, its secret or key, and its method of authentication",
     InvalidGrant "invalid_grant" "check the credential's authentication",
     UnauthorizedClient "unauthorized_client" "allow the client to use this grant there",
@@ -125,6 +125,7 @@ impl From<FetchError> for Failure {
             FetchError::Connect(error) => of_connect(error),
             FetchError::NotAsked(_) => Cause::Tls,
             FetchError::Timeout(_) => Cause::Timeout,
+            FetchError::Closed => Cause::Connect,
             FetchError::TooLarge(_) | FetchError::Protocol | FetchError::Encoding => Cause::Malformed,
         };
         Self::new(cause, format!("the token endpoint cannot be asked: {error}"))

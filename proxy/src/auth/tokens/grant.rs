@@ -9,13 +9,13 @@ use bytes::Bytes;
 use countersign_policy::snapshot::{AssertionType, TokenBinding, TokenRequest};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize;
 
 use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::tokens::form::Form;
 use crate::auth::tokens::http_date;
 use crate::auth::tokens::lifetime::DEFAULT_LIFE;
 use crate::auth::tokens::secret::Secret;
@@ -83,7 +83,7 @@ pub(crate) fn request(
         .uri(endpoint)
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json");
-    let mut form = Form::with_room_for(grant);
+    let mut form = Form::with_room_for(grant.token().len());
     match grant {
         Grant::ClientCredentials => form.add("grant_type", "client_credentials"),
         Grant::JwtBearer { assertion } => {
@@ -117,7 +117,7 @@ pub(crate) fn request(
         Proof::Elsewhere { client_id } => form.add("client_id", &client_id),
     }
     request
-        .body(form.0.into_bytes())
+        .body(form.into_bytes())
         .map_err(|_| Failure::new(Cause::Address, "the token endpoint's URL is not valid"))
 }
 
@@ -131,6 +131,15 @@ fn assertion_type(kind: AssertionType) -> &'static str {
 // === impl Grant ===
 
 impl Grant {
+    /// What goes into the request; nothing where the client asks for itself.
+    fn token(&self) -> &str {
+        match self {
+            Self::ClientCredentials => "",
+            Self::JwtBearer { assertion } => assertion.expose(),
+            Self::TokenExchange { subject } => subject.token(),
+        }
+    }
+
     /// With these codes an issuer refuses the token that was to be exchanged (RFC 8693 §2.2.2; `invalid_grant` is what many
     /// write, by RFC 6749 §5.2). The first is also for a malformed request, which ours is not.
     fn blame(&self, failure: Failure) -> Failure {
@@ -358,51 +367,6 @@ impl<'de> Deserialize<'de> for ExpiresIn {
         }
 
         deserializer.deserialize_any(Seconds)
-    }
-}
-
-/// A body of `application/x-www-form-urlencoded`, in the making.
-struct Form(Secret);
-
-// === impl Form ===
-
-impl Form {
-    /// Each character of a token may become three.
-    fn with_room_for(grant: &Grant) -> Self {
-        let token = match grant {
-            Grant::ClientCredentials => "",
-            Grant::JwtBearer { assertion } => assertion.expose(),
-            Grant::TokenExchange { subject } => subject.token(),
-        };
-        Self(Secret::with_capacity(8 * 1024 + 3 * token.len()))
-    }
-
-    /// Adds a parameter; one without a value is as good as omitted (RFC 6749 §3.2).
-    fn add(&mut self, name: &str, value: &str) {
-        if value.is_empty() {
-            return;
-        }
-        if !self.0.expose().is_empty() {
-            self.0.push_str("&");
-        }
-        form_encode(name, &mut self.0);
-        self.0.push_str("=");
-        form_encode(value, &mut self.0);
-    }
-}
-
-/// The bytes that a form leaves alone, beside letters and digits.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
-
-/// Appends text in the encoding of RFC 6749 App. B: UTF-8, percent-encoded, a space as `+`.
-pub(crate) fn form_encode(text: &str, to: &mut Secret) {
-    for (index, word) in text.split(' ').enumerate() {
-        if index > 0 {
-            to.push_str("+");
-        }
-        for part in utf8_percent_encode(word, FORM) {
-            to.push_str(part);
-        }
     }
 }
 

@@ -98,7 +98,7 @@ impl TokenSource {
     /// Fetches a token, and says with which content of the credential's file.
     pub(crate) async fn fetch(&self) -> (Result<Held, Failure>, Fingerprint) {
         // Held to the end: of the answer, not only of the request.
-        let Some(_turn) = self.endpoint.turn().await else {
+        let Some(_turn) = self.endpoint.turn(self.subject.is_some()).await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
         };
         if self.subject_has_ended() {

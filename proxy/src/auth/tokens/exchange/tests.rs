@@ -238,6 +238,36 @@ async fn c25_as_many_subjects_as_fit_and_the_longest_unused_go_first() {
     eventually(|| first.strong_count() == 0).await;
 }
 
+/// Whoever can send us tokens could hold up what everybody else needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c25_the_workload_s_own_token_does_not_wait_behind_those_of_subjects() {
+    let server = echo_or_own().await;
+    server.hold();
+    let world = World::new(&server);
+    let source = world.source();
+    let exchange = Exchange::new(source.clone());
+    for index in 0..50 {
+        let slot = exchange.slot(&format!("subject-{index}")).unwrap();
+        tokio::spawn(async move { slot.token().await });
+    }
+    server.count_reaches(3).await;
+    let _own = TokenSlot::new(source);
+    server.count_reaches(4).await;
+    let is_own = |index| server.asked(index).parameter("grant_type").unwrap() == "client_credentials";
+    assert!((0..4).any(is_own), "the fourth place is not for subjects");
+    server.release();
+    server.count_reaches(51).await;
+    assert_eq!(server.most_at_once(), 4);
+}
+
+async fn echo_or_own() -> TokenServer {
+    TokenServer::start(|_, asked| match asked.parameter("subject_token") {
+        Some(_) => issued("exchanged", 300),
+        None => Answer::token("own", 300),
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c25_what_nobody_needs_goes_with_the_next_one_that_comes() {
     let server = echo(300).await;

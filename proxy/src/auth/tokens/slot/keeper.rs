@@ -124,11 +124,28 @@ impl TokenSlot {
         }
     }
 
+    /// How long the token that is held may still be sent; without one, longer than any flight.
+    fn left_to_hard(&self) -> Duration {
+        let held = self.held.load_full();
+        held.map_or(2 * LONGEST_FLIGHT, |held| {
+            held.lifetime.hard.saturating_sub(held.sent.elapsed(&self.source.services.clock))
+        })
+    }
+
     async fn fly(&self) {
         let source = self.source.clone();
         // A task of its own: a panic in it is one failure, not the keeper's end.
-        let flight = tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch()).await });
-        let (result, file) = match flight.await {
+        let mut flight =
+            tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch()).await });
+        let landed = match tokio::time::timeout(self.left_to_hard(), &mut flight).await {
+            Ok(landed) => landed,
+            Err(_) => {
+                // What is held ends on its way too, whatever the wall clock says meanwhile.
+                self.held.store(None);
+                flight.await
+            }
+        };
+        let (result, file) = match landed {
             Ok(Ok(landed)) => landed,
             Ok(Err(_)) => (Err(Failure::new(Cause::Timeout, "no token came within 30 s")), None),
             Err(_) => (Err(Failure::new(Cause::Internal, "the fetch broke off")), None),

@@ -326,6 +326,30 @@ async fn a_clock_that_is_set_back_does_not_lengthen_a_life() {
     assert!(slot.ready().is_none());
 }
 
+/// The keeper waits for the issuer, and the token ends all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_does_not_lengthen_a_life_while_the_issuer_hangs() {
+    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 2)).await;
+    let world = World::new(&server);
+    world.clock.advance(after(7200));
+    let slot = warm(&world).await;
+    server.hold();
+    let held = slot.held.load_full().unwrap();
+    slot.held.store(Some(Arc::new(Held {
+        shown: held.shown.clone(),
+        sent: held.sent.ahead(after(7200)),
+        lifetime: held.lifetime,
+        files: held.files,
+        narrowed: None,
+    })));
+    // In use, or nobody would fetch another one.
+    eventually(|| slot.ready().is_some() && server.count() == 2).await;
+    tokio::time::sleep(after(2)).await;
+    assert!(slot.ready().is_none() && slot.status().in_flight);
+    server.release();
+    eventually(|| slot.ready().is_some()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keeper_ends_with_its_slot() {
     let server = numbered().await;
