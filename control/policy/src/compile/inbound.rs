@@ -166,7 +166,7 @@ impl PolicyBeingChecked<'_> {
         for (word, condition) in [("from", &spec.from), ("unless", &spec.unless)] {
             if condition.is_some() && self.spec.tokens.is_empty() {
                 let message = "demands a token, but this policy accepts none: write `tokens` \
-                               (client certificates are not supported by this version)";
+                               (a client certificate alone satisfies no rule of this version)";
                 report.add(&at.key(word), message);
             }
         }
