@@ -147,6 +147,14 @@ impl PortPolicy {
     }
 }
 
+impl PortPolicy {
+    /// Does any policy on the port accept this token, whatever its rules say?
+    pub fn accepts(&self, token: &Token) -> bool {
+        let groups = self.enforce.iter().chain(&self.audit);
+        groups.flat_map(|group| &group.policies).any(|policy| policy.accepts(token))
+    }
+}
+
 // === impl Policy ===
 
 impl Policy {

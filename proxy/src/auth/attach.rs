@@ -64,14 +64,14 @@ pub async fn attach<'a>(
         }
     }
     let Some(request) = rule.token else { return Ok(Attached::Nothing) };
-    if headers.contains_key(AUTHORIZATION) {
+    // One in the query is a credential too, and cannot be taken out of what the application asks for.
+    let in_query = credentials::in_query(query);
+    if in_query || headers.contains_key(AUTHORIZATION) {
         match rule.existing_authorization {
             ExistingAuthorization::Keep => return Ok(Attached::Existing),
-            ExistingAuthorization::Reject => return Err(Reason::MultipleTokens.into()),
-            ExistingAuthorization::Replace => {
-                headers.remove(AUTHORIZATION);
-                // The proof of what was there before (RFC 9449 §7.1).
-                headers.remove(DPOP);
+            ExistingAuthorization::Replace if !in_query => drop(headers.remove(AUTHORIZATION)),
+            ExistingAuthorization::Replace | ExistingAuthorization::Reject => {
+                return Err(Reason::MultipleTokens.into());
             }
         }
     }
@@ -102,6 +102,8 @@ async fn show<'a>(
     match value {
         Ok(shown) => {
             headers.insert(AUTHORIZATION, shown.authorization.clone());
+            // Whatever the application proves, it is not this token (RFC 9449 §7.1).
+            headers.remove(DPOP);
             Ok(Attached::Token(Attachment { slot, shown }))
         }
         // That the issuer refuses the application's token is its answer, and no failure.

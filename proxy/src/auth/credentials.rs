@@ -34,7 +34,7 @@ pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>
     if !is_bearer && !scheme.eq_ignore_ascii_case(b"dpop") {
         return Ok(Shown::Nothing);
     }
-    if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("access_token="))) {
+    if in_query(query) {
         return Err(Reason::MultipleTokens);
     }
     // 1*SP b64token: nothing before, between or behind.
@@ -54,6 +54,11 @@ fn proof(headers: &HeaderMap) -> Option<&str> {
     let mut fields = headers.get_all(DPOP).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
     field.to_str().ok().filter(|proof| proof.len() <= PROOF_LIMIT)
+}
+
+/// Is there a token in the query (RFC 6750 §2.3)? One more in the header would be two.
+pub(crate) fn in_query(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("access_token=")))
 }
 
 /// `b64token` (RFC 6750 §2.1). Looks at every byte without a branch, so that the compiler looks at many at once: tokens are

@@ -147,7 +147,7 @@ impl Door<'_> {
             Shown::Bearer(text) | Shown::Dpop { token: text, .. } => text,
         };
         match self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await {
-            Ok(token) => match self.held(ask, shown, &token.binding) {
+            Ok(token) => match self.held(ask, shown, &token) {
                 Ok(()) => Verified::Yes(token),
                 Err(reason) => Verified::No(reason),
             },
@@ -156,12 +156,16 @@ impl Door<'_> {
     }
 
     /// Does the caller hold what the token is bound to, and show it as such? Asked of every request, whatever the caches know.
-    fn held(self, ask: &Ask<'_>, shown: Shown<'_>, binding: &Binding) -> Result<(), Reason> {
-        match (binding, shown) {
+    fn held(self, ask: &Ask<'_>, shown: Shown<'_>, verified: &Token) -> Result<(), Reason> {
+        match (&verified.binding, shown) {
             (Binding::None, Shown::Bearer(_)) => Ok(()),
             // RFC 8705 §3.
             (Binding::Certificate(hash), Shown::Bearer(_)) if ask.certificate.as_ref() == Some(hash) => {
                 Ok(())
+            }
+            // A token that is not meant for anybody here costs no signature, and no room among the proofs.
+            (Binding::Key(_), Shown::Dpop { .. }) if !self.port.accepts(verified) => {
+                Err(Reason::WrongAudience)
             }
             (Binding::Key(key), Shown::Dpop { token, proof }) => {
                 self.verifier.prove(key, token, proof, &ask.target())

@@ -77,6 +77,7 @@ impl Application {
     ) -> Result<Response<Body>, Refusal> {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head, &Scheme::HTTP)?;
+        target::plain(&head)?;
         headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;

@@ -28,6 +28,12 @@ pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     target(head, scheme)
 }
 
+/// What comes in plain text and says `https` is meant for another port, and for TLS that nobody speaks here: it is not taken
+/// for what a rule calls plain text (security OUT-3).
+pub(crate) fn plain(head: &Parts) -> Result<(), Reason> {
+    if head.uri.scheme() == Some(&Scheme::HTTPS) { Err(Reason::BadRequest) } else { Ok(()) }
+}
+
 fn sizes(head: &Parts) -> Result<(), Reason> {
     let uri = &head.uri;
     let length = uri.path().len()
@@ -177,6 +183,14 @@ mod tests {
         let h2 = |host| head(|b| b.version(Version::HTTP_2).uri("http://a/x").header(HOST, host));
         assert!(inspect(&h2("a")).is_ok());
         assert_eq!(inspect(&h2("b")).unwrap_err(), Reason::AmbiguousDestination);
+    }
+
+    #[test]
+    fn out_3_https_is_not_taken_for_plain_text() {
+        let h2 = |uri| head(|b| b.version(Version::HTTP_2).uri(uri));
+        assert_eq!(plain(&h2("https://a/x")), Err(Reason::BadRequest));
+        assert_eq!(plain(&h2("http://a/x")), Ok(()));
+        assert_eq!(plain(&head(|b| b.uri("/x").header(HOST, "a"))), Ok(()));
     }
 
     #[test]

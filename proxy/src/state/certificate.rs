@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_policy::snapshot::CertificateFiles;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroize;
 
 use crate::state::files::{FileError, PolicyFiles};
 
@@ -50,10 +52,12 @@ impl Certificate {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(|_| none())?;
         let thumbprint = thumbprint(chain.first().ok_or_else(none)?);
-        let key = PrivateKeyDer::from_pem_slice(&key)
+        let mut der = PrivateKeyDer::from_pem_slice(&key)
             .map_err(|_| CertificateError::NoKey(key_file.path.clone()))?;
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|_| CertificateError::Mismatch {
+        let key = any_supported_type(&der);
+        der.zeroize();
+        let key = key.map(|key| CertifiedKey::new(chain, key)).ok();
+        let key = key.filter(|key| key.keys_match().is_ok()).ok_or_else(|| CertificateError::Mismatch {
             cert: cert_file.path.clone(),
             key: key_file.path.clone(),
         })?;

@@ -140,7 +140,7 @@ impl Keeper {
     /// Takes over what the files hold, if that is something new and good. While somebody replaces them, one after the other,
     /// they do not fit together: what was good stays.
     fn look(&mut self) {
-        let now = self.digest();
+        let (now, readable) = self.digest();
         if self.seen == Some(now) {
             return;
         }
@@ -154,6 +154,10 @@ impl Keeper {
                     tracing::info!(certificate, "new connections are served with the new files of `tls`");
                 }
             }
+            // They could be read a moment ago: the next look may go better.
+            Err(TlsError::Certificate(CertificateError::File { .. }) | TlsError::File { .. }) if readable => {
+                self.seen = None;
+            }
             Err(error) if self.serves => {
                 tracing::warn!(certificate, "the last good files of `tls` stay in use: {error}");
             }
@@ -166,10 +170,10 @@ impl Keeper {
         }
     }
 
-    /// Hash of what the files hold; one that cannot be read counts as what is wrong with it.
-    fn digest(&self) -> [u8; 32] {
+    /// Hash of what the files hold, where one that cannot be read counts as what is wrong with it; and can all be read?
+    fn digest(&self) -> ([u8; 32], bool) {
         let CertificateFiles { cert_file, key_file } = &self.named.certificate;
-        let mut all = Context::new(&SHA256);
+        let (mut all, mut readable) = (Context::new(&SHA256), true);
         for file in [Some(cert_file), Some(key_file), client_ca(&self.named)].into_iter().flatten() {
             match self.files.read(file, MAX_CA_FILE) {
                 Ok(bytes) => {
@@ -177,12 +181,15 @@ impl Keeper {
                     all.update(&bytes.len().to_be_bytes());
                     all.update(&bytes);
                 }
-                Err(error) => all.update(error.to_string().as_bytes()),
+                Err(error) => {
+                    readable = false;
+                    all.update(error.to_string().as_bytes());
+                }
             }
         }
         let mut hash = [0; 32];
         hash.copy_from_slice(all.finish().as_ref());
-        hash
+        (hash, readable)
     }
 }
 

@@ -97,7 +97,10 @@ spec:
         assert_eq!(headers.get_all(ACCEPT).iter().count(), 1);
         // The application's proof goes or stays with what it proves (RFC 9449 §7.1); what is refused goes nowhere.
         let is_there = headers.remove(DPOP).is_some();
-        assert!(attached.is_err() || is_there == (attached == Ok("existing")), "{attached:?}");
+        assert!(
+            attached.is_err() || is_there == (!own.is_empty() && attached == Ok("existing")),
+            "{attached:?}"
+        );
         assert!(headers.keys().all(|name| [ACCEPT, AUTHORIZATION].contains(name)), "{headers:?}");
         let shown = headers.get_all(AUTHORIZATION).iter();
         (attached, shown.map(|value| value.to_str().unwrap().to_owned()).collect())
@@ -142,6 +145,19 @@ async fn out_5_what_the_application_shows_itself_is_kept_replaced_or_refused() {
         (", existingAuthorization: reject", (Err(Reason::MultipleTokens), basic)),
     ] {
         assert_eq!(Door::new(rule, token).await.attach(Some("Basic dTpw")).await, expected, "{rule}");
+    }
+}
+
+/// A token in the query cannot be taken away, and one more would be two (RFC 6750 §2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c28_a_token_of_the_application_in_the_query_is_a_credential_too() {
+    let query = Some("a=b&access_token=its-own");
+    for (rule, expected) in [
+        ("", Ok("existing")),
+        (", existingAuthorization: replace", Err(Reason::MultipleTokens)),
+        (", existingAuthorization: reject", Err(Reason::MultipleTokens)),
+    ] {
+        assert_eq!(Door::new(rule, token).await.attach_to(&[], query).await, (expected, vec![]), "{rule}");
     }
 }
 

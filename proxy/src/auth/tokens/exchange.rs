@@ -2,20 +2,21 @@
 //! found by hash; as many as fit, and those that nobody needs any more go.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::auth::tokens::failure::Cause;
+use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::lifetime::MARGIN;
 use crate::auth::tokens::secret::Secret;
 use crate::auth::tokens::slot::{LastError, TokenSlot, Unavailable};
-use crate::auth::tokens::source::TokenSource;
+use crate::auth::tokens::source::{Fingerprint, Moment, TokenSource};
 use crate::auth::verify::json;
+use crate::clock::Clock;
 
 /// Tokens whose exchange is remembered at once.
 const MAX_SUBJECTS: usize = 4096;
@@ -30,6 +31,8 @@ pub struct Exchange {
     /// What is the same for all of them.
     source: TokenSource,
     slots: RwLock<Slots>,
+    /// What keeps the issuer from exchanging anybody's token.
+    troubles: Arc<Troubles>,
     /// When there was last a look for what nobody needs, in seconds since the epoch.
     swept: AtomicU64,
 }
@@ -44,6 +47,25 @@ pub(crate) struct Subject {
     /// What is exchanged for it is not used from here on, since the epoch: before its own `exp`, where it says so itself. That
     /// is nobody's word yet, so it may only shorten.
     end: Option<Duration>,
+    troubles: Arc<Troubles>,
+}
+
+/// A failure that is the issuer's or ours, so that every subject would meet it: the issuer is not asked again for each of
+/// them before the pause is over.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub at: Moment,
+    pub pause: Duration,
+    pub failure: Failure,
+    /// The content of the credential's files then.
+    pub file: Fingerprint,
+}
+
+/// The last trouble, and how many came in a row.
+#[derive(Debug, Default)]
+struct Troubles {
+    last: Mutex<Option<Trouble>>,
+    in_a_row: AtomicU32,
 }
 
 /// What `/tokens` shows of an exchange. Never a token, and nothing of those whom they are about.
@@ -76,7 +98,7 @@ pub struct ExchangeReport {
 
 impl Exchange {
     pub(crate) fn new(source: TokenSource) -> Self {
-        Self { source, slots: RwLock::default(), swept: AtomicU64::new(0) }
+        Self { source, slots: RwLock::default(), troubles: Arc::default(), swept: AtomicU64::new(0) }
     }
 
     /// The slot of what this token is exchanged for. None is made for a token at its end.
@@ -85,7 +107,7 @@ impl Exchange {
         if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(slot.clone());
         }
-        let subject = Subject::new(token);
+        let subject = Subject { troubles: self.troubles.clone(), ..Subject::new(token) };
         if subject.has_ended(self.source.services.clock.now()) {
             return Err(Unavailable::ended());
         }
@@ -173,7 +195,8 @@ fn hash(token: &str) -> [u8; 32] {
 
 impl Subject {
     pub(crate) fn new(token: &str) -> Self {
-        Self { token: token.to_owned().into(), end: expiry(token).map(|exp| exp.saturating_sub(MARGIN)) }
+        let end = expiry(token).map(|exp| exp.saturating_sub(MARGIN));
+        Self { token: token.to_owned().into(), end, troubles: Arc::default() }
     }
 
     pub(crate) fn token(&self) -> &str {
@@ -183,6 +206,30 @@ impl Subject {
     /// How long something that is had for it may be used, at most; none where it does not say.
     pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
         self.end.map(|end| end.saturating_sub(now))
+    }
+
+    /// The failure that another subject met, as long as its pause lasts and the credential's files are the same.
+    pub(crate) fn trouble(&self, clock: &Clock, file: [u8; 32]) -> Option<Failure> {
+        let last = self.troubles.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = last.as_ref().filter(|trouble| trouble.file == Some(file))?;
+        let left = trouble.pause.saturating_sub(trouble.at.elapsed(clock));
+        let failure = || Failure { retry_after: Some(left), is_known: true, ..trouble.failure.clone() };
+        (!left.is_zero()).then(failure)
+    }
+
+    /// How many failures there have been in a row, with this one.
+    pub(crate) fn count_failure(&self) -> u32 {
+        self.troubles.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    pub(crate) fn is_in_trouble(&self, trouble: Trouble) {
+        *self.troubles.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
+    }
+
+    /// The issuer exchanges again.
+    pub(crate) fn is_served(&self) {
+        self.troubles.in_a_row.store(0, Ordering::Relaxed);
+        *self.troubles.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn has_ended(&self, now: Duration) -> bool {

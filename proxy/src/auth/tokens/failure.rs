@@ -15,6 +15,8 @@ pub(crate) struct Failure {
     pub text: String,
     /// What the issuer asked for (RFC 9110 §10.2.3).
     pub retry_after: Option<Duration>,
+    /// Another request of the same exchange found it, and the issuer was not asked again.
+    pub is_known: bool,
 }
 
 /// Declares every cause once: variant, label, and for an error code of the issuer what to do about it.
@@ -104,7 +106,7 @@ impl Cause {
 
 impl Failure {
     pub(crate) fn new(cause: Cause, text: impl Into<String>) -> Self {
-        Self { cause, text: text.into(), retry_after: None }
+        Self { cause, text: text.into(), retry_after: None, is_known: false }
     }
 
     pub(crate) fn malformed(text: &'static str) -> Self {

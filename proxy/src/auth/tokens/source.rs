@@ -105,6 +105,11 @@ impl TokenSource {
             return (Err(Failure::new(Cause::Subject, "the application's token has expired")), None);
         }
         let fingerprint = self.fingerprint();
+        let trouble =
+            self.subject.as_ref().and_then(|subject| subject.trouble(&self.services.clock, fingerprint));
+        if let Some(failure) = trouble {
+            return (Err(failure), Some(fingerprint));
+        }
         let result = match self.ourselves() {
             Ok(ourselves) => {
                 let fetched = self.fetch_as(ourselves, fingerprint).await;

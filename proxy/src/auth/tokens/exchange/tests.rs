@@ -286,3 +286,31 @@ async fn c25_what_nobody_needs_goes_with_the_next_one_that_comes() {
     let held = |subject| exchange.slots.read().unwrap().contains_key(&hash(subject));
     assert!(!held("unused") && held("used") && held("new") && held("newer"));
 }
+
+/// What the issuer says to one subject's request it would say to all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c17_out_9_a_flood_of_subjects_obeys_one_retry_after() {
+    let server = TokenServer::start(|before, _| match before {
+        0..3 => Answer::new("429 Too Many", "retry-after: 60\r\n", ""),
+        _ => issued("late", 300),
+    })
+    .await;
+    let world = World::new(&server);
+    let exchange = exchange(&world);
+    show(&exchange, "first").await.unwrap_err();
+    for index in 0..50 {
+        let refused = show(&exchange, &format!("subject-{index}")).await.unwrap_err();
+        assert!(!refused.subject_refused && refused.retry_after > after(50), "{refused:?}");
+    }
+    assert_eq!(server.count(), 1);
+    // A credential that was mended is tried at once; what a subject did wrong is nobody else's.
+    world.write_secret("another");
+    show(&exchange, "second").await.unwrap_err();
+    assert_eq!(server.count(), 2);
+    world.clock.advance(after(600));
+    show(&exchange, "third").await.unwrap_err();
+    world.clock.advance(after(600));
+    assert_eq!(show(&exchange, "fourth").await.unwrap(), "late");
+    assert_eq!(show(&exchange, "fifth").await.unwrap(), "late");
+    assert_eq!(server.count(), 5);
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{Landing, LastError, Setback, State, TokenSlot, Unavailable};
+use crate::auth::tokens::exchange::Trouble;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE};
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
@@ -181,6 +182,9 @@ impl TokenSlot {
         }
         state.failures = 0;
         state.setback = None;
+        if let Some(subject) = &self.source.subject {
+            subject.is_served();
+        }
         self.announce(&mut state, None);
     }
 
@@ -190,16 +194,21 @@ impl TokenSlot {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         state.failed += 1;
-        let permanent = failure.cause.is_permanent();
-        let pause = lifetime::pause(state.failures, permanent, failure.retry_after, backoff::random());
         let (cause, name) = (failure.cause, &credential.name);
-        if cause == Cause::Subject {
+        let at = Moment::now(&services.clock);
+        // What is wrong with the issuer, rather than with one subject, is found once for all of them.
+        let subject = self.source.subject.as_ref().filter(|_| cause != Cause::Subject && !failure.is_known);
+        let failures = subject.map_or(state.failures, |subject| subject.count_failure());
+        let pause = lifetime::pause(failures, cause.is_permanent(), failure.retry_after, backoff::random());
+        if let Some(subject) = subject {
+            subject.is_in_trouble(Trouble { at, pause, failure: failure.clone(), file });
+        }
+        if cause == Cause::Subject || failure.is_known {
             // Whoever can send us a token could fill the log.
             tracing::debug!(credential = %name, cause = cause.as_str(), "no token: {failure}");
         } else {
             tracing::warn!(credential = %name, cause = cause.as_str(), retry_in = ?pause, "no token: {failure}");
         }
-        let at = Moment::now(&services.clock);
         state.last_error = Some(LastError { at, failure: failure.clone() });
         state.setback = Some(Setback { at, pause, failure, file });
         self.announce(&mut state, Some(Unavailable::after(pause, cause)));
