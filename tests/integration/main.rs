@@ -40,6 +40,7 @@ mod with_oidc_provider;
 mod with_oidc_provider_auth;
 mod with_oidc_provider_dpop;
 mod with_oidc_provider_exchange;
+mod with_oidc_provider_mtls;
 mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;

@@ -15,7 +15,7 @@ use crate::support::upstream::{Seen, Upstream};
 use crate::support::{now, wait_until};
 
 /// The name in the client's certificate.
-const URI: &str = "spiffe://shop.test/checkout";
+pub(crate) const URI: &str = "spiffe://shop.test/checkout";
 /// The `sub` of what the platform says of us.
 const SUBJECT: &str = "system:serviceaccount:shop:checkout";
 
@@ -70,14 +70,18 @@ impl World {
 }
 
 /// The claims of the one token in a request.
-fn shown(seen: &Seen) -> Value {
+pub(crate) fn shown(seen: &Seen) -> Value {
     let shown = seen.all("authorization");
     assert_eq!(shown.len(), 1);
     jose::decode(shown[0].strip_prefix("Bearer ").unwrap())
 }
 
 /// An issuer with one client, over TLS that asks for client certificates: at its own port, or at an alias.
-fn issuer_with_certificates(authority: &Authority, alias: bool, client: &Value) -> (Issuer, Folder) {
+pub(crate) fn issuer_with_certificates(
+    authority: &Authority,
+    alias: bool,
+    client: &Value,
+) -> (Issuer, Folder) {
     let server = authority.server();
     let files = Folder::with(&[
         ("server.crt", &server.certificate),
@@ -373,50 +377,4 @@ fn out_8_the_rule_presents_its_certificate_and_a_replaced_one_gets_new_connectio
     wait_until("the next certificate", Duration::from_secs(30), || {
         world.get().status == 200 && world.upstream.last().certificate.as_ref() == Some(&new.x5t)
     });
-}
-
-#[test]
-fn c22_v30_from_sidecar_to_sidecar_a_stolen_token_is_of_no_use() {
-    let authority = Authority::new();
-    let (ours, server) = (authority.client(URI), authority.server());
-    let client =
-        json!({"id": "checkout", "secret": SECRET, "certificateBound": true, "scope": "orders:read"});
-    let (issuer, _files) = issuer_with_certificates(&authority, true, &client);
-    let upstream = Upstream::start();
-    let corp = document("Issuer", "corp", &json!({"issuer": issuer.url, "caFile": "ca.crt"}));
-    let more = json!({
-        "tokens": [{"issuer": "corp", "audiences": [policy::AUDIENCE], "binding": "required"}],
-        "tls": {"certFile": "tls.crt", "keyFile": "tls.key", "clientCaFile": "ca.crt"},
-    });
-    let text = corp.clone() + &policy::inbound_with(&policy::usual_rules(), &more);
-    let ca = authority.pem();
-    let orders_folder = Folder::with(&[
-        ("policy.yaml", text.as_str()),
-        ("ca.crt", &ca),
-        ("tls.crt", &server.certificate),
-        ("tls.key", &server.key),
-    ]);
-    let orders = Settings::policies(orders_folder.path(), "orders").before(upstream.address()).start();
-    let port = orders.inbound().port();
-    let statuses = ["mtls", "none"].map(|binding| {
-        let rule = json!({
-            "tls": "originate", "binding": binding,
-            "originate": {"caFile": "ca.crt", "certFile": "tls.crt", "keyFile": "tls.key"},
-        });
-        let text = corp.clone() + &policy::credential() + &policy::outbound(port, &rule);
-        let folder = Folder::with(&[
-            ("policy.yaml", text.as_str()),
-            ("client-secret", SECRET),
-            ("ca.crt", &ca),
-            ("tls.crt", &ours.certificate),
-            ("tls.key", &ours.key),
-        ]);
-        let checkout = Settings::policies(folder.path(), "checkout").start();
-        let host = format!("localhost:{port}");
-        let answer = get(checkout.outbound(), "/orders/7", &[("Host", &host)]);
-        (answer.status, answer.text())
-    });
-    assert_eq!(statuses[0].0, 200, "{statuses:?} {}", orders.log());
-    assert_ne!(statuses[1].0, 200, "the same certificate, and a token that is not bound to it");
-    assert_eq!(shown(&upstream.last())["cnf"]["x5t#S256"], json!(ours.x5t));
 }
