@@ -46,12 +46,22 @@ pub struct Tokens {
 
 #[derive(Debug, Default)]
 struct Slots {
-    by_key: HashMap<[u8; 32], Arc<TokenSlot>>,
-    exchanges: HashMap<[u8; 32], Arc<Exchange>>,
+    by_key: ByKey<TokenSlot>,
+    exchanges: ByKey<Exchange>,
     /// By the issuer's fingerprint.
     endpoints: HashMap<[u8; 32], Arc<TokenEndpoint>>,
     /// By the credential's fingerprint: what its tokens are bound to, where a rule says so.
     keys: HashMap<[u8; 32], Arc<ProofKey>>,
+}
+
+/// By the key of what policy asks for.
+type ByKey<T> = HashMap<[u8; 32], Arc<T>>;
+
+/// What a snapshot names: requests, with the credentials and issuers that they refer to.
+struct Named<'a> {
+    issuers: &'a [Issuer],
+    credentials: &'a [Credential],
+    requests: &'a [TokenRequest],
 }
 
 // === impl Tokens ===
@@ -76,20 +86,10 @@ impl Tokens {
     ) -> Vec<Arc<TokenSlot>> {
         let mut slots = self.lock();
         self.metrics.mention_issuers(issuers);
-        let mut before = std::mem::take(&mut slots.by_key);
-        let mut armed = Vec::with_capacity(requests.len());
-        for request in requests {
-            // An index that leads nowhere ends the list: no slot may stand in the place of another.
-            let Some(credential) = credentials.get(request.credential.0) else { break };
-            let Some(issuer) = issuers.get(credential.issuer.0) else { break };
-            let known = slots.by_key.get(&request.key).cloned().or_else(|| before.remove(&request.key));
-            let slot = known.unwrap_or_else(|| self.slot(&mut slots, issuer, credential, request));
-            slots.by_key.insert(request.key, slot.clone());
-            armed.push(slot);
-        }
-        for (key, slot) in before {
-            self.metrics.forget(&slot.source().credential.name, &key);
-        }
+        let before = std::mem::take(&mut slots.by_key);
+        let named = Named { issuers, credentials, requests };
+        let (armed, by_key) = self.arm_each(&mut slots, before, &named, TokenSlot::new, TokenSlot::source);
+        slots.by_key = by_key;
         slots.endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
         slots.keys.retain(|_, key| Arc::strong_count(key) > 1);
         armed
@@ -107,33 +107,39 @@ impl Tokens {
         requests: &[TokenRequest],
     ) -> Vec<Arc<Exchange>> {
         let mut slots = self.lock();
-        let mut before = std::mem::take(&mut slots.exchanges);
-        let mut armed = Vec::with_capacity(requests.len());
-        for request in requests {
-            // As above.
-            let Some(credential) = credentials.get(request.credential.0) else { break };
-            let Some(issuer) = issuers.get(credential.issuer.0) else { break };
-            let known = slots.exchanges.get(&request.key).cloned().or_else(|| before.remove(&request.key));
-            let exchange = known.unwrap_or_else(|| {
-                Arc::new(Exchange::new(self.source(&mut slots, issuer, credential, request)))
-            });
-            slots.exchanges.insert(request.key, exchange.clone());
-            armed.push(exchange);
-        }
-        for (key, exchange) in before {
-            self.metrics.forget(&exchange.source().credential.name, &key);
-        }
+        let before = std::mem::take(&mut slots.exchanges);
+        let named = Named { issuers, credentials, requests };
+        let make = |source| Arc::new(Exchange::new(source));
+        let (armed, exchanges) = self.arm_each(&mut slots, before, &named, make, Exchange::source);
+        slots.exchanges = exchanges;
         armed
     }
 
-    fn slot(
+    /// What runs for each request, in their order and by key: what ran before goes on, the rest is made, and what is not
+    /// named any more goes with its series of metrics.
+    fn arm_each<T>(
         &self,
         slots: &mut Slots,
-        issuer: &Issuer,
-        credential: &Credential,
-        request: &TokenRequest,
-    ) -> Arc<TokenSlot> {
-        TokenSlot::new(self.source(slots, issuer, credential, request))
+        mut before: ByKey<T>,
+        named: &Named<'_>,
+        make: fn(TokenSource) -> Arc<T>,
+        source: fn(&T) -> &TokenSource,
+    ) -> (Vec<Arc<T>>, ByKey<T>) {
+        let mut by_key: ByKey<T> = HashMap::new();
+        let mut armed = Vec::with_capacity(named.requests.len());
+        for request in named.requests {
+            // An index that leads nowhere ends the list: nothing may stand in the place of another.
+            let Some(credential) = named.credentials.get(request.credential.0) else { break };
+            let Some(issuer) = named.issuers.get(credential.issuer.0) else { break };
+            let known = by_key.get(&request.key).cloned().or_else(|| before.remove(&request.key));
+            let runs = known.unwrap_or_else(|| make(self.source(slots, issuer, credential, request)));
+            by_key.insert(request.key, runs.clone());
+            armed.push(runs);
+        }
+        for (key, gone) in before {
+            self.metrics.forget(&source(&gone).credential.name, &key);
+        }
+        (armed, by_key)
     }
 
     fn source(

@@ -88,12 +88,11 @@ impl Application {
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
-        let (mut token, mut certificate) = (None, None);
+        let mut token = None;
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
             Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
                 Attached::Token(attachment) => {
-                    certificate = attachment.shown.certificate().cloned();
                     token = Some(attachment);
                     Outcome::Attach
                 }
@@ -104,6 +103,7 @@ impl Application {
         };
 
         // It leaves for the destination that the rule was chosen by, and for no other.
+        let certificate = token.as_ref().and_then(|attachment| attachment.shown.certificate().cloned());
         let upstream = self.upstream(&target, port, rule, certificate, seen.version)?;
         let outgoing = Outgoing {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
