@@ -12,6 +12,7 @@ use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::{Binding, Presented};
 use countersign_policy::{AccessRequest, Decision, Documents, Principal, Snapshot, Token, Workload, source};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::HeaderMap;
 
 const PORT: u16 = 8080;
 
@@ -26,13 +27,13 @@ fn decide(criterion: &mut Criterion) {
             .inbound(PORT)
             .and_then(|port| port.enforce.as_ref())
             .expect("the policy selects the port");
-        let token = token();
+        let (token, headers) = (token(), HeaderMap::new());
         let raw = format!("/things-{}/17", rules / 2);
         let allowed = CanonicalPath::parse(&raw).expect("a path in order");
         let refused = CanonicalPath::parse("/elsewhere/17").expect("a path in order");
 
         for (name, path) in [("allow", &allowed), ("deny", &refused)] {
-            let request = request(&token, path);
+            let request = request(&token, path, &headers);
             let decided = policies.decide(&request);
             assert_eq!(matches!(decided, Decision::Allow { .. }), name == "allow", "{decided:?}");
             // As the proxy asks: what needs no token first, then the whole.
@@ -75,12 +76,13 @@ fn snapshot(rules: usize) -> Snapshot {
     Documents::parse(sources).and_then(|documents| documents.compile(&workload)).expect("a policy in order")
 }
 
-fn request<'a>(token: &'a Token, path: &'a CanonicalPath<'a>) -> AccessRequest<'a> {
+fn request<'a>(token: &'a Token, path: &'a CanonicalPath<'a>, headers: &'a HeaderMap) -> AccessRequest<'a> {
     AccessRequest {
         principal: Principal { token: Presented::Verified(token), peer: None },
         method: "GET",
         path,
         host: "orders.shop",
+        headers,
         grpc: false,
         source: IpAddr::V4(Ipv4Addr::LOCALHOST),
     }

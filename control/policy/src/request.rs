@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::path::CanonicalPath;
@@ -19,6 +20,8 @@ pub struct AccessRequest<'a> {
     pub path: &'a CanonicalPath<'a>,
     /// The host in normal form: lower case, without port and trailing dot.
     pub host: &'a str,
+    /// The header fields, as received.
+    pub headers: &'a HeaderMap,
     /// Is this a gRPC request (content type `application/grpc`)? Its path then names service and method.
     pub grpc: bool,
     /// The direct peer. Never taken from a header.
@@ -30,7 +33,7 @@ pub struct AccessRequest<'a> {
 pub struct Principal<'a> {
     /// The token, if any, and what verification said of it.
     pub token: Presented<'a>,
-    /// The identity in the client certificate of a mutually authenticated connection.
+    /// The client certificate of a mutually authenticated connection.
     pub peer: Option<&'a Peer>,
 }
 
@@ -46,11 +49,12 @@ pub enum Presented<'a> {
     Verified(&'a Token),
 }
 
-/// The peer of a mutually authenticated TLS connection.
+/// The peer of a mutually authenticated TLS connection: a client certificate that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// SPIFFE ID, e.g. `spiffe://cluster.local/ns/shop/sa/orders`.
-    pub id: String,
+    /// SPIFFE ID, e.g. `spiffe://cluster.local/ns/shop/sa/orders`: the one URI in the certificate's subject alternative names
+    /// (SPIFFE X.509-SVID §2). `None`: there is none, or it is no SPIFFE ID.
+    pub id: Option<String>,
     /// SHA-256 of the certificate in DER (RFC 8705 §3.1).
     pub thumbprint: [u8; 32],
 }

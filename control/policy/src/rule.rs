@@ -69,13 +69,34 @@ pub(crate) enum ClaimTest {
     Members(Vec<(String, ClaimTest)>),
 }
 
-/// Whether a condition holds.
+/// Whether a rule, or a part of one, holds; and if not, the first condition that keeps it from holding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Judged<'r> {
     Yes,
-    No,
-    /// The claim has a shape that cannot be compared: a match for deny, none for allow.
-    Unknown,
+    No(Word<'r>),
+    /// What is compared has a shape that cannot be compared: a match for deny, none for allow.
+    Unknown(Word<'r>),
+}
+
+/// A condition, by the word of the rule that it is written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word<'r> {
+    Methods,
+    Paths,
+    Hosts,
+    Grpc,
+    /// No token that the rule's policy accepts.
+    Token,
+    Issuers,
+    Scopes,
+    Clients,
+    Subjects,
+    Roles,
+    /// A claim at the top level of `claims`.
+    Claim(&'r str),
+    Binding,
+    /// Of a deny rule: the caller is spared.
+    Unless,
 }
 
 // === impl RuleBody ===
@@ -88,43 +109,61 @@ impl RuleBody {
 
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
     pub(crate) fn denies(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
-        // A server may take for gRPC what does not say so: only the path counts where a call is denied.
-        let request = &AccessRequest { grpc: true, ..*request };
-        let is_from = |from: &From| token.is_some_and(|token| from.judge(token) != Verdict::No);
-        let is_spared = |unless: &From| token.is_some_and(|token| unless.judge(token) == Verdict::Yes);
-        self.to.matches(request, None)
-            && self.from.as_ref().is_none_or(is_from)
-            && !self.unless.as_ref().is_some_and(is_spared)
+        !matches!(self.judge_deny(request, token), Judged::No(_))
     }
 
     /// A public allow rule: does it match?
     pub(crate) fn is_open_to(&self, request: &AccessRequest<'_>) -> bool {
-        self.public && self.to.matches(request, None)
+        self.public && self.to.judge(request, None) == Judged::Yes
     }
 
     /// An allow rule with `from`: does it match this caller?
     pub(crate) fn allows(&self, request: &AccessRequest<'_>, token: &Token) -> bool {
-        self.from.as_ref().is_some_and(|from| from.judge(token) == Verdict::Yes)
-            && self.to.matches(request, Some(&token.claims))
+        self.judge_allow(request, Some(token)) == Judged::Yes
     }
 
     /// An allow rule: does it match in all but its scopes?
     pub(crate) fn lacks_only_scopes(&self, request: &AccessRequest<'_>, token: &Token) -> bool {
-        self.from
-            .as_ref()
-            .is_some_and(|from| !from.has_scopes(token) && from.judge_all_but_scopes(token) == Verdict::Yes)
-            && self.to.matches(request, Some(&token.claims))
+        let but_scopes =
+            |from: &From| !from.has_scopes(token) && from.judge_all_but_scopes(token) == Judged::Yes;
+        self.from.as_ref().is_some_and(but_scopes)
+            && self.to.judge(request, Some(&token.claims)) == Judged::Yes
+    }
+
+    /// An allow rule: `to`, then `from`.
+    pub(crate) fn judge_allow(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        self.to.judge(request, token.map(|token| &token.claims)).and(|| match &self.from {
+            None => Judged::of(self.public, Word::Token),
+            Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
+        })
+    }
+
+    /// A deny rule: `to`, then `from`, then `unless`.
+    pub(crate) fn judge_deny(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        // A server may take for gRPC what does not say so: only the path counts where a call is denied.
+        let request = &AccessRequest { grpc: true, ..*request };
+        self.to
+            .judge(request, None)
+            .and(|| match &self.from {
+                None => Judged::Yes,
+                Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
+            })
+            .and(|| {
+                let is_spared = |unless: &From| token.is_some_and(|token| unless.judge(token) == Judged::Yes);
+                Judged::of(!self.unless.as_ref().is_some_and(is_spared), Word::Unless)
+            })
     }
 }
 
 // === impl To ===
 
 impl To {
-    fn matches(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> bool {
-        any(&self.methods, |method| method == request.method)
-            && any(&self.hosts, |host| host.matches(request.host))
-            && any(&self.paths, |path| path.matches(request.path, claims))
-            && any(&self.grpc, |grpc| request.grpc && grpc.matches(request.path.as_str()))
+    fn judge(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
+        let is_grpc = |grpc: &GrpcPattern| request.grpc && grpc.matches(request.path.as_str());
+        Judged::of(any(&self.methods, |method| method == request.method), Word::Methods)
+            .and(|| Judged::of(any(&self.paths, |path| path.matches(request.path, claims)), Word::Paths))
+            .and(|| Judged::of(any(&self.grpc, is_grpc), Word::Grpc))
+            .and(|| Judged::of(any(&self.hosts, |host| host.matches(request.host)), Word::Hosts))
     }
 }
 
@@ -151,52 +190,79 @@ impl GrpcPattern {
 // === impl From ===
 
 impl From {
-    pub(crate) fn judge(&self, token: &Token) -> Verdict {
-        Verdict::of(self.has_scopes(token)).and(|| self.judge_all_but_scopes(token))
+    pub(crate) fn judge(&self, token: &Token) -> Judged<'_> {
+        Judged::of(self.has_scopes(token), Word::Scopes).and(|| self.judge_all_but_scopes(token))
     }
 
     fn has_scopes(&self, token: &Token) -> bool {
         self.scopes.iter().all(|scope| token.scopes.contains(scope))
     }
 
-    fn judge_all_but_scopes(&self, token: &Token) -> Verdict {
+    fn judge_all_but_scopes(&self, token: &Token) -> Judged<'_> {
         let is_one = |wanted: &[String], actual: Option<&String>| {
             wanted.is_empty() || actual.is_some_and(|actual| wanted.contains(actual))
         };
-        let plain = any(&self.issuers, |issuer| **issuer == *token.issuer)
-            && is_one(&self.clients, token.client.as_ref())
-            && is_one(&self.subjects, token.subject.as_ref())
-            && any(&self.roles, |role| token.roles.contains(role))
-            && (!self.bound || token.is_bound());
-        Verdict::of(plain).and(|| judge_members(&self.claims, &token.claims))
+        Judged::of(any(&self.issuers, |issuer| **issuer == *token.issuer), Word::Issuers)
+            .and(|| Judged::of(is_one(&self.clients, token.client.as_ref()), Word::Clients))
+            .and(|| Judged::of(is_one(&self.subjects, token.subject.as_ref()), Word::Subjects))
+            .and(|| Judged::of(any(&self.roles, |role| token.roles.contains(role)), Word::Roles))
+            .and(|| Judged::of(!self.bound || token.is_bound(), Word::Binding))
+            .and(|| self.judge_claims(&token.claims))
+    }
+
+    /// All of the claims. One that is not there is not met.
+    fn judge_claims(&self, claims: &Map<String, Value>) -> Judged<'_> {
+        self.claims.iter().fold(Judged::Yes, |judged, (name, test)| {
+            judged.and(|| match claims.get(name).map_or(Some(false), |claim| test.holds(claim)) {
+                Some(holds) => Judged::of(holds, Word::Claim(name)),
+                None => Judged::Unknown(Word::Claim(name)),
+            })
+        })
     }
 }
 
 // === impl ClaimTest ===
 
 impl ClaimTest {
-    fn judge(&self, claim: &Value) -> Verdict {
+    /// `None`: the claim has a shape that cannot be compared.
+    fn holds(&self, claim: &Value) -> Option<bool> {
         match (self, claim) {
-            (Self::Members(members), Value::Object(claim)) => judge_members(members, claim),
-            (Self::Members(_), _) => Verdict::Unknown,
+            (Self::Members(tests), Value::Object(claims)) => all(tests
+                .iter()
+                .map(|(name, test)| claims.get(name).map_or(Some(false), |claim| test.holds(claim)))),
+            (Self::Members(_), _) => None,
             (Self::OneOf(wanted), Value::Array(items)) => {
-                let verdicts = items.iter().map(|item| judge_scalar(wanted, item));
-                verdicts.fold(Verdict::No, Verdict::or)
+                one(items.iter().map(|item| is_one_of(wanted, item)))
             }
-            (Self::OneOf(wanted), claim) => judge_scalar(wanted, claim),
+            (Self::OneOf(wanted), claim) => is_one_of(wanted, claim),
         }
     }
 }
 
-/// All of the members. One that is not there is not met.
-fn judge_members(tests: &[(String, ClaimTest)], claims: &Map<String, Value>) -> Verdict {
-    tests.iter().fold(Verdict::Yes, |verdict, (name, test)| {
-        verdict.and(|| claims.get(name).map_or(Verdict::No, |claim| test.judge(claim)))
-    })
+fn is_one_of(wanted: &[Value], claim: &Value) -> Option<bool> {
+    is_comparable(claim).then(|| wanted.contains(claim))
 }
 
-fn judge_scalar(wanted: &[Value], claim: &Value) -> Verdict {
-    if is_comparable(claim) { Verdict::of(wanted.contains(claim)) } else { Verdict::Unknown }
+/// Do all hold? One that does not outweighs those that cannot be told.
+fn all(tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    outweighed_by(false, tests)
+}
+
+/// Does one hold? One that does outweighs those that cannot be told.
+fn one(tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    outweighed_by(true, tests)
+}
+
+fn outweighed_by(decisive: bool, tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut others = Some(!decisive);
+    for test in tests {
+        match test {
+            Some(test) if test == decisive => return Some(decisive),
+            Some(_) => {}
+            None => others = None,
+        }
+    }
+    others
 }
 
 /// Strings, integers and booleans compare, as they are; nothing else does.
@@ -208,29 +274,22 @@ pub(crate) fn is_comparable(value: &Value) -> bool {
     }
 }
 
-// === impl Verdict ===
+// === impl Judged ===
 
-impl Verdict {
-    fn of(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
+impl<'r> Judged<'r> {
+    fn of(holds: bool, word: Word<'r>) -> Self {
+        if holds { Self::Yes } else { Self::No(word) }
     }
 
     /// `No` outweighs `Unknown`, which outweighs `Yes`.
     fn and(self, other: impl FnOnce() -> Self) -> Self {
         match self {
-            Self::No => Self::No,
+            Self::No(word) => Self::No(word),
             Self::Yes => other(),
-            Self::Unknown if other() == Self::No => Self::No,
-            Self::Unknown => Self::Unknown,
-        }
-    }
-
-    /// `Yes` outweighs `Unknown`, which outweighs `No`.
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            (Self::No, Self::No) => Self::No,
+            Self::Unknown(word) => match other() {
+                Self::No(other) => Self::No(other),
+                Self::Yes | Self::Unknown(_) => Self::Unknown(word),
+            },
         }
     }
 }

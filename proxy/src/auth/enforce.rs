@@ -232,6 +232,7 @@ impl<'a> Ask<'a> {
             method: self.method,
             path: self.path,
             host: self.host,
+            headers: self.headers,
             grpc: self.grpc,
             source: self.source,
         }

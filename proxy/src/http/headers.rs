@@ -131,7 +131,7 @@ pub(crate) fn set_identity(
 ) {
     for (name, source) in forward {
         let value = match source {
-            ClaimSource::Peer => peer.map(|peer| encode(&peer.id)),
+            ClaimSource::Peer => peer.and_then(|peer| peer.id.as_deref()).map(encode),
             source => token.and_then(|token| claim(token, source)),
         };
         let Some(value) = value else { continue };

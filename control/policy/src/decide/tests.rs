@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -194,11 +195,13 @@ proptest! {
             Some(token) => Presented::Verified(token),
             None => Presented::Nothing,
         };
+        let headers = HeaderMap::new();
         let request = AccessRequest {
             principal: Principal { token: shown, peer: None },
             method,
             path: &path,
             host: "h",
+            headers: &headers,
             grpc: false,
             source: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };

@@ -10,6 +10,7 @@ use countersign_policy::{
     AccessRequest, Decision, Documents, PortPolicy, Principal, Reason, Snapshot, Source, Token, Workload,
     source, yaml,
 };
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -169,11 +170,13 @@ impl Case {
         let mut words = self.request.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let path = CanonicalPath::parse(path).unwrap();
+        let headers = HeaderMap::new();
         let request = AccessRequest {
             principal: Principal { token: presented, peer: None },
             method,
             path: &path,
             host: words.next().unwrap_or("orders.shop"),
+            headers: &headers,
             grpc: self.grpc,
             source: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
