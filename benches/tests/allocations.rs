@@ -6,7 +6,11 @@
 #[path = "../benches/warm/mod.rs"]
 mod warm;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use allocation_counter::measure;
+use countersign_policy::request::{Peer, Presented};
+use countersign_policy::{AccessRequest, Documents, Principal, Workload, source};
 use countersign_proxy::auth::attach::{Attached, attach};
 use futures_util::FutureExt;
 use http::HeaderMap;
@@ -26,4 +30,50 @@ fn a_token_at_hand_is_shown_without_an_allocation() {
         assert!(matches!(attached, Ok(Attached::Token(_))));
     });
     assert_eq!(attached.count_total, 0, "the door around it: {attached:?}");
+}
+
+/// Each word that a rule has, on its way to a rule that matches and to none.
+#[test]
+fn a_request_is_decided_without_an_allocation() {
+    let text = r#"
+apiVersion: countersign.dev/v1alpha1
+kind: InboundPolicy
+metadata: { name: orders }
+spec:
+  tls: { certFile: a, keyFile: b, clientCaFile: c, clientAuth: optional }
+  rules:
+  - { name: far, effect: deny, from: { sources: [192.0.2.0/24, "fd00::/8"] } }
+  - { name: banned, effect: deny, from: { serviceAccounts: [shop/banned] } }
+  - { name: debug, effect: deny, to: { headers: { X-Debug: ["on"] } } }
+  - { name: files, rawPaths: true, to: { paths: ["/files/{name}/*"], headers: { Tier: [gold] } }, from: { peers: ["spiffe://td/*"] } }
+"#;
+    let sources = source::split("orders.yaml", text.as_bytes()).expect("documents in order");
+    let workload = Workload { namespace: "default".into(), ..Workload::default() };
+    let snapshot = Documents::parse(sources)
+        .and_then(|documents| documents.compile(&workload))
+        .expect("a policy in order");
+    let port = snapshot.inbound(8080).expect("it selects every port");
+    let policies = port.enforce.as_ref().expect("it is enforced");
+    let path = port.path("/files/a/b%2Fc").expect("a rule admits it");
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("tier", "gold"), ("x_debug", "off, no"), ("accept", "*/*")] {
+        headers.append(name, http::HeaderValue::from_static(value));
+    }
+    let peer = |id: &str| Peer { id: Some(id.to_owned()), thumbprint: [7; 32] };
+    for (peer, is_allowed) in [(peer("spiffe://td/a"), true), (peer("spiffe://x/a"), false)] {
+        let request = AccessRequest {
+            principal: Principal { token: Presented::Nothing, peer: Some(&peer) },
+            method: "GET",
+            path: &path,
+            host: "orders.shop",
+            headers: &headers,
+            grpc: false,
+            source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let decided = measure(|| {
+            let decision = policies.decide(&request);
+            assert_eq!(matches!(decision, countersign_policy::Decision::Allow { .. }), is_allowed);
+        });
+        assert_eq!(decided.count_total, 0, "{decided:?}");
+    }
 }

@@ -12,6 +12,7 @@
 
 mod admin_pages;
 mod bindings;
+mod callers;
 mod commands;
 mod control_plane;
 mod destinations;
@@ -45,3 +46,4 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;
+mod words;

@@ -251,14 +251,16 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::ProofReplayed => "Make a new proof for each request, repeated ones too",
         Reason::MultipleTokens => "Send one `Authorization` field with one credential",
         Reason::BadRequest => "Mend `Host`, framing or header fields; the connection is closed",
-        Reason::AmbiguousPath => "Write it without `//`, dot segments, `;` and escaped separators",
+        Reason::AmbiguousPath => {
+            "Write it without `//`, dot segments, `;` and escaped separators; `rawPaths` in a rule admits the latter"
+        }
         Reason::HeadTooLarge => "At most 64 KiB and 100 fields",
         Reason::UriTooLong => "At most 16 KiB",
         Reason::MethodNotAllowed => "Outbound, rules with `tls: originate` reach what speaks https",
         Reason::InsufficientScope => "Ask for the scopes in the challenge",
         Reason::NoRule => "The policy has to allow it: see `/explain`",
         Reason::DeniedByRule => "`/explain` names the rule",
-        Reason::PeerRequired => "Not produced by this version",
+        Reason::PeerRequired => "Show one that a CA in the policy's `clientCaFile` has issued",
         Reason::AmbiguousDestination => {
             "Target, `Host` and `:authority` have to name one destination, and not the sidecar"
         }

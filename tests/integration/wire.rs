@@ -7,7 +7,7 @@ use std::path::Path;
 use countersign_policy::Reason;
 use serde_json::{Value, json};
 
-use crate::support::client::{Answer, get, get_with, request};
+use crate::support::client::{Answer, Connection, get, get_with, request};
 use crate::support::jose::{Key, claims, key_set};
 use crate::support::now;
 use crate::support::policy::{
@@ -15,12 +15,12 @@ use crate::support::policy::{
 };
 use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
+use crate::support::tls::Ca;
 use crate::support::upstream::Upstream;
 
 /// Reasons that what exists so far cannot give; each leaves with the feature that brings it.
 const LATER: &[Reason] = &[
     Reason::Revoked,
-    Reason::PeerRequired,
     // These need ten thousand requests at once, or a defect: unit tests of the worker's shedding and of `http::guarded`.
     Reason::Overloaded,
     Reason::Internal,
@@ -84,6 +84,7 @@ fn every_reason_is_produced_as_the_design_says() {
         "a refused request reached the application: {:?}",
         world.upstream.seen()
     );
+    a_caller_without_certificate(&mut expect);
     upstreams_that_fail(&world, &mut expect);
     what_is_not_there_yet(&mut expect);
     outbound_refusals(&mut expect);
@@ -156,6 +157,25 @@ fn requests_that_policy_refuses(world: &World, expect: &mut impl FnMut(Reason, &
     assert!(answer.header("www-authenticate").unwrap().contains(r#"scope="orders:write""#), "{answer:?}");
     expect(Reason::NoRule, &get_with(to, "/elsewhere", &token));
     expect(Reason::DeniedByRule, &get_with(to, "/orders/secret/1", &token));
+}
+
+fn a_caller_without_certificate(expect: &mut impl FnMut(Reason, &Answer)) {
+    let (ca, upstream) = (Ca::new("ours"), Upstream::start());
+    let server = ca.server();
+    let spec = json!({
+        "tls": {"certFile": "tls.crt", "keyFile": "tls.key", "clientCaFile": "ca.crt", "clientAuth": "optional"},
+        "rules": [{"name": "peers", "from": {"peers": ["spiffe://cluster.local/*"]}}],
+    });
+    let folder = Folder::with(&[
+        ("policy.yaml", &policy::document("InboundPolicy", "orders", &spec)),
+        ("tls.crt", &server.cert),
+        ("tls.key", &server.key),
+        ("ca.crt", &ca.pem),
+    ]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let mut connection = Connection::open_tls(proxy.inbound(), ca.connection(None).unwrap()).unwrap();
+    expect(Reason::PeerRequired, &connection.request("GET", "/orders", &[], b"").unwrap());
+    assert_eq!(upstream.count(), 0);
 }
 
 fn upstreams_that_fail(world: &World, expect: &mut impl FnMut(Reason, &Answer)) {

@@ -102,6 +102,48 @@ fn in_25_both_versions_of_http_are_spoken_over_tls() {
     }
 }
 
+#[test]
+fn in_25_peers_are_known_in_both_versions_of_http() {
+    let (upstream, ca) = (Upstream::start(), Ca::new("ours"));
+    let (server, ours, other) =
+        (ca.server(), ca.peer(&["spiffe://td/checkout"]), ca.peer(&["spiffe://td/cart"]));
+    let spec = json!({
+        "tls": {"certFile": "tls.crt", "keyFile": "tls.key", "clientCaFile": "ca.crt", "clientAuth": "optional"},
+        "forwardClaims": {"X-Peer": "@peer"},
+        "rules": [{"name": "checkout", "to": {"paths": ["/orders"]}, "from": {"peers": ["spiffe://td/checkout"]}}],
+    });
+    let folder = Folder::with(&[
+        ("policy.yaml", &policy::document("InboundPolicy", "orders", &spec)),
+        ("tls.crt", &server.cert),
+        ("tls.key", &server.key),
+        ("ca.crt", &ca.pem),
+        ("ours.crt", &ours.cert),
+        ("ours.key", &ours.key),
+        ("other.crt", &other.cert),
+        ("other.key", &other.key),
+    ]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let url = format!("https://localhost:{}/orders", proxy.inbound().port());
+    let file = |name: &str| folder.file(name).display().to_string();
+    for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let ask = |shown: &[&str]| {
+            // Twice over one connection.
+            let trusted = file("ca.crt");
+            let flags =
+                ["--ipv4", flag, "--cacert", &trusted, "-H", "X-Peer: spiffe://td/admin", "-o", "/dev/null"];
+            curl(&[&flags, shown, &[&url, &url]].concat())
+        };
+        let known = ask(&["--cert", &file("ours.crt"), "--key", &file("ours.key")]);
+        assert_eq!((known.status, known.version.as_str()), (200, version), "{known:?}");
+        assert_eq!(upstream.last().all("x-peer"), ["spiffe://td/checkout"]);
+        let unknown = ask(&["--cert", &file("other.crt"), "--key", &file("other.key")]);
+        assert!(unknown.status == 403 && unknown.output.contains("no_rule"), "{unknown:?}");
+        let nobody = ask(&[]);
+        assert!(nobody.status == 403 && nobody.output.contains("peer_required"), "{nobody:?}");
+    }
+    assert_eq!(upstream.count(), 4);
+}
+
 /// A large body in both directions: streamed, complete, unchanged.
 #[test]
 fn large_bodies_pass_unchanged() {

@@ -3,7 +3,7 @@
 use crate::inbound::{Decision, Policies, Policy, Shadow};
 use crate::reason::Reason;
 use crate::request::{AccessRequest, Presented, Token};
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleBody};
 use crate::snapshot::RuleId;
 
 /// The one shadow rule that is taken for live, if any.
@@ -14,7 +14,7 @@ struct Trial(Option<RuleId>);
 
 impl Policies {
     /// What needs no token to be judged: a deny (semantics 5b), or a public rule (5c). `None`: a token is to be looked at
-    /// next, then [`Policies::decide`]. The request's principal may be empty; it is not read but for its peer.
+    /// next, then [`Policies::decide`]. Of the request's principal it is the certificate alone that is read.
     pub fn screen(&self, request: &AccessRequest<'_>) -> Option<Decision> {
         self.screen_with(request, Trial(None))
     }
@@ -41,7 +41,7 @@ impl Policies {
             let denies = policy.denies.iter().filter(shadow).filter(|rule| rule.body.denies(request, token));
             let publics = policy.publics.iter().filter(shadow).filter(|rule| rule.body.is_open_to(request));
             let allows = policy.allows.iter().filter(shadow);
-            let allows = allows.filter(|rule| token.is_some_and(|token| rule.body.allows(request, token)));
+            let allows = allows.filter(|rule| rule.body.allows(request, token));
             matching.extend(denies.chain(publics).chain(allows).map(|rule| rule.id));
         }
         let would = |rule| Shadow { rule, would: self.decide_with(request, Trial(Some(rule))) };
@@ -58,28 +58,50 @@ impl Policies {
         if let Some(decision) = self.screen_with(request, trial) {
             return decision;
         }
-        // (d) No rule of this version can be satisfied by a certificate alone, so a token is demanded.
+        // (d)
         let token = match request.principal.token {
-            Presented::Nothing => return deny(Reason::MissingToken, None),
             Presented::Rejected(reason) => return deny(reason, None),
-            Presented::Verified(token) => token,
+            Presented::Verified(token) if !self.accepts(token) => {
+                return deny(self.why_not_accepted(token), None);
+            }
+            Presented::Verified(token) => Some(token),
+            Presented::Nothing if self.lacks_token(request, trial) => {
+                return deny(Reason::MissingToken, None);
+            }
+            Presented::Nothing => None,
         };
-        if !self.accepts(token) {
-            return deny(self.why_not_accepted(token), None);
-        }
         // (e)
-        if let Some(rule) = self.denied(request, trial, |policy| policy.accepts(token).then_some(token)) {
+        let accepted = |policy: &Policy| token.filter(|token| policy.accepts(token));
+        if let Some(rule) = self.denied(request, trial, accepted) {
             return deny(Reason::DeniedByRule, Some(rule));
         }
-        let accepting = || self.policies.iter().filter(|policy| policy.accepts(token));
-        let allows = || accepting().flat_map(|policy| &policy.allows).filter(|rule| trial.is_live(rule));
-        if let Some(rule) = allows().find(|rule| rule.body.allows(request, token)) {
-            return Decision::Allow { rule: rule.id, public: false };
+        let first = |matches: fn(&RuleBody, &AccessRequest<'_>, Option<&Token>) -> bool| {
+            self.policies.iter().find_map(|policy| {
+                let token = accepted(policy);
+                let mut live = policy.allows.iter().filter(|rule| trial.is_live(rule));
+                live.find(|rule| matches(&rule.body, request, token)).map(|rule| rule.id)
+            })
+        };
+        if let Some(rule) = first(RuleBody::allows) {
+            Decision::Allow { rule, public: false }
+        } else if let Some(rule) = first(RuleBody::lacks_only_scopes) {
+            deny(Reason::InsufficientScope, Some(rule))
+        } else if let Some(rule) = first(RuleBody::lacks_only_certificate) {
+            deny(Reason::PeerRequired, Some(rule))
+        } else {
+            deny(Reason::NoRule, None)
         }
-        match allows().find(|rule| rule.body.lacks_only_scopes(request, token)) {
-            Some(rule) => deny(Reason::InsufficientScope, Some(rule.id)),
-            None => deny(Reason::NoRule, None),
-        }
+    }
+
+    /// Nothing was shown but maybe a certificate: is it a token that is missing? Not where a rule is satisfied without, nor
+    /// where all that there are for this request would be, or no token is accepted anyway.
+    fn lacks_token(&self, request: &AccessRequest<'_>, trial: Trial) -> bool {
+        let live =
+            || self.policies.iter().flat_map(|policy| &policy.allows).filter(|rule| trial.is_live(rule));
+        let mut concerned = live().filter(|rule| rule.body.concerns(request)).peekable();
+        self.policies.iter().any(|policy| !policy.tokens.is_empty())
+            && !live().any(|rule| rule.body.allows(request, None))
+            && (concerned.peek().is_none() || concerned.any(|rule| rule.body.needs_token()))
     }
 
     fn screen_with(&self, request: &AccessRequest<'_>, trial: Trial) -> Option<Decision> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::path::CanonicalPath;
 use crate::reason::Reason;
 use crate::request::Token;
 use crate::rule::Rule;
@@ -72,7 +73,8 @@ pub enum Decision {
     },
     Deny {
         reason: Reason,
-        /// The rule that denied, or for `insufficient_scope` the allow rule whose scopes are lacking.
+        /// The rule that denied, or the allow rule whose scopes (`insufficient_scope`) or certificate (`peer_required`) are
+        /// lacking.
         rule: Option<RuleId>,
     },
 }
@@ -139,6 +141,19 @@ impl Snapshot {
 // === impl PortPolicy ===
 
 impl PortPolicy {
+    /// The path of a request target in the form that is judged and forwarded, or `None` where it can be read in two ways
+    /// (semantics 8). A raw path is admitted only below what a rule with `rawPaths: true` names.
+    pub fn path<'a>(&self, raw: &'a str) -> Option<CanonicalPath<'a>> {
+        CanonicalPath::parse(raw).or_else(|| {
+            let deciding = self.enforce.as_ref().or(self.audit.as_ref())?;
+            // Nearly no port admits any, and then it costs nothing to say so.
+            deciding.raw_rules().next()?;
+            let path = CanonicalPath::parse_raw(raw)?;
+            let mut patterns = deciding.raw_rules().flat_map(|rule| &rule.body.to.paths);
+            patterns.any(|pattern| pattern.covers(&path)).then_some(path)
+        })
+    }
+
     /// The issuer with this exact `iss` that some policy on the port accepts tokens of. `None`: `unknown_issuer`.
     pub fn issuer(&self, iss: &str) -> Option<IssuerId> {
         let groups = self.enforce.iter().chain(&self.audit);
@@ -152,6 +167,16 @@ impl PortPolicy {
     pub fn accepts(&self, token: &Token) -> bool {
         let groups = self.enforce.iter().chain(&self.audit);
         groups.flat_map(|group| &group.policies).any(|policy| policy.accepts(token))
+    }
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// The live rules that admit raw paths.
+    fn raw_rules(&self) -> impl Iterator<Item = &Rule> {
+        let allows = self.policies.iter().flat_map(|policy| policy.publics.iter().chain(&policy.allows));
+        allows.filter(|rule| rule.body.to.raw_paths && !rule.body.shadow)
     }
 }
 

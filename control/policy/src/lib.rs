@@ -16,29 +16,45 @@
 //!    says; the header names of all of them are stripped from every request on the port, in any case and with `_` for
 //!    `-`, public requests too.
 //! 2. **An allow rule says from whom**: `from`, or `public: true`; neither is an error, and so are both. Token words
-//!    demand a token. `from: {}` is any caller whose token the policy accepts. With several issuers a rule holds for each
-//!    of them, unless it names `issuers`. A public rule names `paths` or `grpc`.
+//!    (`issuers`, `scopes`, `clients`, `subjects`, `roles`, `claims`, `binding`) demand a token, peer words (`peers`,
+//!    `serviceAccounts`) a client certificate that was verified, both both; `sources` demand nothing and let nobody in by
+//!    themselves. `from: {}` is any caller whose token the policy accepts, or where it lists no `tokens`, any caller with
+//!    a certificate. With several issuers a rule holds for each of them, unless it names `issuers`. A public rule names
+//!    `paths` or `grpc`.
 //! 3. **A deny rule** without `from` hits everybody; with `from`, callers who have it; `unless` spares those who have it.
-//!    More than one scope in a deny's `from` is an error. What cannot be evaluated (a claim of a shape that does not
-//!    compare) matches for a deny and does not for an allow; a claim that is absent is not met, by either.
-//! 4. **Within `to`, `from` and `unless`** fields are and-ed, the values of a field or-ed, but of scopes all are demanded.
-//!    Nothing is coerced: strings, integers and booleans equal only themselves. A claim that is a list matches where it
-//!    holds one of the values. In `claims`, a plain `yes`, `no`, `on` or `off` and a plain number with a leading zero are
-//!    errors, since other parsers read them otherwise.
+//!    More than one scope in a deny's `from` is an error. What cannot be evaluated matches for a deny and does not for an
+//!    allow: a claim or header of a shape that does not compare, a raw path where others may split it otherwise, and
+//!    `{claims.NAME}` in a path without a token that the policy accepts, or where the claim is absent, empty, no string or
+//!    holds `/`. A claim in `claims`, a header or a name in the certificate that is absent is not met, by either.
+//! 4. **Within `to`, `from` and `unless`** fields are and-ed, the values of a field or-ed, but of scopes and headers all are
+//!    demanded. Nothing is coerced: strings, integers and booleans equal only themselves. A claim that is a list matches
+//!    where it holds one of the values. In `claims`, a plain `yes`, `no`, `on` or `off` and a plain number with a leading
+//!    zero are errors, since other parsers read them otherwise.
 //!    `binding: required` is met by a token that is bound to a certificate or key; that the caller holds it has been
 //!    verified by then. In an entry of `tokens` it says that others are not accepted: `binding_mismatch`.
 //!    `grpc` in an allow rule needs a request of that content type; in a deny rule the path alone decides, since servers
 //!    answer gRPC calls that do not say so.
-//! 5. **Order.** (a) Framing, host and path are in order, else 400. (b) A deny rule that needs no token to be judged.
-//!    (c) A public rule: the token is not looked at, the caller is anonymous, and the deny rules are judged so: `unless`
-//!    spares nobody, a `from` hits nobody. (d) A token that is there must verify and be accepted by a policy on the port;
-//!    one that is not there is missing. (e) Deny rules, then allow rules, then 403: `insufficient_scope` where an allow
-//!    rule matches in all but its scopes (the first such rule), else `no_rule`.
+//!    `peers` compares the one SPIFFE ID of the certificate; a trailing `/*` is all below, not the ID itself.
+//!    `serviceAccounts: [ns/sa]` is short for `spiffe://cluster.local/ns/NS/sa/SA`; for another trust domain write
+//!    `peers`. `sources` are networks of the direct peer, never of a header; IPv4 in IPv6 counts as IPv4.
+//!    `headers` are judged as they are forwarded, names in any case and with `_` for `-`: for an allow there is one, and
+//!    every line is one of the values; for a deny one line is, or one item of its list.
+//! 5. **Order.** (a) Framing, host and path are in order, else 400. (b) A deny rule that needs no token to be judged: it
+//!    has no token word and no `{claims.NAME}`. (c) A public rule: the token is not looked at, the caller is anonymous, and
+//!    the deny rules are judged so: `unless` with a token word spares nobody, a `from` with one hits nobody. Certificate
+//!    and address are what they are. (d) A token that is there must verify and be accepted by a policy on the port,
+//!    whatever certificate came with it. One that is not there is missing, unless an allow rule is satisfied without, or
+//!    all allow rules for this request (there is one) would be, or no policy on the port accepts any. (e) Deny rules, then
+//!    allow rules, then 403: `insufficient_scope` where an allow rule matches in all but its scopes (the first such rule),
+//!    else `peer_required` where one does in all but that no certificate was shown, else `no_rule`.
 //! 6. **Audit and shadow.** Where an `enforce` policy selects a port, only those decide, and `audit` policies are decided
 //!    apart. A rule with `shadow: true` decides nothing; the request is decided once more as if it were live.
 //! 7. **Ports that nobody selects** are not decided here: [`Snapshot::inbound`] is `None`.
 //! 8. **Paths** have one canonical form, [`path::CanonicalPath`], which is judged and forwarded; patterns are whole
-//!    segments, [`path::PathPattern`]. The query is never matched.
+//!    segments, [`path::PathPattern`]. The query is never matched. `%2F`, `%25` and `%3B` are refused ([`PortPolicy::path`])
+//!    but in the part below the `*` of an allow rule with `rawPaths: true` that decides; such a path is raw from its
+//!    first segment with one on. Only rules with `rawPaths` allow it, and only where their pattern ends before that. A
+//!    deny rule hits if what it names of the plain part matches and it goes on into the raw one.
 //! 9. **Hosts** are compared in normal form, [`host::normalize`]; `*.` is exactly one label. Of several outbound rules for
 //!    a destination the closest wins: exact host before wildcard, then named port before default, then a policy with
 //!    `workloads` before one without; two that are equally close are an error. One `audience` or `resource` for several

@@ -1,6 +1,7 @@
 //! Which path is it? The one canonical form that is judged and forwarded, and the patterns that match it (semantics 8).
 
 mod pattern;
+mod raw;
 
 use std::borrow::Cow;
 use std::iter;
@@ -10,7 +11,12 @@ pub use pattern::PathPattern;
 /// A path in canonical form, without the query. Starts with `/`. Borrows from the request wherever that was canonical
 /// already, which is nearly always.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalPath<'a>(Cow<'a, str>);
+pub struct CanonicalPath<'a> {
+    text: Cow<'a, str>,
+    /// Where it is raw from: the place of the first segment with an escape that only `rawPaths` admits. Others may split and
+    /// read the path otherwise from there on.
+    raw_from: Option<usize>,
+}
 
 // === impl CanonicalPath ===
 
@@ -22,28 +28,52 @@ impl<'a> CanonicalPath<'a> {
     /// every other escape stays, with upper-case hex digits. The dot is no exception but refused: nobody escapes it but
     /// to hide a dot segment.
     pub fn parse(raw: &'a str) -> Option<Self> {
+        Self::read(raw, |byte| !is_raw(byte))
+    }
+
+    /// The same, but `%2F`, `%25` and `%3B` are admitted, for ports where a rule says `rawPaths: true`. What would be a dot
+    /// segment, a backslash or a control for a server that decodes before it splits, or more than once, is refused even so.
+    pub fn parse_raw(raw: &'a str) -> Option<Self> {
+        let path = Self::read(raw, |_| true)?;
+        let is_treacherous = path.segments().skip(path.plain_segments()).any(raw::is_treacherous);
+        (!is_treacherous).then_some(path)
+    }
+
+    fn read(raw: &'a str, admits: impl Fn(u8) -> bool) -> Option<Self> {
         let segments = raw.strip_prefix('/')?;
         if !raw.bytes().all(is_allowed) || raw.contains("//") || segments.split('/').any(is_dots) {
             return None;
         }
-        let mut changes = false;
+        let (mut changes, mut has_raw) = (false, false);
         for tail in escapes(raw) {
             let (byte, canonical) = read_escape(tail)?;
-            if is_refused_escaped(byte) {
+            if is_refused_escaped(byte) || !admits(byte) {
                 return None;
             }
             changes |= !canonical || is_unreserved(byte);
+            has_raw |= is_raw(byte);
         }
-        Some(Self(if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }))
+        let raw_from = has_raw.then(|| segments.split('/').position(raw::is_raw_segment)).flatten();
+        Some(Self { text: if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }, raw_from })
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Does it hold an escape that only `rawPaths: true` admits?
+    pub fn is_raw(&self) -> bool {
+        self.raw_from.is_some()
+    }
+
+    /// How many segments there are before the first that is raw; none is: more than there can be.
+    pub(crate) fn plain_segments(&self) -> usize {
+        self.raw_from.unwrap_or(usize::MAX)
     }
 
     /// The segments, still escaped. A trailing slash is an empty last segment; `/` is one empty segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/').skip(1)
+        self.text.split('/').skip(1)
     }
 }
 
@@ -56,9 +86,14 @@ fn is_dots(segment: &str) -> bool {
     matches!(segment, "." | "..")
 }
 
-/// `%2e %2f %5c %25 %3b %23` and escaped controls: what some servers decode before they split the path and others after.
+/// `%2e %5c %23` and escaped controls: what some servers decode before they split the path and others after.
 fn is_refused_escaped(byte: u8) -> bool {
-    matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';' | b'#') || byte.is_ascii_control()
+    matches!(byte, b'.' | b'\\' | b'#') || byte.is_ascii_control()
+}
+
+/// `%2f %25 %3b`: the same, but names may hold them, so a rule can admit them.
+fn is_raw(byte: u8) -> bool {
+    matches!(byte, b'/' | b'%' | b';')
 }
 
 /// Unreserved characters (RFC 3986 §2.3), but for the dot.

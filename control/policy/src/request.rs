@@ -20,7 +20,7 @@ pub struct AccessRequest<'a> {
     pub path: &'a CanonicalPath<'a>,
     /// The host in normal form: lower case, without port and trailing dot.
     pub host: &'a str,
-    /// The header fields, as received.
+    /// The header fields, as they are forwarded: without those of the hop and those that we set.
     pub headers: &'a HeaderMap,
     /// Is this a gRPC request (content type `application/grpc`)? Its path then names service and method.
     pub grpc: bool,

@@ -1,13 +1,22 @@
 //! Does a rule match? The compiled conditions of an inbound rule, and how they are judged (semantics 3 and 4).
 
+mod claims;
+mod headers;
+mod peers;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::host::HostPattern;
-use crate::path::PathPattern;
+use crate::path::{CanonicalPath, PathPattern};
 use crate::request::{AccessRequest, Token};
 use crate::snapshot::{Effect, RuleId};
+
+use claims::one;
+pub(crate) use claims::{ClaimTest, is_comparable};
+pub(crate) use headers::HeaderTest;
+pub(crate) use peers::{Network, PeerPattern};
 
 /// An inbound rule, as it runs.
 #[derive(Clone, Debug)]
@@ -34,7 +43,11 @@ pub(crate) struct To {
     pub(crate) methods: Vec<String>,
     pub(crate) paths: Vec<PathPattern>,
     pub(crate) hosts: Vec<HostPattern>,
+    /// All of them are demanded.
+    pub(crate) headers: Vec<HeaderTest>,
     pub(crate) grpc: Vec<GrpcPattern>,
+    /// `rawPaths`, of an allow rule: each of its paths ends in `*` and admits raw paths below.
+    pub(crate) raw_paths: bool,
 }
 
 /// `pkg.Service/Method`, or `pkg.Service/*`.
@@ -45,9 +58,13 @@ pub(crate) struct GrpcPattern {
     pub(crate) method: Option<String>,
 }
 
-/// Who asks, by what the token says. An empty list matches all.
+/// Who asks, by what token, certificate and address say. An empty list matches all.
 #[derive(Debug, Default)]
 pub(crate) struct From {
+    /// Met only with a token that the rule's policy accepts.
+    pub(crate) needs_token: bool,
+    /// Met only with a client certificate that was verified.
+    pub(crate) needs_certificate: bool,
     /// The exact `iss` of each.
     pub(crate) issuers: Vec<Arc<str>>,
     /// All of them are demanded.
@@ -58,15 +75,10 @@ pub(crate) struct From {
     pub(crate) claims: Vec<(String, ClaimTest)>,
     /// Only with a token that is bound to a certificate or key.
     pub(crate) bound: bool,
-}
-
-/// What a claim must be, in the token's own shape.
-#[derive(Debug, PartialEq)]
-pub(crate) enum ClaimTest {
-    /// One of these strings, integers or booleans; or a list that holds one.
-    OneOf(Vec<Value>),
-    /// An object with these members.
-    Members(Vec<(String, ClaimTest)>),
+    pub(crate) peers: Vec<PeerPattern>,
+    pub(crate) service_accounts: Vec<PeerPattern>,
+    /// Of the direct peer.
+    pub(crate) sources: Vec<Network>,
 }
 
 /// Whether a rule, or a part of one, holds; and if not, the first condition that keeps it from holding.
@@ -84,9 +96,16 @@ pub(crate) enum Word<'r> {
     Methods,
     Paths,
     Hosts,
+    /// Of this name, in lower case.
+    Header(&'r str),
     Grpc,
     /// No token that the rule's policy accepts.
     Token,
+    /// No client certificate.
+    Certificate,
+    Peers,
+    ServiceAccounts,
+    Sources,
     Issuers,
     Scopes,
     Clients,
@@ -104,7 +123,8 @@ pub(crate) enum Word<'r> {
 impl RuleBody {
     /// A deny that needs no token to be judged (semantics 5b).
     pub(crate) fn needs_no_token(&self) -> bool {
-        self.from.is_none() && self.unless.is_none()
+        let conditions = self.from.iter().chain(&self.unless);
+        !self.to.needs_claims() && !conditions.into_iter().any(|condition| condition.needs_token)
     }
 
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
@@ -114,42 +134,58 @@ impl RuleBody {
 
     /// A public allow rule: does it match?
     pub(crate) fn is_open_to(&self, request: &AccessRequest<'_>) -> bool {
-        self.public && self.to.judge(request, None) == Judged::Yes
+        self.public && self.to.judge_allow(request, None) == Judged::Yes
     }
 
-    /// An allow rule with `from`: does it match this caller?
-    pub(crate) fn allows(&self, request: &AccessRequest<'_>, token: &Token) -> bool {
-        self.judge_allow(request, Some(token)) == Judged::Yes
+    /// An allow rule with `from`: does it match this caller? `token` is one that the rule's own policy accepts.
+    pub(crate) fn allows(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        self.judge_allow(request, token) == Judged::Yes
+    }
+
+    /// An allow rule: can it be about what is asked for, whoever asks?
+    pub(crate) fn concerns(&self, request: &AccessRequest<'_>) -> bool {
+        !matches!(self.to.judge_allow(request, None), Judged::No(_))
+    }
+
+    /// An allow rule: is it satisfied only with a token?
+    pub(crate) fn needs_token(&self) -> bool {
+        self.to.needs_claims() || self.from.as_ref().is_none_or(|from| from.needs_token)
     }
 
     /// An allow rule: does it match in all but its scopes?
-    pub(crate) fn lacks_only_scopes(&self, request: &AccessRequest<'_>, token: &Token) -> bool {
-        let but_scopes =
-            |from: &From| !from.has_scopes(token) && from.judge_all_but_scopes(token) == Judged::Yes;
-        self.from.as_ref().is_some_and(but_scopes)
-            && self.to.judge(request, Some(&token.claims)) == Judged::Yes
+    pub(crate) fn lacks_only_scopes(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        let Some((from, token)) = self.from.as_ref().zip(token) else { return false };
+        !from.has_scopes(token)
+            && from.judge_shown(request, Some(token)).and(|| from.judge_claimed(token)) == Judged::Yes
+            && self.to.judge_allow(request, Some(&token.claims)) == Judged::Yes
+    }
+
+    /// An allow rule: does it match in all but that no certificate was shown?
+    pub(crate) fn lacks_only_certificate(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        let but_certificate = |from: &From| {
+            request.principal.peer.is_none()
+                && from.needs_certificate
+                && from.judge_all_but_certificate(request, token) == Judged::Yes
+        };
+        self.from.as_ref().is_some_and(but_certificate)
+            && self.to.judge_allow(request, token.map(|token| &token.claims)) == Judged::Yes
     }
 
     /// An allow rule: `to`, then `from`.
     pub(crate) fn judge_allow(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
-        self.to.judge(request, token.map(|token| &token.claims)).and(|| match &self.from {
+        self.to.judge_allow(request, token.map(|token| &token.claims)).and(|| match &self.from {
             None => Judged::of(self.public, Word::Token),
-            Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
+            Some(from) => from.judge(request, token),
         })
     }
 
     /// A deny rule: `to`, then `from`, then `unless`.
     pub(crate) fn judge_deny(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
-        // A server may take for gRPC what does not say so: only the path counts where a call is denied.
-        let request = &AccessRequest { grpc: true, ..*request };
         self.to
-            .judge(request, None)
-            .and(|| match &self.from {
-                None => Judged::Yes,
-                Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
-            })
+            .judge_deny(request, token.map(|token| &token.claims))
+            .and(|| self.from.as_ref().map_or(Judged::Yes, |from| from.judge(request, token)))
             .and(|| {
-                let is_spared = |unless: &From| token.is_some_and(|token| unless.judge(token) == Judged::Yes);
+                let is_spared = |unless: &From| unless.judge(request, token) == Judged::Yes;
                 Judged::of(!self.unless.as_ref().is_some_and(is_spared), Word::Unless)
             })
     }
@@ -158,12 +194,44 @@ impl RuleBody {
 // === impl To ===
 
 impl To {
-    fn judge(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
+    /// Does what it matches depend on the token?
+    fn needs_claims(&self) -> bool {
+        self.paths.iter().any(PathPattern::needs_claims)
+    }
+
+    /// A raw path matches nothing but what admits it.
+    fn judge_allow(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
         let is_grpc = |grpc: &GrpcPattern| request.grpc && grpc.matches(request.path.as_str());
-        Judged::of(any(&self.methods, |method| method == request.method), Word::Methods)
-            .and(|| Judged::of(any(&self.paths, |path| path.matches(request.path, claims)), Word::Paths))
+        self.judge_paths(request.path, claims)
+            .and(|| Judged::of(self.raw_paths || !request.path.is_raw(), Word::Paths))
             .and(|| Judged::of(any(&self.grpc, is_grpc), Word::Grpc))
-            .and(|| Judged::of(any(&self.hosts, |host| host.matches(request.host)), Word::Hosts))
+            .and(|| self.judge_rest(request, Effect::Allow))
+    }
+
+    /// A server may take for gRPC what does not say so: only the path counts where a call is denied.
+    fn judge_deny(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
+        let is_grpc = |grpc: &GrpcPattern| grpc.judge(request.path);
+        self.judge_paths(request.path, claims)
+            .and(|| match self.grpc.is_empty() {
+                true => Judged::Yes,
+                false => Judged::told(one(self.grpc.iter().map(is_grpc)), Word::Grpc),
+            })
+            .and(|| self.judge_rest(request, Effect::Deny))
+    }
+
+    fn judge_paths(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
+        if self.paths.is_empty() {
+            return Judged::Yes;
+        }
+        Judged::told(one(self.paths.iter().map(|pattern| pattern.judge(path, claims))), Word::Paths)
+    }
+
+    fn judge_rest(&self, request: &AccessRequest<'_>, effect: Effect) -> Judged<'_> {
+        let methods = Judged::of(any(&self.methods, |method| method == request.method), Word::Methods);
+        let hosts = || Judged::of(any(&self.hosts, |host| host.matches(request.host)), Word::Hosts);
+        self.headers.iter().fold(methods.and(hosts), |judged, header| {
+            judged.and(|| Judged::told(header.judge(request.headers, effect), Word::Header(&header.name)))
+        })
     }
 }
 
@@ -175,6 +243,15 @@ fn any<T>(values: &[T], matches: impl Fn(&T) -> bool) -> bool {
 // === impl GrpcPattern ===
 
 impl GrpcPattern {
+    /// `None`: it cannot be told, since others may split a raw path elsewhere.
+    fn judge(&self, path: &CanonicalPath<'_>) -> Option<bool> {
+        match path.plain_segments() {
+            0 => None,
+            1 if path.segments().next() == Some(&self.service) => None,
+            _ => Some(self.matches(path.as_str())),
+        }
+    }
+
     fn matches(&self, path: &str) -> bool {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
             return false;
@@ -190,15 +267,43 @@ impl GrpcPattern {
 // === impl From ===
 
 impl From {
-    pub(crate) fn judge(&self, token: &Token) -> Judged<'_> {
-        Judged::of(self.has_scopes(token), Word::Scopes).and(|| self.judge_all_but_scopes(token))
+    /// What is shown, then what it says.
+    fn judge(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        self.judge_shown(request, token).and(|| token.map_or(Judged::Yes, |token| self.judge_token(token)))
+    }
+
+    fn judge_all_but_certificate(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        Judged::of(token.is_some() || !self.needs_token, Word::Token)
+            .and(|| self.judge_source(request))
+            .and(|| token.map_or(Judged::Yes, |token| self.judge_token(token)))
+    }
+
+    /// That what it needs is there, and all that is not in the token.
+    fn judge_shown(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        let peer = request.principal.peer;
+        let is_peer =
+            |one: &PeerPattern| peer.and_then(|peer| peer.id.as_deref()).is_some_and(|id| one.matches(id));
+        Judged::of(token.is_some() || !self.needs_token, Word::Token)
+            .and(|| Judged::of(peer.is_some() || !self.needs_certificate, Word::Certificate))
+            .and(|| Judged::of(any(&self.peers, is_peer), Word::Peers))
+            .and(|| Judged::of(any(&self.service_accounts, is_peer), Word::ServiceAccounts))
+            .and(|| self.judge_source(request))
+    }
+
+    fn judge_source(&self, request: &AccessRequest<'_>) -> Judged<'_> {
+        Judged::of(any(&self.sources, |network| network.contains(request.source)), Word::Sources)
+    }
+
+    fn judge_token(&self, token: &Token) -> Judged<'_> {
+        Judged::of(self.has_scopes(token), Word::Scopes).and(|| self.judge_claimed(token))
     }
 
     fn has_scopes(&self, token: &Token) -> bool {
         self.scopes.iter().all(|scope| token.scopes.contains(scope))
     }
 
-    fn judge_all_but_scopes(&self, token: &Token) -> Judged<'_> {
+    /// All that the token says but its scopes.
+    fn judge_claimed(&self, token: &Token) -> Judged<'_> {
         let is_one = |wanted: &[String], actual: Option<&String>| {
             wanted.is_empty() || actual.is_some_and(|actual| wanted.contains(actual))
         };
@@ -213,64 +318,11 @@ impl From {
     /// All of the claims. One that is not there is not met.
     fn judge_claims(&self, claims: &Map<String, Value>) -> Judged<'_> {
         self.claims.iter().fold(Judged::Yes, |judged, (name, test)| {
-            judged.and(|| match claims.get(name).map_or(Some(false), |claim| test.holds(claim)) {
-                Some(holds) => Judged::of(holds, Word::Claim(name)),
-                None => Judged::Unknown(Word::Claim(name)),
+            judged.and(|| {
+                let holds = claims.get(name).map_or(Some(false), |claim| test.holds(claim));
+                Judged::told(holds, Word::Claim(name))
             })
         })
-    }
-}
-
-// === impl ClaimTest ===
-
-impl ClaimTest {
-    /// `None`: the claim has a shape that cannot be compared.
-    fn holds(&self, claim: &Value) -> Option<bool> {
-        match (self, claim) {
-            (Self::Members(tests), Value::Object(claims)) => all(tests
-                .iter()
-                .map(|(name, test)| claims.get(name).map_or(Some(false), |claim| test.holds(claim)))),
-            (Self::Members(_), _) => None,
-            (Self::OneOf(wanted), Value::Array(items)) => {
-                one(items.iter().map(|item| is_one_of(wanted, item)))
-            }
-            (Self::OneOf(wanted), claim) => is_one_of(wanted, claim),
-        }
-    }
-}
-
-fn is_one_of(wanted: &[Value], claim: &Value) -> Option<bool> {
-    is_comparable(claim).then(|| wanted.contains(claim))
-}
-
-/// Do all hold? One that does not outweighs those that cannot be told.
-fn all(tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    outweighed_by(false, tests)
-}
-
-/// Does one hold? One that does outweighs those that cannot be told.
-fn one(tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    outweighed_by(true, tests)
-}
-
-fn outweighed_by(decisive: bool, tests: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    let mut others = Some(!decisive);
-    for test in tests {
-        match test {
-            Some(test) if test == decisive => return Some(decisive),
-            Some(_) => {}
-            None => others = None,
-        }
-    }
-    others
-}
-
-/// Strings, integers and booleans compare, as they are; nothing else does.
-pub(crate) fn is_comparable(value: &Value) -> bool {
-    match value {
-        Value::String(_) | Value::Bool(_) => true,
-        Value::Number(number) => !number.is_f64(),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -279,6 +331,11 @@ pub(crate) fn is_comparable(value: &Value) -> bool {
 impl<'r> Judged<'r> {
     fn of(holds: bool, word: Word<'r>) -> Self {
         if holds { Self::Yes } else { Self::No(word) }
+    }
+
+    /// `None`: it cannot be told.
+    fn told(holds: Option<bool>, word: Word<'r>) -> Self {
+        holds.map_or(Self::Unknown(word), |holds| Self::of(holds, word))
     }
 
     /// `No` outweighs `Unknown`, which outweighs `Yes`.

@@ -13,6 +13,11 @@ pub fn is_id(text: &str) -> bool {
     text.len() <= MAX_ID && parts.next().is_some_and(is_trust_domain) && parts.all(is_segment)
 }
 
+/// Does a SPIFFE ID name a workload, rather than its trust domain alone?
+pub fn has_path(id: &str) -> bool {
+    id.strip_prefix("spiffe://").is_some_and(|rest| rest.contains('/'))
+}
+
 fn is_trust_domain(name: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_policy::inbound::{Decision, Policies, PortPolicy};
 use countersign_policy::path::CanonicalPath;
-use countersign_policy::request::{AccessRequest, Binding, Presented, Principal};
+use countersign_policy::request::{AccessRequest, Binding, Peer, Presented, Principal};
 use countersign_policy::snapshot::RuleId;
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
@@ -30,8 +30,8 @@ pub struct Ask<'a> {
     pub source: IpAddr,
     /// `https` where the caller spoke TLS to us, else `http`.
     pub scheme: &'a str,
-    /// SHA-256 of the client certificate (in DER) of the caller's connection, where one was verified.
-    pub certificate: Option<[u8; 32]>,
+    /// Whose client certificate was verified on the caller's connection.
+    pub peer: Option<&'a Peer>,
 }
 
 /// A request that may come in.
@@ -39,8 +39,10 @@ pub struct Ask<'a> {
 pub struct Admission {
     /// The rule that allowed; none where only audit policies select the port.
     pub rule: Option<RuleId>,
-    /// Who the caller is, where that was verified. A public rule makes it anonymous.
+    /// What the caller's token says, where that was verified and looked at.
     pub token: Option<Arc<Token>>,
+    /// A public rule allowed: nothing is shown of the caller, its certificate included.
+    pub anonymous: bool,
     /// In audit mode: why it would have been refused.
     pub would_refuse: Option<Reason>,
 }
@@ -102,6 +104,7 @@ impl Door<'_> {
             Decision::Allow { rule, public } => Ok(Admission {
                 rule: Some(rule),
                 token: token.filter(|_| !public).and_then(Verified::into_token),
+                anonymous: public,
                 would_refuse: None,
             }),
             Decision::Deny { reason, rule } => Err(self.refusal(reason, rule)),
@@ -124,11 +127,15 @@ impl Door<'_> {
             Decision::Allow { rule, public } => Admission {
                 rule: Some(rule),
                 token: Some(token).filter(|_| !public).and_then(Verified::into_token),
+                anonymous: public,
                 would_refuse: None,
             },
-            Decision::Deny { reason, .. } => {
-                Admission { rule: None, token: token.into_token(), would_refuse: Some(reason) }
-            }
+            Decision::Deny { reason, .. } => Admission {
+                rule: None,
+                token: token.into_token(),
+                anonymous: false,
+                would_refuse: Some(reason),
+            },
         })
     }
 
@@ -160,7 +167,9 @@ impl Door<'_> {
         match (&verified.binding, shown) {
             (Binding::None, Shown::Bearer(_)) => Ok(()),
             // RFC 8705 §3.
-            (Binding::Certificate(hash), Shown::Bearer(_)) if ask.certificate.as_ref() == Some(hash) => {
+            (Binding::Certificate(hash), Shown::Bearer(_))
+                if ask.peer.is_some_and(|peer| peer.thumbprint == *hash) =>
+            {
                 Ok(())
             }
             // A token that is not meant for anybody here costs no signature, and no room among the proofs.
@@ -226,9 +235,10 @@ impl Door<'_> {
 // === impl Ask ===
 
 impl<'a> Ask<'a> {
+    /// Without the token; what the connection is remains.
     fn anonymous(self) -> AccessRequest<'a> {
         AccessRequest {
-            principal: Principal { token: Presented::Nothing, peer: None },
+            principal: Principal { token: Presented::Nothing, peer: self.peer },
             method: self.method,
             path: self.path,
             host: self.host,
@@ -253,7 +263,7 @@ impl<'a> Ask<'a> {
             Verified::No(reason) => Presented::Rejected(*reason),
             Verified::Yes(token) => Presented::Verified(token),
         };
-        AccessRequest { principal: Principal { token, peer: None }, ..self.anonymous() }
+        AccessRequest { principal: Principal { token, peer: self.peer }, ..self.anonymous() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use countersign_policy::PortPolicy;
 use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
+use countersign_policy::request::Peer;
 use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -147,14 +148,22 @@ impl Caller {
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         headers::strip_hop_by_hop(&mut head.headers)?;
         let uri = head.uri.clone();
-        let path = CanonicalPath::parse(uri.path()).ok_or(Reason::AmbiguousPath)?;
+        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
+        let path = match port {
+            Some(port) => port.path(uri.path()),
+            None => CanonicalPath::parse(uri.path()),
+        };
+        let path = path.ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;
         if self.is_early && !self.is_current(Some(active)) {
             // There was never a policy that allowed plain text here, so there is no last answer under it.
             return Err(Reason::PolicyUnavailable.into());
         }
 
-        // Who is it, and may it?
+        // Who is it, and may it? What it says of itself in our words is neither judged nor forwarded.
+        if let Some(port) = port {
+            headers::strip_identity(&mut head.headers, &port.identity_headers);
+        }
         let ask = Ask {
             method: head.method.as_str(),
             path: &path,
@@ -165,14 +174,13 @@ impl Caller {
             headers: &head.headers,
             source: self.address.ip(),
             scheme: scheme.as_str(),
-            certificate: self.tls.and_then(|secured| secured.certificate),
+            peer: self.peer(),
         };
-        let (identity, timeouts) = match active.snapshot.inbound(self.application.port) {
+        let (identity, timeouts) = match port {
             Some(port) => {
                 let admission = self.admit(ask, port, active).await?;
                 note(seen, &admission);
-                headers::strip_identity(&mut head.headers, &port.identity_headers);
-                show(&mut head.headers, &admission, active);
+                show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
@@ -192,6 +200,11 @@ impl Caller {
         };
         let upstream = self.application.for_version(seen.version);
         Ok(forward(outgoing, upstream, timeouts).await?)
+    }
+
+    /// Whose certificate the connection came with.
+    fn peer(&self) -> Option<&Peer> {
+        self.tls.as_ref()?.peer.as_deref()
     }
 
     /// Is the connection still what policy demands of new ones?
@@ -227,10 +240,11 @@ fn note(seen: &mut Seen, admission: &Admission) {
 }
 
 /// Sets what the policy that allowed shows to the application: our word on who it is, and nobody else's.
-fn show(headers: &mut HeaderMap, admission: &Admission, active: &Active) {
+fn show(headers: &mut HeaderMap, admission: &Admission, peer: Option<&Peer>, active: &Active) {
     let Some(rule) = admission.rule else { return };
     let forward = active.snapshot.forward(rule);
-    headers::set_identity(headers, forward.claims, admission.token.as_deref(), None);
+    let peer = peer.filter(|_| !admission.anonymous);
+    headers::set_identity(headers, forward.claims, admission.token.as_deref(), peer);
     match admission.token.as_deref() {
         _ if forward.strip_token => headers::strip_credential(headers),
         None => headers::strip_unverified(headers),

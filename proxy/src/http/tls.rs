@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_policy::request::Peer;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -14,7 +15,7 @@ use super::sidecar::Sidecar;
 use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use crate::state::certificate::thumbprint;
+use crate::state::peer;
 use crate::state::server_tls::TlsServer;
 
 /// What policy says of a connection that was just accepted.
@@ -34,11 +35,11 @@ pub(super) struct Demand {
 }
 
 /// What a connection over TLS is, for all of its requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Secured {
     settings: [u8; 32],
-    /// SHA-256 of the client certificate, where one was shown: it was verified then.
-    pub(super) certificate: Option<[u8; 32]>,
+    /// Who showed a client certificate: it was verified then, and read once.
+    pub(super) peer: Option<Arc<Peer>>,
 }
 
 // === impl Spoken ===
@@ -80,8 +81,8 @@ impl Demand {
             Ok(stream) => {
                 count("success");
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let certificate = shown.map(thumbprint);
-                Some((stream, Secured { settings: self.settings, certificate }))
+                let peer = shown.map(|certificate| Arc::new(peer::of(certificate)));
+                Some((stream, Secured { settings: self.settings, peer }))
             }
             Err(error) => {
                 count(if error.kind() == io::ErrorKind::TimedOut { "timeout" } else { "failure" });

@@ -7,6 +7,7 @@ pub mod dir;
 pub mod files;
 pub mod folder;
 pub mod live;
+pub(crate) mod peer;
 mod report;
 pub(crate) mod server_tls;
 pub mod source;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SanType,
 };
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -47,9 +47,20 @@ impl Ca {
         self.issue(ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client with these URIs as its names.
+    pub(crate) fn peer(&self, uris: &[&str]) -> Pair {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).expect("a name");
+        params.subject_alt_names.extend(uris.iter().map(|&uri| SanType::URI(uri.try_into().expect("ASCII"))));
+        params.distinguished_name.push(DnType::CommonName, uris.first().copied().unwrap_or_default());
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     fn issue(&self, usage: ExtendedKeyUsagePurpose) -> Pair {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).expect("names");
+        self.sign(CertificateParams::new(names).expect("names"), usage)
+    }
+
+    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Pair {
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate").pem();

@@ -10,10 +10,10 @@ use crate::field::Field;
 use crate::host::HostPattern;
 use crate::path::PathPattern;
 use crate::profile::Profile;
-use crate::rule::{self, ClaimTest, From, GrpcPattern, To};
+use crate::rule::{self, ClaimTest, From, GrpcPattern, Network, PeerPattern, To};
 
 use super::report::Report;
-use super::values;
+use super::{headers, values};
 
 /// An issuer whose tokens the policy accepts, as its rules may name it.
 #[derive(Debug)]
@@ -24,21 +24,61 @@ pub(crate) struct KnownIssuer {
     pub(crate) profile: Profile,
 }
 
-pub(crate) fn to(spec: &ToSpec, at: &Field, report: &mut Report<'_>) -> To {
-    report.unsupported_if(spec.headers.is_some(), &at.key("headers"));
+/// What a `from` or `unless` takes the words of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    /// Whose tokens the policy accepts.
+    pub(crate) issuers: &'a [KnownIssuer],
+    /// Whether callers show a certificate, as far as this policy says: another one on the port may.
+    pub(crate) certificates: Certificates,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Certificates {
+    /// `tls` with a `clientCaFile`.
+    Asked,
+    /// `tls` without.
+    NotAsked,
+    /// No `tls`.
+    Unsaid,
+}
+
+/// `set` are the headers that the policy itself sets.
+pub(crate) fn to(spec: &ToSpec, set: &[Text], at: &Field, report: &mut Report<'_>) -> To {
     To {
         methods: each(spec.methods.as_deref(), &at.key("methods"), report, method),
         paths: each(spec.paths.as_deref(), &at.key("paths"), report, PathPattern::parse),
         hosts: each(spec.hosts.as_deref(), &at.key("hosts"), report, HostPattern::parse),
+        headers: headers::tests(spec.headers.as_ref(), set, &at.key("headers"), report),
         grpc: each(spec.grpc.as_deref(), &at.key("grpc"), report, grpc),
+        raw_paths: false,
     }
 }
 
-/// Compiles `from` or `unless` of a policy that accepts tokens of these issuers.
-pub(crate) fn from(spec: &FromSpec, issuers: &[KnownIssuer], at: &Field, report: &mut Report<'_>) -> From {
-    report.unsupported_if(spec.peers.is_some(), &at.key("peers"));
-    report.unsupported_if(spec.service_accounts.is_some(), &at.key("serviceAccounts"));
-    report.unsupported_if(spec.sources.is_some(), &at.key("sources"));
+/// Compiles `from` or `unless`.
+pub(crate) fn from(spec: &FromSpec, shown: Shown<'_>, at: &Field, report: &mut Report<'_>) -> From {
+    let Shown { issuers, certificates } = shown;
+    let (says_nothing, accepts_tokens) =
+        (!spec.names_caller() && spec.sources.is_none(), !issuers.is_empty());
+    let needs_token = spec.has_token_words() || (says_nothing && accepts_tokens);
+    let needs_certificate = spec.has_peer_words() || (says_nothing && !accepts_tokens);
+    if spec.has_token_words() && !accepts_tokens {
+        report.add(at, "demands a token, but this policy accepts none: write `tokens`");
+    } else if says_nothing && !accepts_tokens && certificates != Certificates::Asked {
+        let message = "demands a token or a certificate, but this policy accepts no token and asks for no \
+                       certificate: write `tokens`, or `tls` with `clientCaFile`";
+        report.add(at, message);
+    }
+    if spec.has_peer_words() && certificates == Certificates::NotAsked {
+        let message =
+            "demands a certificate, but `tls` of this policy asks for none: write its `clientCaFile`";
+        report.add(at, message);
+    }
+    if spec.peers.is_some() && spec.service_accounts.is_some() {
+        let message =
+            "stands beside `peers`, and a caller would have to be in both: write all of them as `peers`";
+        report.add(&at.key("serviceAccounts"), message);
+    }
     let named = named_issuers(spec, issuers, at, report);
     let concerned = || issuers.iter().filter(|issuer| named.is_empty() || named.contains(&issuer.issuer));
     if let Some(issuer) = concerned().find(|issuer| !issuer.profile.has_scopes() && spec.scopes.is_some()) {
@@ -52,6 +92,8 @@ pub(crate) fn from(spec: &FromSpec, issuers: &[KnownIssuer], at: &Field, report:
     }
     values::scopes(spec.scopes.as_deref().unwrap_or_default(), &at.key("scopes"), report);
     From {
+        needs_token,
+        needs_certificate,
         issuers: named,
         scopes: texts(spec.scopes.as_deref(), &at.key("scopes"), report),
         clients: texts(spec.clients.as_deref(), &at.key("clients"), report),
@@ -59,6 +101,30 @@ pub(crate) fn from(spec: &FromSpec, issuers: &[KnownIssuer], at: &Field, report:
         roles: texts(spec.roles.as_deref(), &at.key("roles"), report),
         claims: claims(spec.claims.as_ref(), &at.key("claims"), report),
         bound: spec.binding.is_some(),
+        peers: each(spec.peers.as_deref(), &at.key("peers"), report, PeerPattern::parse),
+        service_accounts: each(
+            spec.service_accounts.as_deref(),
+            &at.key("serviceAccounts"),
+            report,
+            service_account,
+        ),
+        sources: each(spec.sources.as_deref(), &at.key("sources"), report, Network::parse),
+    }
+}
+
+/// `namespace/name`, as Kubernetes has them: short for `spiffe://cluster.local/ns/NAMESPACE/sa/NAME`.
+fn service_account(text: &str) -> Result<PeerPattern, String> {
+    let is_label = |label: &str| words::dns_label(label).is_ok();
+    match text.split_once('/') {
+        Some((namespace, "*")) if is_label(namespace) => Err(format!(
+            "for all accounts of a namespace write `peers: [spiffe://cluster.local/ns/{namespace}/*]`"
+        )),
+        Some((namespace, name))
+            if is_label(namespace) && name.len() <= 253 && name.split('.').all(is_label) =>
+        {
+            PeerPattern::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/{name}"))
+        }
+        _ => Err(format!("`{text}` is no service account: write namespace/name, e.g. shop/checkout")),
     }
 }
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use crate::document::inbound::{
-    AcceptedSpec, DefaultWord, ForwardToken, InboundRuleSpec, InboundSpec, Mode, ProtocolWord,
+    AcceptedSpec, DefaultWord, ForwardToken, InboundRuleSpec, InboundSpec, Mode, ProtocolWord, ServerTlsSpec,
 };
-use crate::document::words;
+use crate::document::words::{self, Text};
 use crate::field::Field;
 use crate::inbound::ClaimSource;
 use crate::rule::{RuleBody, To};
 use crate::snapshot::{Effect, InboundTls, Issuer};
 use crate::source::Source;
 
-use super::from::KnownIssuer;
+use super::from::{Certificates, KnownIssuer, Shown};
 use super::report::Report;
 use super::values::{self, WrittenTimeouts};
 use super::{Reference, Selector, from, headers, tls};
@@ -72,7 +72,7 @@ pub(crate) fn compile(
         tokens,
         forward_claims: headers::compile(
             &spec.forward_claims,
-            &policy.issuers,
+            Shown { issuers: &policy.issuers, certificates: certificates(spec.tls.as_ref()) },
             &at.key("forwardClaims"),
             report,
         ),
@@ -157,22 +157,24 @@ impl PolicyBeingChecked<'_> {
 
     fn rule(&self, spec: &InboundRuleSpec, at: &Field, report: &mut Report<'_>) -> RuleBody {
         report.unsupported_if(spec.when.is_some(), &at.key("when"));
-        report.unsupported_if(spec.raw_paths, &at.key("rawPaths"));
-        let to = from::to(&spec.to, &at.key("to"), report);
+        let set: Vec<Text> = self.spec.forward_claims.keys().cloned().collect();
+        let mut to = from::to(&spec.to, &set, &at.key("to"), report);
+        to.raw_paths = spec.raw_paths;
+        if spec.raw_paths {
+            check_raw(spec, &to, &at.key("rawPaths"), report);
+        }
         match spec.effect {
             Effect::Allow => self.check_allow(spec, &to, at, report),
-            Effect::Deny => check_deny(spec, &to, at, report),
+            Effect::Deny => check_deny(spec, at, report),
         }
-        for (word, condition) in [("from", &spec.from), ("unless", &spec.unless)] {
-            if condition.is_some() && self.spec.tokens.is_empty() {
-                let message = "demands a token, but this policy accepts none: write `tokens` \
-                               (a client certificate alone satisfies no rule of this version)";
-                report.add(&at.key(word), message);
-            }
+        if !spec.public && self.spec.tokens.is_empty() && to.paths.iter().any(|path| path.needs_claims()) {
+            let message = "{claims.NAME} needs a token, but this policy accepts none: write `tokens`";
+            report.add(&at.key("to").key("paths"), message);
         }
+        let shown = Shown { issuers: &self.issuers, certificates: certificates(self.spec.tls.as_ref()) };
         let mut condition = |word: &str, spec: &Option<_>| {
             let spec = spec.as_ref().filter(|_| self.all_known)?;
-            Some(from::from(spec, &self.issuers, &at.key(word), report))
+            Some(from::from(spec, shown, &at.key(word), report))
         };
         RuleBody {
             name: spec.name.to_string(),
@@ -204,6 +206,11 @@ impl PolicyBeingChecked<'_> {
         if spec.unless.is_some() {
             report.add(&at.key("unless"), "stands in deny rules only");
         }
+        if spec.from.as_ref().is_some_and(|from| from.sources.is_some() && !from.names_caller()) {
+            let message = "an address is not enough to let a caller in: add who it is by a word of its token (e.g. \
+                           `issuers`) or of its certificate (`peers`, `serviceAccounts`)";
+            report.add(&at.key("from").key("sources"), message);
+        }
         if spec.public && to.paths.iter().any(|path| path.needs_claims()) {
             report.add(&at.key("to").key("paths"), "a public rule has no token to take {claims.NAME} from");
         }
@@ -211,7 +218,7 @@ impl PolicyBeingChecked<'_> {
 }
 
 /// Semantics 3.
-fn check_deny(spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'_>) {
+fn check_deny(spec: &InboundRuleSpec, at: &Field, report: &mut Report<'_>) {
     if spec.public {
         report.add(&at.key("public"), "stands in allow rules only");
     }
@@ -220,9 +227,25 @@ fn check_deny(spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'
         let message = "more than one scope in the `from` of a deny rule: write a rule for each";
         report.add(&at.key("from").key("scopes"), message);
     }
-    if to.paths.iter().any(|path| path.needs_claims()) {
-        // A token without the claim would slip through.
-        report
-            .add(&at.key("to").key("paths"), "{claims.NAME} in a deny rule is not supported by this version");
+}
+
+/// Semantics 8.
+fn check_raw(spec: &InboundRuleSpec, to: &To, at: &Field, report: &mut Report<'_>) {
+    if spec.effect == Effect::Deny {
+        report.add(at, "stands in allow rules only: a deny rule hits whatever a raw path could mean");
+    }
+    if spec.to.paths.is_none() || to.paths.iter().any(|path| !path.is_below()) {
+        report.add(at, "admits raw paths below a `*`: end each of `to.paths` in one, e.g. /files/*");
+    }
+    if spec.to.grpc.is_some() {
+        report.add(at, "gRPC knows no raw paths: remove `to.grpc`, or write a rule for each");
+    }
+}
+
+fn certificates(tls: Option<&ServerTlsSpec>) -> Certificates {
+    match tls.map(|tls| &tls.client_ca_file) {
+        None => Certificates::Unsaid,
+        Some(None) => Certificates::NotAsked,
+        Some(Some(_)) => Certificates::Asked,
     }
 }

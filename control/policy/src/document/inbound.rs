@@ -162,3 +162,24 @@ pub(crate) struct FromSpec {
     pub(crate) sources: Option<Vec<Text>>,
     pub(crate) binding: Option<RequiredWord>,
 }
+
+// === impl FromSpec ===
+
+impl FromSpec {
+    /// Does it name anything that only a token says?
+    pub(crate) fn has_token_words(&self) -> bool {
+        let Self { issuers, scopes, clients, subjects, roles, claims, binding, .. } = self;
+        let lists = [issuers, scopes, clients, subjects, roles];
+        lists.iter().any(|list| list.is_some()) || claims.is_some() || binding.is_some()
+    }
+
+    /// Does it name anything that only a certificate says?
+    pub(crate) fn has_peer_words(&self) -> bool {
+        self.peers.is_some() || self.service_accounts.is_some()
+    }
+
+    /// Does it say who it is, rather than where?
+    pub(crate) fn names_caller(&self) -> bool {
+        self.has_token_words() || self.has_peer_words()
+    }
+}

@@ -65,19 +65,46 @@ impl PathPattern {
         &self.written
     }
 
-    /// Does it hold a `{claims.NAME}`? Without a verified token such a pattern matches nothing.
+    /// Does it hold a `{claims.NAME}`? What it matches then depends on the token.
     pub fn needs_claims(&self) -> bool {
         self.segments.iter().any(|segment| matches!(segment, Segment::Claim(_)))
     }
 
+    /// Does it end in `*`?
+    pub(crate) fn is_below(&self) -> bool {
+        self.below
+    }
+
     /// Does it match this path for a caller with these verified claims?
     pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
+        self.judge(path, claims) == Some(true)
+    }
+
+    /// The same, but `None` where it cannot be told: a claim that it compares with is not there or is no segment, or it goes on
+    /// where the path is raw, so that others may split the path elsewhere.
+    pub(crate) fn judge(
+        &self,
+        path: &CanonicalPath<'_>,
+        claims: Option<&Map<String, Value>>,
+    ) -> Option<bool> {
         let mut parts = path.segments();
-        let prefix = self
-            .segments
-            .iter()
-            .all(|segment| parts.next().is_some_and(|part| segment.matches(part, claims)));
-        prefix && (self.below || parts.next().is_none())
+        let mut judged = Some(true);
+        for (place, segment) in self.segments.iter().enumerate() {
+            if place >= path.plain_segments() {
+                return None;
+            }
+            match parts.next().map(|part| segment.judge(part, claims)) {
+                None | Some(Some(false)) => return Some(false),
+                Some(None) => judged = None,
+                Some(Some(true)) => {}
+            }
+        }
+        if self.below || parts.next().is_none() { judged } else { Some(false) }
+    }
+
+    /// Is the raw part of the path all below it, whoever asks?
+    pub(crate) fn covers(&self, path: &CanonicalPath<'_>) -> bool {
+        self.below && self.segments.len() <= path.plain_segments() && self.judge(path, None) != Some(false)
     }
 }
 
@@ -128,16 +155,16 @@ impl Segment {
         Ok(Segment::Any(name.into()))
     }
 
-    fn matches(&self, part: &str, claims: Option<&Map<String, Value>>) -> bool {
+    /// `None`: there is no such claim to compare with, or it cannot be one segment.
+    fn judge(&self, part: &str, claims: Option<&Map<String, Value>>) -> Option<bool> {
         match self {
-            Segment::Literal(bytes) => decoded(part).eq(bytes.iter().copied()),
-            Segment::Any(_) => !part.is_empty(),
-            // No segment decodes to a slash today; the check holds also where `%2F` is admitted.
+            Segment::Literal(bytes) => Some(decoded(part).eq(bytes.iter().copied())),
+            Segment::Any(_) => Some(!part.is_empty()),
             Segment::Claim(name) => match claims.and_then(|claims| claims.get(name)) {
                 Some(Value::String(claim)) if !claim.is_empty() && !claim.contains('/') => {
-                    decoded(part).eq(claim.bytes())
+                    Some(decoded(part).eq(claim.bytes()))
                 }
-                _ => false,
+                _ => None,
             },
         }
     }

@@ -39,8 +39,8 @@ fn what_is_canonical_stays_and_is_not_copied() {
         "/a|b",
         "/%2A",
     ] {
-        assert_eq!(CanonicalPath::parse(raw), Some(CanonicalPath(Cow::Borrowed(raw))));
-        assert!(matches!(CanonicalPath::parse(raw).unwrap().0, Cow::Borrowed(_)), "{raw} was copied");
+        assert_eq!(canonical(raw).as_deref(), Some(raw));
+        assert!(matches!(CanonicalPath::parse(raw).unwrap().text, Cow::Borrowed(_)), "{raw} was copied");
     }
 }
 
@@ -123,6 +123,122 @@ fn in_19_ambiguous_paths_are_refused() {
     ] {
         assert_eq!(canonical(raw), None, "{raw:?}");
     }
+}
+
+fn raw(path: &str) -> Option<CanonicalPath<'_>> {
+    CanonicalPath::parse_raw(path)
+}
+
+#[test]
+fn in_19_a_raw_path_is_admitted_by_its_own_name_alone() {
+    for (path, canonical, plain) in [
+        ("/a/b%2fc", "/a/b%2Fc", 1),
+        ("/a/b%2Fc/d%25", "/a/b%2Fc/d%25", 1),
+        ("/%3bx", "/%3Bx", 0),
+        ("/%61/b/100%25", "/a/b/100%25", 2),
+        ("/f/https:%2F%2Fhost%2Fx%3Fa%3Db", "/f/https:%2F%2Fhost%2Fx%3Fa%3Db", 1),
+        ("/f/a%252Fb", "/f/a%252Fb", 1),
+        ("/f/a%2F.hidden%2F...", "/f/a%2F.hidden%2F...", 1),
+    ] {
+        let path = raw(path).unwrap();
+        assert_eq!((path.as_str(), path.plain_segments(), path.is_raw()), (canonical, plain, true));
+        assert_eq!(raw(canonical), Some(path));
+        assert_eq!(CanonicalPath::parse(canonical), None);
+    }
+    for path in ["/", "/a/b", "/%61", "/a%3Ab"] {
+        assert_eq!(raw(path), CanonicalPath::parse(path));
+        assert!(!raw(path).unwrap().is_raw());
+    }
+}
+
+/// IN-19: nobody who decodes before he splits, or more than once, may leave the part of the tree that was judged.
+#[test]
+fn in_19_a_raw_path_hides_no_dot_segment() {
+    for path in [
+        "/a/..%2Fb",
+        "/a/b%2F..",
+        "/a/b%2F..%2Fc",
+        "/a/.%2fb",
+        "/a/..%3B/b",
+        "/a/..%3Bx=1",
+        "/a/x%2F..%3B%2Fb",
+        "/a/%252e%252e",
+        "/a/x%2F%252e.%2Fy",
+        "/a/%252e%252e%252fb",
+        "/a/%25252e%25252e%25252fb",
+        "/a/%2525252525252e",
+        "/a/%25%32%65%252e%2Fb",
+        "/a/%255c..",
+        "/a/b%255Cc",
+        "/a/b%2500",
+        "/a/b%250d%250a",
+        "/a/%2525252525252541",
+        // As ever.
+        "/a/../b%2Fc",
+        "/a//b%2Fc",
+        "/a/b%2Fc;d",
+        "/a/b%2Fc%2e",
+        "/a/b%2Fc%5c",
+        "/a/b%2Fc%00",
+        "/a/b%2Fc%23",
+        "/a/b%2Fc%",
+        "/a/b%2Fc%g0",
+    ] {
+        assert_eq!(raw(path), None, "{path}");
+    }
+}
+
+#[test]
+fn patterns_end_where_the_path_is_raw_or_cannot_be_told() {
+    let path = raw("/a/b/c%2Fd/e").unwrap();
+    for (pattern, judged, covers) in [
+        ("/*", Some(true), true),
+        ("/a/*", Some(true), true),
+        ("/a/{x}/*", Some(true), true),
+        ("/a/b/*", Some(true), true),
+        ("/a/b/c/*", None, false),
+        ("/a/b/{x}/*", None, false),
+        ("/a/b/c/d/e", None, false),
+        ("/a/b/c", None, false),
+        ("/a/b/", None, false),
+        ("/a/{claims.x}/*", None, true),
+        ("/x/{claims.x}/*", Some(false), false),
+        ("/a/x/*", Some(false), false),
+        ("/x/b/c/d", Some(false), false),
+        ("/a/b", Some(false), false),
+        ("/a", Some(false), false),
+        ("/", Some(false), false),
+    ] {
+        let pattern = PathPattern::parse(pattern).unwrap();
+        assert_eq!((pattern.judge(&path, None), pattern.covers(&path)), (judged, covers), "{pattern:?}");
+        assert_eq!(pattern.matches(&path, None), judged == Some(true));
+    }
+}
+
+#[test]
+fn a_claim_that_is_no_segment_cannot_be_told() {
+    let pattern = PathPattern::parse("/t/{claims.tenant}/x").unwrap();
+    let judge = |path: &str, token| {
+        let path = raw(path).unwrap();
+        pattern.judge(&path, Some(&claims(token)))
+    };
+    assert_eq!(judge("/t/acme/x", json!({ "tenant": "acme" })), Some(true));
+    assert_eq!(judge("/t/acme/x", json!({ "tenant": "other" })), Some(false));
+    for token in [
+        json!({}),
+        json!({ "tenant": "" }),
+        json!({ "tenant": "a/b" }),
+        json!({ "tenant": 7 }),
+        json!({ "tenant": ["acme"] }),
+        json!({ "tenant": null }),
+    ] {
+        assert_eq!(judge("/t/acme/x", token.clone()), None, "{token}");
+        assert_eq!(judge("/t/acme/y", token.clone()), Some(false), "{token}");
+        assert_eq!(judge("/t/acme", token.clone()), Some(false), "{token}");
+    }
+    // Never equal to what holds an escape that only `rawPaths` admits.
+    assert_eq!(judge("/t/a%2Fb/x", json!({ "tenant": "a/b" })), None);
+    assert_eq!(judge("/t/a%25/x", json!({ "tenant": "a%" })), None);
 }
 
 #[test]
@@ -310,6 +426,27 @@ fn pattern_segment() -> impl Strategy<Value = String> {
     prop_oneof![3 => segment(), 1 => Just("{id}".to_owned()), 1 => Just("{claims.tenant}".to_owned()), 1 => Just("*".to_owned())]
 }
 
+fn raw_segment() -> impl Strategy<Value = String> {
+    let raw =
+        vec!["a%2Fb", "%2F", "a%3Bv", "%3B", "a%2540", "b%25", "acme%2F", "acme%3B", "a%2Facme", "%2fA"];
+    prop_oneof![2 => segment(), 1 => proptest::sample::select(raw).prop_map(str::to_owned)]
+}
+
+/// As a lenient server decodes: what is no escape stays.
+fn decoded_once(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let mut parts = text.split('%');
+    let mut decoded = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.filter(|_| !part.starts_with('+')) {
+            Some(byte) => decoded.extend([byte].iter().chain(&part.as_bytes()[2..])),
+            None => decoded.extend([b'%'].iter().chain(part.as_bytes())),
+        }
+    }
+    decoded
+}
+
 fn joined(segments: Vec<String>) -> String {
     segments.iter().map(|segment| format!("/{segment}")).collect()
 }
@@ -321,7 +458,7 @@ proptest! {
     fn the_canonical_form_is_idempotent(raw in raw_path()) {
         if let Some(first) = canonical(&raw) {
             prop_assert_eq!(canonical(&first), Some(first.clone()));
-            prop_assert!(matches!(CanonicalPath::parse(&first).unwrap().0, Cow::Borrowed(_)));
+            prop_assert!(matches!(CanonicalPath::parse(&first).unwrap().text, Cow::Borrowed(_)));
         }
     }
 
@@ -370,6 +507,41 @@ proptest! {
         let (Ok(parsed), Some(path)) = (PathPattern::parse(&pattern), CanonicalPath::parse(&path)) else { return Ok(()) };
         let token = tenant.map(|tenant| claims(json!({ "tenant": tenant })));
         prop_assert_eq!(parsed.matches(&path, token.as_ref()), naive(&pattern, path.as_str(), tenant), "{} {}", pattern, path.as_str());
+    }
+
+    /// However another server reads what `rawPaths` admits: no deny is dodged, and no allow goes further than its pattern.
+    #[test]
+    fn in_19_no_reading_of_a_raw_path_is_judged_otherwise(
+        pattern in proptest::collection::vec(pattern_segment(), 1..5).prop_map(joined),
+        path in proptest::collection::vec(raw_segment(), 1..5).prop_map(joined),
+        tenant in proptest::option::of(proptest::sample::select(vec!["acme", "a", "", "a/b", "a:b"])),
+    ) {
+        let (Ok(parsed), Some(path)) = (PathPattern::parse(&pattern), CanonicalPath::parse_raw(&path)) else { return Ok(()) };
+        let token = tenant.map(|tenant| claims(json!({ "tenant": tenant })));
+        let judged = parsed.judge(&path, token.as_ref());
+        let split = path.as_str().replace("%2F", "/");
+        let cut = split.split('/').map(|part| part.split("%3B").next().unwrap()).collect::<Vec<_>>().join("/");
+        let twice = split.replace("%25", "%");
+        for reading in [path.as_str(), &split, &cut, &twice] {
+            let matches = naive(&pattern, reading, tenant);
+            prop_assert!(!matches || judged != Some(false), "a deny of {pattern} is dodged by {path:?}: {reading}");
+            prop_assert!(matches || judged != Some(true), "an allow of {pattern} is passed by {path:?}: {reading}");
+        }
+        prop_assert!(!parsed.covers(&path) || !path.is_raw() || judged != Some(false) || tenant.is_some());
+    }
+
+    #[test]
+    fn in_19_no_raw_path_climbs(parts in proptest::collection::vec(
+        proptest::sample::select(vec!["a", ".", "..", "/", "%2F", "%2f", "%25", "%3B", "%2e", "%2E", "2e", "2F", "%5c", "5C", "%00", "00", ";"]), 1..12,
+    )) {
+        let raw = format!("/{}", parts.concat());
+        let Some(path) = CanonicalPath::parse_raw(&raw) else { return Ok(()) };
+        let mut reading = path.as_str().as_bytes().to_vec();
+        for _ in 0..6 {
+            let dots = |part: &[u8]| matches!(part.split(|byte| *byte == b';').next(), Some(b"." | b".."));
+            prop_assert!(!reading.split(|byte| matches!(byte, b'/' | b'\\')).any(dots), "{raw}");
+            reading = decoded_once(&reading);
+        }
     }
 
     #[test]

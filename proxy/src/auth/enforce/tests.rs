@@ -68,6 +68,17 @@ impl Door {
         fields: &[(&str, &str)],
         certificate: Option<[u8; 32]>,
     ) -> Result<Admission, Reason> {
+        let peer = certificate.map(|thumbprint| Peer { id: None, thumbprint });
+        self.ask_from(path, fields, peer.as_ref()).await
+    }
+
+    /// The same, over a connection of this peer.
+    async fn ask_from(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        peer: Option<&Peer>,
+    ) -> Result<Admission, Reason> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
@@ -82,7 +93,7 @@ impl Door {
             headers: &headers,
             source: Ipv4Addr::LOCALHOST.into(),
             scheme: "http",
-            certificate,
+            peer,
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
         let metrics = &self.services.metrics;
@@ -384,4 +395,48 @@ async fn a_public_rule_uses_up_no_proof() {
     assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None);
     door.change(RULES, AUDIENCE);
     assert_eq!(door.show("DPoP", &token, Some(&proof)).await, None);
+}
+
+#[tokio::test]
+async fn in_25_a_certificate_alone_lets_in_where_a_rule_says_so_and_a_token_must_be_good_even_so() {
+    let door = Door::new(
+        r#"[
+          { name: peer, to: { paths: [/peer] }, from: { peers: ["spiffe://td/*"] } },
+          { name: both, to: { paths: [/both] }, from: { peers: ["spiffe://td/*"], scopes: [orders] } },
+          { name: open, public: true, to: { paths: [/open] } },
+          { name: banned, effect: deny, from: { peers: ["spiffe://td/banned"] } },
+        ]"#,
+    );
+    let peer = |id: Option<&str>| Peer { id: id.map(str::to_owned), thumbprint: [7; 32] };
+    let (ours, banned, strange, unnamed) = (
+        peer(Some("spiffe://td/a")),
+        peer(Some("spiffe://td/banned")),
+        peer(Some("spiffe://x/a")),
+        peer(None),
+    );
+    let (good, expired) =
+        (format!("Bearer {}", door.token(&json!({}))), format!("Bearer {}", door.token(&json!({"exp": 1}))));
+    for (path, token, peer, expected) in [
+        ("/peer", None, Some(&ours), None),
+        ("/peer", Some(&good), Some(&ours), None),
+        ("/peer", Some(&expired), Some(&ours), Some(Reason::Expired)),
+        ("/peer", None, Some(&strange), Some(Reason::NoRule)),
+        ("/peer", None, Some(&unnamed), Some(Reason::NoRule)),
+        ("/peer", None, None, Some(Reason::PeerRequired)),
+        ("/peer", Some(&good), None, Some(Reason::PeerRequired)),
+        ("/peer", None, Some(&banned), Some(Reason::DeniedByRule)),
+        ("/both", Some(&good), Some(&ours), None),
+        ("/both", None, Some(&ours), Some(Reason::MissingToken)),
+        ("/both", Some(&good), None, Some(Reason::PeerRequired)),
+        ("/both", Some(&good), Some(&strange), Some(Reason::NoRule)),
+        ("/open", None, Some(&unnamed), None),
+        ("/open", None, Some(&banned), Some(Reason::DeniedByRule)),
+    ] {
+        let fields: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
+        let admitted = door.ask_from(path, &fields, peer).await;
+        assert_eq!(admitted.as_ref().err(), expected.as_ref(), "{path} {token:?} {peer:?}");
+        if let Ok(admission) = admitted {
+            assert_eq!(admission.anonymous, path == "/open");
+        }
+    }
 }

@@ -127,7 +127,8 @@ impl Target<'_> {
         scheme.eq_ignore_ascii_case(self.scheme)
             && host == self.host
             && port.or(self.default_port()) == self.port.or(self.default_port())
-            && CanonicalPath::parse(path).is_some_and(|path| path == *self.path)
+            // A raw path is a path here: whether it is admitted was asked of the request.
+            && CanonicalPath::parse_raw(path).is_some_and(|path| path == *self.path)
     }
 
     fn default_port(&self) -> Option<u16> {
