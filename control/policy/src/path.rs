@@ -1,11 +1,13 @@
 //! Which path is it? The one canonical form that is judged and forwarded, and the patterns that match it (semantics 8).
 
 mod pattern;
+mod text;
 
 use std::borrow::Cow;
 use std::iter;
 
 pub use pattern::PathPattern;
+pub(crate) use text::text;
 
 /// A path in canonical form, without the query. Starts with `/`. Borrows from the request wherever that was canonical
 /// already, which is nearly always.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::condition::{Condition, Subject};
 use crate::host::HostPattern;
 use crate::path::PathPattern;
 use crate::request::{AccessRequest, Token};
@@ -26,6 +27,7 @@ pub(crate) struct RuleBody {
     pub(crate) to: To,
     pub(crate) from: Option<From>,
     pub(crate) unless: Option<From>,
+    pub(crate) when: Option<Condition>,
 }
 
 /// What is asked for. An empty list matches all.
@@ -97,6 +99,7 @@ pub(crate) enum Word<'r> {
     Binding,
     /// Of a deny rule: the caller is spared.
     Unless,
+    When,
 }
 
 // === impl RuleBody ===
@@ -104,7 +107,7 @@ pub(crate) enum Word<'r> {
 impl RuleBody {
     /// A deny that needs no token to be judged (semantics 5b).
     pub(crate) fn needs_no_token(&self) -> bool {
-        self.from.is_none() && self.unless.is_none()
+        self.from.is_none() && self.unless.is_none() && self.when.is_none()
     }
 
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
@@ -114,7 +117,7 @@ impl RuleBody {
 
     /// A public allow rule: does it match?
     pub(crate) fn is_open_to(&self, request: &AccessRequest<'_>) -> bool {
-        self.public && self.to.judge(request, None) == Judged::Yes
+        self.public && self.judge_allow(request, None) == Judged::Yes
     }
 
     /// An allow rule with `from`: does it match this caller?
@@ -128,17 +131,21 @@ impl RuleBody {
             |from: &From| !from.has_scopes(token) && from.judge_all_but_scopes(token) == Judged::Yes;
         self.from.as_ref().is_some_and(but_scopes)
             && self.to.judge(request, Some(&token.claims)) == Judged::Yes
+            && self.judge_when(request, Some(token)) == Judged::Yes
     }
 
-    /// An allow rule: `to`, then `from`.
+    /// An allow rule: `to`, then `from`, then `when`.
     pub(crate) fn judge_allow(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
-        self.to.judge(request, token.map(|token| &token.claims)).and(|| match &self.from {
-            None => Judged::of(self.public, Word::Token),
-            Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
-        })
+        self.to
+            .judge(request, token.map(|token| &token.claims))
+            .and(|| match &self.from {
+                None => Judged::of(self.public, Word::Token),
+                Some(from) => token.map_or(Judged::No(Word::Token), |token| from.judge(token)),
+            })
+            .and(|| self.judge_when(request, token))
     }
 
-    /// A deny rule: `to`, then `from`, then `unless`.
+    /// A deny rule: `to`, then `from`, then `unless`, then `when`.
     pub(crate) fn judge_deny(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
         // A server may take for gRPC what does not say so: only the path counts where a call is denied.
         let request = &AccessRequest { grpc: true, ..*request };
@@ -152,6 +159,16 @@ impl RuleBody {
                 let is_spared = |unless: &From| token.is_some_and(|token| unless.judge(token) == Judged::Yes);
                 Judged::of(!self.unless.as_ref().is_some_and(is_spared), Word::Unless)
             })
+            .and(|| self.judge_when(request, token))
+    }
+
+    fn judge_when(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        let Some(when) = &self.when else { return Judged::Yes };
+        let claims = token.map(|token| &token.claims);
+        match when.holds(&Subject { request, claims, patterns: &self.to.paths }) {
+            Some(holds) => Judged::of(holds, Word::When),
+            None => Judged::Unknown(Word::When),
+        }
     }
 }
 

@@ -70,6 +70,20 @@ impl PathPattern {
         self.segments.iter().any(|segment| matches!(segment, Segment::Claim(_)))
     }
 
+    /// Has it a segment `{name}`?
+    pub(crate) fn captures(&self, name: &str) -> bool {
+        self.place_of(name).is_some()
+    }
+
+    /// The segment of a path that it matches, still escaped, that its `{name}` stands for.
+    pub(crate) fn capture<'p>(&self, name: &str, path: &'p CanonicalPath<'_>) -> Option<&'p str> {
+        path.segments().nth(self.place_of(name)?)
+    }
+
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.segments.iter().position(|segment| matches!(segment, Segment::Any(own) if own == name))
+    }
+
     /// Does it match this path for a caller with these verified claims?
     pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
         let mut parts = path.segments();

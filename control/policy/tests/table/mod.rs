@@ -1,16 +1,17 @@
 //! One table of decisions, read and tried: policies and `PolicyTest` documents in one file.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use countersign_policy::path::CanonicalPath;
-use countersign_policy::request::{Binding, Presented};
+use countersign_policy::request::{Binding, Peer, Presented};
 use countersign_policy::snapshot::RuleId;
 use countersign_policy::{
     AccessRequest, Decision, Documents, PortPolicy, Principal, Reason, Snapshot, Source, Token, Workload,
     source, yaml,
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -49,7 +50,7 @@ struct Spec {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Target {
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     port: u16,
 }
 
@@ -63,6 +64,12 @@ struct Case {
     grpc: bool,
     #[serde(default)]
     token: Shown,
+    /// The SPIFFE ID of the client certificate.
+    peer: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, Vec<String>>,
+    /// The address of the direct peer.
+    source: Option<IpAddr>,
     expect: Expect,
     rule: Option<String>,
     reason: Option<String>,
@@ -170,15 +177,15 @@ impl Case {
         let mut words = self.request.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let path = CanonicalPath::parse(path).unwrap();
-        let headers = HeaderMap::new();
+        let (headers, peer) = (self.headers(), self.peer());
         let request = AccessRequest {
-            principal: Principal { token: presented, peer: None },
+            principal: Principal { token: presented, peer: peer.as_ref() },
             method,
             path: &path,
             host: words.next().unwrap_or("orders.shop"),
             headers: &headers,
             grpc: self.grpc,
-            source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            source: self.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
         let deciding = port.enforce.as_ref().or(port.audit.as_ref()).unwrap();
         let actual = outcome(snapshot, &deciding.decide(&request));
@@ -192,6 +199,19 @@ impl Case {
         let actual = (actual, shadows.collect::<Vec<_>>(), audit);
         (expected != actual)
             .then(|| format!("{}:\n  expected {expected:?}\n  actual   {actual:?}", self.name))
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let lines =
+            self.headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+        lines.fold(HeaderMap::new(), |mut headers, (name, value)| {
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+            headers
+        })
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        self.peer.as_ref().map(|id| Peer { id: Some(id.clone()), thumbprint: [7; 32] })
     }
 
     fn outcome(&self) -> String {
