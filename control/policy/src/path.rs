@@ -1,18 +1,24 @@
 //! Which path is it? The one canonical form that is judged and forwarded, and the patterns that match it (semantics 8).
 
+mod head;
 mod pattern;
 mod text;
 
 use std::borrow::Cow;
 use std::iter;
 
+use head::Head;
 pub use pattern::PathPattern;
 pub(crate) use text::text;
 
 /// A path in canonical form, without the query. Starts with `/`. Borrows from the request wherever that was canonical
 /// already, which is nearly always.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalPath<'a>(Cow<'a, str>);
+pub struct CanonicalPath<'a> {
+    text: Cow<'a, str>,
+    /// Its first bytes, which tell it from most patterns.
+    head: Head,
+}
 
 // === impl CanonicalPath ===
 
@@ -36,16 +42,17 @@ impl<'a> CanonicalPath<'a> {
             }
             changes |= !canonical || is_unreserved(byte);
         }
-        Some(Self(if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }))
+        let text = if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) };
+        Some(Self { head: Head::of(&text), text })
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The segments, still escaped. A trailing slash is an empty last segment; `/` is one empty segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/').skip(1)
+        self.text.split('/').skip(1)
     }
 }
 
