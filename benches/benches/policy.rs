@@ -1,32 +1,27 @@
 //! What does a decision cost as policies grow? One allowed and one refused request over 20, 100 and 500 rules, and the
-//! canonical form of a path.
+//! canonical form of a path. What does a condition (`when`) add?
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has no figure to give")]
 
-use std::fmt::Write as _;
-use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+mod decided;
 
+use std::hint::black_box;
+
+use countersign_policy::Decision;
 use countersign_policy::path::CanonicalPath;
-use countersign_policy::request::{Binding, Presented};
-use countersign_policy::{AccessRequest, Decision, Documents, Principal, Snapshot, Token, Workload, source};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
 
-const PORT: u16 = 8080;
+use decided::{of_rules, policies, request, rules, token};
 
-criterion_group!(benches, decide, canonical_path);
+criterion_group!(benches, decide, when, canonical_path);
 criterion_main!(benches);
 
 fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     for rules in [20, 100, 500] {
-        let snapshot = snapshot(rules);
-        let policies = snapshot
-            .inbound(PORT)
-            .and_then(|port| port.enforce.as_ref())
-            .expect("the policy selects the port");
+        let snapshot = self::rules(rules);
+        let policies = policies(&snapshot);
         let (token, headers) = (token(), HeaderMap::new());
         let raw = format!("/things-{}/17", rules / 2);
         let allowed = CanonicalPath::parse(&raw).expect("a path in order");
@@ -45,6 +40,37 @@ fn decide(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One rule with a typical condition, against the same rule without.
+fn when(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("when");
+    let typical = r#"claims.tier in ["gold", "silver"] && path.tenant == claims.tenant && request.path.startsWith("/tenants/")"#;
+    for (name, condition) in [
+        ("none", ""),
+        ("one_claim", r#"claims.tier == "gold""#),
+        ("typical", typical),
+        ("a_header", r#"request.headers["x-tenant"] == claims.tenant"#),
+    ] {
+        let when = if condition.is_empty() { String::new() } else { format!(", when: '{condition}'") };
+        let snapshot = of_rules(&format!(
+            "  - {{ name: one, to: {{ paths: [\"/tenants/{{tenant}}/*\"] }}, from: {{}}{when} }}\n"
+        ));
+        let policies = policies(&snapshot);
+        let mut headers = HeaderMap::new();
+        for name in
+            ["host", "accept", "user-agent", "traceparent", "authorization", "x-tenant", "x-request-id"]
+        {
+            headers.insert(name, http::HeaderValue::from_static("acme"));
+        }
+        let (token, path) = (token(), CanonicalPath::parse("/tenants/acme/17").expect("a path in order"));
+        let request = request(&token, &path, &headers);
+        assert!(matches!(policies.decide(&request), Decision::Allow { .. }), "{name}");
+        group.bench_with_input(BenchmarkId::from_parameter(name), &request, |bencher, request| {
+            bencher.iter(|| policies.decide(black_box(request)));
+        });
+    }
+    group.finish();
+}
+
 fn canonical_path(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("canonical_path");
     for (name, raw) in [
@@ -55,51 +81,4 @@ fn canonical_path(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(|| CanonicalPath::parse(black_box(raw))));
     }
     group.finish();
-}
-
-/// A policy of this many allow rules, each for a method, a path with all below it, and a scope.
-fn snapshot(rules: usize) -> Snapshot {
-    let mut text = String::from(
-        "apiVersion: countersign.dev/v1alpha1\nkind: Issuer\nmetadata: { name: corp }\nspec: { issuer: https://issuer.example }\n---\n\
-         apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: { name: orders, namespace: shop }\nspec:\n  \
-         tokens: [{ issuer: corp, audiences: [https://orders.shop] }]\n  rules:\n",
-    );
-    for rule in 0..rules {
-        writeln!(
-            text,
-            "  - {{ name: rule-{rule}, to: {{ methods: [GET], paths: [\"/things-{rule}/*\"] }}, from: {{ scopes: [\"orders:read\"] }} }}"
-        )
-        .expect("a string takes what is written");
-    }
-    let sources = source::split("orders.yaml", text.as_bytes()).expect("documents in order");
-    let workload = Workload { namespace: "shop".into(), name: "orders".into(), ..Workload::default() };
-    Documents::parse(sources).and_then(|documents| documents.compile(&workload)).expect("a policy in order")
-}
-
-fn request<'a>(token: &'a Token, path: &'a CanonicalPath<'a>, headers: &'a HeaderMap) -> AccessRequest<'a> {
-    AccessRequest {
-        principal: Principal { token: Presented::Verified(token), peer: None },
-        method: "GET",
-        path,
-        host: "orders.shop",
-        headers,
-        grpc: false,
-        source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-    }
-}
-
-fn token() -> Token {
-    Token {
-        issuer: Arc::from("https://issuer.example"),
-        audiences: vec!["https://orders.shop".into()],
-        subject: Some("checkout".into()),
-        client: Some("checkout".into()),
-        scopes: vec!["orders:read".into(), "orders:write".into()],
-        roles: vec![],
-        claims: serde_json::Map::new(),
-        issued_at: None,
-        not_before: None,
-        expires_at: i64::MAX,
-        binding: Binding::None,
-    }
 }

@@ -3,14 +3,17 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
+#[path = "../benches/decided/mod.rs"]
+mod decided;
 #[path = "../benches/warm/mod.rs"]
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use allocation_counter::measure;
+use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::{Peer, Presented};
-use countersign_policy::{AccessRequest, Documents, Principal, Workload, source};
+use countersign_policy::{AccessRequest, Decision, Documents, Principal, Workload, source};
 use countersign_proxy::auth::attach::{Attached, attach};
 use futures_util::FutureExt;
 use http::HeaderMap;
@@ -75,5 +78,41 @@ spec:
             assert_eq!(matches!(decision, countersign_policy::Decision::Allow { .. }), is_allowed);
         });
         assert_eq!(decided.count_total, 0, "{decided:?}");
+    }
+}
+
+#[test]
+fn a_decision_takes_no_allocation() {
+    let (token, headers) = (decided::token(), HeaderMap::new());
+    let snapshot = decided::rules(100);
+    let policies = decided::policies(&snapshot);
+    for (raw, allowed) in [("/things-50/17", true), ("/elsewhere/17", false)] {
+        let path = CanonicalPath::parse(raw).expect("a path in order");
+        let request = decided::request(&token, &path, &headers);
+        let decision = measure(|| {
+            assert_eq!(policies.screen(&request), None);
+            assert_eq!(matches!(policies.decide(&request), Decision::Allow { .. }), allowed);
+        });
+        assert_eq!(decision.count_total, 0, "{raw}: {decision:?}");
+    }
+}
+
+#[test]
+fn a_condition_takes_no_allocation() {
+    let when = r#"claims.tier in ["gold", "silver"] && path.tenant == claims.tenant && request.path.startsWith("/tenants/")
+        && !(request.headers["x-tenant"] != claims.tenant) && has(claims.jti) && size(claims.scope) > 3 && claims.iat + 1 > 0"#;
+    let rule =
+        "  - name: one\n    to: { paths: [\"/tenants/{tenant}/*\"] }\n    from: {}\n    when: >-\n      ";
+    let snapshot = decided::of_rules(&format!("{rule}{}\n", when.replace('\n', "")));
+    let (token, policies) = (decided::token(), decided::policies(&snapshot));
+    let mut headers = HeaderMap::new();
+    headers.insert("x-tenant", http::HeaderValue::from_static("acme"));
+    for (raw, allowed) in [("/tenants/acme/17", true), ("/tenants/evil/17", false)] {
+        let path = CanonicalPath::parse(raw).expect("a path in order");
+        let request = decided::request(&token, &path, &headers);
+        let decision = measure(|| {
+            assert_eq!(matches!(policies.decide(&request), Decision::Allow { .. }), allowed);
+        });
+        assert_eq!(decision.count_total, 0, "{raw}: {decision:?}");
     }
 }

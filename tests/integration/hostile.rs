@@ -89,9 +89,19 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ),
         ("plain http", ISSUER.replace("https://i.test", "http://i.test").into_bytes(), &["http"]),
         (
+            "a condition on what there is not",
+            rule("to: { paths: [/a] }, from: {}, when: 'tier == 1'"),
+            &["spec.rules[0].when", "`tier` is not known", "claims, request, path, peer and source are"],
+        ),
+        (
+            "a condition of 10,000 brackets",
+            rule(&format!("to: {{ paths: [/a] }}, from: {{}}, when: '{}'", "(".repeat(10_000))),
+            &["when", "bytes long"],
+        ),
+        (
             "a later feature",
-            rule("to: { paths: [/a] }, from: {}, when: 'true'"),
-            &["when", "not supported by this version"],
+            spec("  mtls: strict\n  rules: []\n"),
+            &["mtls", "not supported by this version"],
         ),
         ("a tag", b"!!python/object/apply:os.system ['true']\n".to_vec(), &[":1"]),
         ("binary", (0..=255_u8).cycle().take(4096).collect(), &[]),

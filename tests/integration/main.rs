@@ -33,6 +33,7 @@ mod tls;
 mod token_answers;
 mod wire;
 mod with_curl;
+mod with_curl_when;
 mod with_django_oauth;
 mod with_grpc;
 mod with_oauth_client;

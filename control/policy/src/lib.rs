@@ -40,7 +40,7 @@
 //!    `headers` are judged as they are forwarded, names in any case and with `_` for `-`: for an allow there is one, and
 //!    every line is one of the values; for a deny one line is, or one item of its list.
 //! 5. **Order.** (a) Framing, host and path are in order, else 400. (b) A deny rule that needs no token to be judged: it
-//!    has no token word and no `{claims.NAME}`. (c) A public rule: the token is not looked at, the caller is anonymous, and
+//!    has no token word, no `{claims.NAME}` and no `when`. (c) A public rule: the token is not looked at, the caller is anonymous, and
 //!    the deny rules are judged so: `unless` with a token word spares nobody, a `from` with one hits nobody. Certificate
 //!    and address are what they are. (d) A token that is there must verify and be accepted by a policy on the port,
 //!    whatever certificate came with it. One that is not there is missing, unless an allow rule is satisfied without, or
@@ -59,7 +59,16 @@
 //!    a destination the closest wins: exact host before wildcard, then named port before default, then a policy with
 //!    `workloads` before one without; two that are equally close are an error. One `audience` or `resource` for several
 //!    hosts is an error unless `sameAudience: true` says that it is meant.
-//! 10. **`when`** (CEL) is not supported by this version.
+//! 10. **`when`** is one expression of CEL, judged after the words, and a boolean. It names `claims`, `request.method`,
+//!     `request.path` (canonical, without escapes but those of `/`, `%` and `;`), `request.host`, `request.headers["name"]` (in
+//!     lower case), `path.NAME` (what `{NAME}` of the first pattern that matches stands for, without escapes), `peer.id` and
+//!     `source.ip`; any other name is an error, and so is what is known not to be a boolean. There are literals, lists of them,
+//!     `&& || ! ?: == != < <= > >= in + - * / %`, member, index, `has`, `size`, `startsWith`, `endsWith`, `contains`, `int` and
+//!     `string`; no macros that loop and no regular expressions. At most 1 KiB of text and 16 levels.
+//!     Meant as the CEL specification says, but where values of different kinds meet (a list and a string, `"1"` and `1`; numbers
+//!     are of one kind): they are not unequal, they cannot be compared. What cannot be evaluated (that, a name that is absent, a
+//!     header with several lines or also spelled with `_`, a result out of range) matches for a deny and does not for an allow,
+//!     unless the other side of `&&` or `||` decides. Without a token `claims` cannot be evaluated, on a public request too.
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.
@@ -69,6 +78,7 @@
 mod assemble;
 pub mod bundle;
 mod compile;
+pub mod condition;
 mod decide;
 mod document;
 pub mod documents;
@@ -87,6 +97,7 @@ mod rule;
 pub mod snapshot;
 pub mod source;
 pub mod spiffe;
+mod untrusted;
 pub mod workload;
 pub mod yaml;
 

@@ -1,12 +1,16 @@
 //! Which path is it? The one canonical form that is judged and forwarded, and the patterns that match it (semantics 8).
 
+mod head;
 mod pattern;
 mod raw;
+mod text;
 
 use std::borrow::Cow;
 use std::iter;
 
+use head::Head;
 pub use pattern::PathPattern;
+pub(crate) use text::text;
 
 /// A path in canonical form, without the query. Starts with `/`. Borrows from the request wherever that was canonical
 /// already, which is nearly always.
@@ -16,6 +20,8 @@ pub struct CanonicalPath<'a> {
     /// Where it is raw from: the place of the first segment with an escape that only `rawPaths` admits. Others may split and
     /// read the path otherwise from there on.
     raw_from: Option<usize>,
+    /// Its first bytes, which tell it from most patterns.
+    head: Head,
 }
 
 // === impl CanonicalPath ===
@@ -54,7 +60,8 @@ impl<'a> CanonicalPath<'a> {
             has_raw |= is_raw(byte);
         }
         let raw_from = has_raw.then(|| segments.split('/').position(raw::is_raw_segment)).flatten();
-        Some(Self { text: if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }, raw_from })
+        let text = if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) };
+        Some(Self { head: Head::of(&text), text, raw_from })
     }
 
     pub fn as_str(&self) -> &str {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::condition::{Condition, Subject};
 use crate::host::HostPattern;
 use crate::path::{CanonicalPath, PathPattern};
 use crate::request::{AccessRequest, Token};
@@ -35,6 +36,7 @@ pub(crate) struct RuleBody {
     pub(crate) to: To,
     pub(crate) from: Option<From>,
     pub(crate) unless: Option<From>,
+    pub(crate) when: Option<Condition>,
 }
 
 /// What is asked for. An empty list matches all.
@@ -116,6 +118,7 @@ pub(crate) enum Word<'r> {
     Binding,
     /// Of a deny rule: the caller is spared.
     Unless,
+    When,
 }
 
 // === impl RuleBody ===
@@ -124,7 +127,9 @@ impl RuleBody {
     /// A deny that needs no token to be judged (semantics 5b).
     pub(crate) fn needs_no_token(&self) -> bool {
         let conditions = self.from.iter().chain(&self.unless);
-        !self.to.needs_claims() && !conditions.into_iter().any(|condition| condition.needs_token)
+        self.when.is_none()
+            && !self.to.needs_claims()
+            && !conditions.into_iter().any(|condition| condition.needs_token)
     }
 
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
@@ -134,7 +139,7 @@ impl RuleBody {
 
     /// A public allow rule: does it match?
     pub(crate) fn is_open_to(&self, request: &AccessRequest<'_>) -> bool {
-        self.public && self.to.judge_allow(request, None) == Judged::Yes
+        self.public && self.judge_allow(request, None) == Judged::Yes
     }
 
     /// An allow rule with `from`: does it match this caller? `token` is one that the rule's own policy accepts.
@@ -158,6 +163,7 @@ impl RuleBody {
         !from.has_scopes(token)
             && from.judge_shown(request, Some(token)).and(|| from.judge_claimed(token)) == Judged::Yes
             && self.to.judge_allow(request, Some(&token.claims)) == Judged::Yes
+            && self.judge_when(request, Some(token)) == Judged::Yes
     }
 
     /// An allow rule: does it match in all but that no certificate was shown?
@@ -169,17 +175,22 @@ impl RuleBody {
         };
         self.from.as_ref().is_some_and(but_certificate)
             && self.to.judge_allow(request, token.map(|token| &token.claims)) == Judged::Yes
+            // What it says of the peer cannot be told.
+            && !matches!(self.judge_when(request, token), Judged::No(_))
     }
 
-    /// An allow rule: `to`, then `from`.
+    /// An allow rule: `to`, then `from`, then `when`.
     pub(crate) fn judge_allow(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
-        self.to.judge_allow(request, token.map(|token| &token.claims)).and(|| match &self.from {
-            None => Judged::of(self.public, Word::Token),
-            Some(from) => from.judge(request, token),
-        })
+        self.to
+            .judge_allow(request, token.map(|token| &token.claims))
+            .and(|| match &self.from {
+                None => Judged::of(self.public, Word::Token),
+                Some(from) => from.judge(request, token),
+            })
+            .and(|| self.judge_when(request, token))
     }
 
-    /// A deny rule: `to`, then `from`, then `unless`.
+    /// A deny rule: `to`, then `from`, then `unless`, then `when`.
     pub(crate) fn judge_deny(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
         self.to
             .judge_deny(request, token.map(|token| &token.claims))
@@ -188,6 +199,16 @@ impl RuleBody {
                 let is_spared = |unless: &From| unless.judge(request, token) == Judged::Yes;
                 Judged::of(!self.unless.as_ref().is_some_and(is_spared), Word::Unless)
             })
+            .and(|| self.judge_when(request, token))
+    }
+
+    fn judge_when(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        let Some(when) = &self.when else { return Judged::Yes };
+        let claims = token.map(|token| &token.claims);
+        match when.holds(&Subject { request, claims, patterns: &self.to.paths }) {
+            Some(holds) => Judged::of(holds, Word::When),
+            None => Judged::Unknown(Word::When),
+        }
     }
 }
 
@@ -202,6 +223,7 @@ impl To {
     /// A raw path matches nothing but what admits it.
     fn judge_allow(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
         let is_grpc = |grpc: &GrpcPattern| request.grpc && grpc.matches(request.path.as_str());
+        // Paths first: they tell most rules apart, at the least cost.
         self.judge_paths(request.path, claims)
             .and(|| Judged::of(self.raw_paths || !request.path.is_raw(), Word::Paths))
             .and(|| Judged::of(any(&self.grpc, is_grpc), Word::Grpc))

@@ -69,6 +69,7 @@ fn the_worst_of_each_kind_is_refused_in_bounded_time() {
         ("plain lines", fill("a\n")),
         ("deep brackets in lines", fill("[\n")),
         ("hosts times ports", many_destinations()),
+        ("conditions", many_conditions()),
         ("escapes", format!("a: \"{}", fill("\\u0041"))),
     ] {
         let began = Instant::now();
@@ -90,6 +91,16 @@ fn many_destinations() -> String {
         hosts.join(","),
         ports.join(",")
     )
+}
+
+/// Rules with conditions as long as they may be, of what takes longest to read.
+fn many_conditions() -> String {
+    let condition = format!("{}true{}", "!f(".repeat(30), ")&&a.map(x,x)".repeat(30));
+    let rules = (0..source::MAX_DOCUMENT_BYTES / 600).map(|number| {
+        format!("  - {{ name: r{number}, to: {{ paths: [/a] }}, from: {{}}, when: '{condition}' }}\n")
+    });
+    let head = "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: { name: many }\nspec:\n  rules:\n";
+    rules.fold(head.to_owned(), |text, rule| text + &rule)
 }
 
 fn problems(name: &str, bytes: &[u8]) -> Vec<Problem> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::condition::{Condition, Known};
 use crate::document::inbound::{
     AcceptedSpec, DefaultWord, ForwardToken, InboundRuleSpec, InboundSpec, Mode, ProtocolWord, ServerTlsSpec,
 };
@@ -156,7 +157,6 @@ impl PolicyBeingChecked<'_> {
     }
 
     fn rule(&self, spec: &InboundRuleSpec, at: &Field, report: &mut Report<'_>) -> RuleBody {
-        report.unsupported_if(spec.when.is_some(), &at.key("when"));
         let set: Vec<Text> = self.spec.forward_claims.keys().cloned().collect();
         let mut to = from::to(&spec.to, &set, &at.key("to"), report);
         to.raw_paths = spec.raw_paths;
@@ -176,14 +176,41 @@ impl PolicyBeingChecked<'_> {
             let spec = spec.as_ref().filter(|_| self.all_known)?;
             Some(from::from(spec, shown, &at.key(word), report))
         };
+        let (from, unless) = (condition("from", &spec.from), condition("unless", &spec.unless));
         RuleBody {
             name: spec.name.to_string(),
             effect: spec.effect,
             public: spec.public,
             shadow: spec.shadow,
+            when: self.when(spec, &to, &at.key("when"), report),
             to,
-            from: condition("from", &spec.from),
-            unless: condition("unless", &spec.unless),
+            from,
+            unless,
+        }
+    }
+
+    fn when(
+        &self,
+        spec: &InboundRuleSpec,
+        to: &To,
+        at: &Field,
+        report: &mut Report<'_>,
+    ) -> Option<Condition> {
+        let no_claims = if spec.public {
+            Some("`claims`: a public rule has no token to take them from, write `from` instead of `public`")
+        } else if self.spec.tokens.is_empty() {
+            Some("`claims`: this policy accepts no token to take them from: write `tokens`")
+        } else {
+            None
+        };
+        let set: Vec<String> = self.spec.forward_claims.keys().map(|name| headers::normal(name)).collect();
+        let known = Known { no_claims, patterns: &to.paths, set: &set };
+        match Condition::parse(spec.when.as_deref()?, &known) {
+            Ok(condition) => Some(condition),
+            Err(problems) => {
+                problems.into_iter().for_each(|problem| report.add(at, problem));
+                None
+            }
         }
     }
 

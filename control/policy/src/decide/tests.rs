@@ -104,6 +104,7 @@ fn body() -> impl Strategy<Value = RuleBody> {
         to,
         from,
         unless,
+        when: None,
     };
     let shadow = || prop::bool::weighted(0.2);
     prop_oneof![

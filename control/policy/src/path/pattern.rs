@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{CanonicalPath, decoded};
+use super::head::Beginning;
+use super::{CanonicalPath, decoded, is_unreserved};
 
 /// A path pattern of a rule (semantics 8): segments, each a literal, `{name}` or `{claims.NAME}`, and `*` as the last.
 ///
@@ -10,6 +11,7 @@ use super::{CanonicalPath, decoded};
 /// Servers read the two alike, so a deny of one must not be dodged by writing the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
+    beginning: Beginning,
     written: String,
     segments: Vec<Segment>,
     /// Ends in `*`: also whatever is below.
@@ -57,7 +59,7 @@ impl PathPattern {
                 segments.push(segment);
             }
         }
-        Ok(Self { written: written.into(), segments, below })
+        Ok(Self { beginning: Beginning::of(&plain(&segments)), written: written.into(), segments, below })
     }
 
     /// As written.
@@ -75,6 +77,20 @@ impl PathPattern {
         self.below
     }
 
+    /// Has it a segment `{name}`?
+    pub(crate) fn captures(&self, name: &str) -> bool {
+        self.place_of(name).is_some()
+    }
+
+    /// The segment of a path that it matches, still escaped, that its `{name}` stands for.
+    pub(crate) fn capture<'p>(&self, name: &str, path: &'p CanonicalPath<'_>) -> Option<&'p str> {
+        path.segments().nth(self.place_of(name)?)
+    }
+
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.segments.iter().position(|segment| matches!(segment, Segment::Any(own) if own == name))
+    }
+
     /// Does it match this path for a caller with these verified claims?
     pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
         self.judge(path, claims) == Some(true)
@@ -87,6 +103,10 @@ impl PathPattern {
         path: &CanonicalPath<'_>,
         claims: Option<&Map<String, Value>>,
     ) -> Option<bool> {
+        // Of a raw path only whole segments tell.
+        if !path.is_raw() && !self.beginning.may_begin(path.head) {
+            return Some(false);
+        }
         let mut parts = path.segments();
         let mut judged = Some(true);
         for (place, segment) in self.segments.iter().enumerate() {
@@ -168,6 +188,24 @@ impl Segment {
             },
         }
     }
+}
+
+/// What every path that these segments match begins with: their first bytes, up to the first that need not be the same. A
+/// character that is not escaped in canonical paths is, and so is the slash before a segment.
+fn plain(segments: &[Segment]) -> String {
+    let mut plain = String::new();
+    for segment in segments {
+        plain.push('/');
+        let Segment::Literal(bytes) = segment else { break };
+        let has_one_form = |byte: &&u8| is_unreserved(**byte) || **byte == b'.';
+        let same = bytes.iter().take_while(has_one_form);
+        let before = plain.len();
+        plain.extend(same.map(|byte| char::from(*byte)));
+        if plain.len() - before < bytes.len() {
+            break;
+        }
+    }
+    plain
 }
 
 /// The bytes of a literal segment that is canonical.
