@@ -90,6 +90,7 @@ fn request<'a>(token: &'a Token, path: &'a CanonicalPath<'a>, headers: &'a Heade
 
 fn token() -> Token {
     Token {
+        introspected: false,
         issuer: Arc::from("https://issuer.example"),
         audiences: vec!["https://orders.shop".into()],
         subject: Some("checkout".into()),

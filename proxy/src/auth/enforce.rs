@@ -6,12 +6,13 @@ use std::sync::Arc;
 use countersign_policy::inbound::{Decision, Policies, PortPolicy};
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::{AccessRequest, Binding, Presented, Principal};
-use countersign_policy::snapshot::RuleId;
+use countersign_policy::snapshot::{IntrospectionId, RuleId};
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
 
 use super::active::Active;
 use super::credentials::{self, Shown};
+use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
 use crate::metrics::Metrics;
 use crate::rejection::Refusal;
@@ -146,13 +147,23 @@ impl Door<'_> {
             Shown::Nothing => return Verified::Nothing,
             Shown::Bearer(text) | Shown::Dpop { token: text, .. } => text,
         };
-        match self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await {
+        let verified = match self.introspector(text) {
+            Some(introspector) => Box::pin(introspector.verify(self.last, text)).await,
+            None => self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await,
+        };
+        match verified {
             Ok(token) => match self.held(ask, shown, &token) {
                 Ok(()) => Verified::Yes(token),
                 Err(reason) => Verified::No(reason),
             },
             Err(reason) => Verified::No(reason),
         }
+    }
+
+    /// Who is to be asked about this token; nobody where it is a JWT, or the port accepts no others.
+    fn introspector(&self, token: &str) -> Option<&Arc<Introspector>> {
+        let IntrospectionId(index) = self.port.introspection.filter(|_| introspect::is_opaque(token))?;
+        self.active.introspectors.get(index)
     }
 
     /// Does the caller hold what the token is bound to, and show it as such? Asked of every request, whatever the caches know.
@@ -180,7 +191,12 @@ impl Door<'_> {
             (Reason::InsufficientScope, Some(rule)) => self.active.snapshot.required_scopes(rule).to_vec(),
             _ => Vec::new(),
         };
-        Refusal { reason, rule, scopes, retry_after: None }
+        let asked = self.port.introspection.and_then(|id| self.active.introspectors.get(id.0));
+        let retry_after = match (reason, asked) {
+            (Reason::KeysUnavailable, Some(introspector)) => introspector.retry_after(),
+            _ => None,
+        };
+        Refusal { reason, rule, scopes, retry_after }
     }
 
     fn count(self, decision: &Decision) {
