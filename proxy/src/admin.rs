@@ -149,7 +149,12 @@ impl Admin {
             },
             ("/tokens", Pages::All) => {
                 let tokens = &self.armory.tokens;
-                json(&json!({ "tokens": tokens.report(), "exchanges": tokens.exchange_report() }))
+                let introspections = self.armory.introspections.report();
+                json(&json!({
+                    "tokens": tokens.report(),
+                    "exchanges": tokens.exchange_report(),
+                    "introspections": introspections,
+                }))
             }
             ("/explain", Pages::All) => self.explain(request.uri().query().unwrap_or_default()),
             ("/", Pages::All) => text(StatusCode::OK, INDEX),
@@ -210,6 +215,15 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
             json!({ "name": credential.name, "clientId": credential.client_id, "authentication": method })
         })
         .collect();
+    let introspections: Vec<_> = snapshot
+        .introspections
+        .iter()
+        .map(|asked| {
+            let issuer = snapshot.issuers.get(asked.issuer.0).map(|issuer| &issuer.name);
+            let credential = snapshot.credentials.get(asked.credential.0).map(|credential| &credential.name);
+            json!({ "issuer": issuer, "credential": credential })
+        })
+        .collect();
     let rules: Vec<_> = snapshot
         .rules
         .iter()
@@ -245,6 +259,7 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
         "workload": snapshot.workload,
         "issuers": issuers,
         "credentials": credentials,
+        "introspections": introspections,
         "inboundRules": rules,
         "outbound": outbound,
     })

@@ -114,6 +114,10 @@ metrics! {
         "The issuer's clock less ours, by the Date of its last answer to a token request.";
     verified_token_cache: IntCounterVec "countersign_verified_token_cache_total" ["result"]
         "Inbound token look-ups: connection, hit, miss, negative.";
+    introspection_requests: IntCounterVec "countersign_introspection_requests_total" ["issuer", "result"]
+        "Questions to an issuer about opaque tokens: active, inactive, refused (active, but not to be used here), failed, shed (not asked: too many).";
+    introspection_duration: Histogram "countersign_introspection_duration_seconds" []
+        "Time of a question about an opaque token.";
     jwks_refreshes: IntCounterVec "countersign_jwks_refreshes_total" ["issuer", "result"]
         "Fetches of an issuer's key set: success, unchanged, failure.";
     jwks_last_success: GaugeVec "countersign_jwks_last_success_timestamp_seconds" ["issuer"]

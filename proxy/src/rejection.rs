@@ -17,6 +17,17 @@ pub struct Refusal {
     pub scopes: Vec<String>,
     /// For what may work later: when to come back.
     pub retry_after: Option<Duration>,
+    /// What the challenge tells beside the error.
+    pub offers: Offers,
+}
+
+/// What would be welcome in the place of what was shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    /// Where the metadata of the resource is (RFC 9728 §5.1): a URL from policy, in which nothing needs quoting.
+    pub metadata: Option<String>,
+    /// A token that is bound to a key, with a proof (RFC 9449 §7.1).
+    pub dpop: bool,
 }
 
 // === impl Refusal ===
@@ -31,33 +42,47 @@ impl Refusal {
         Some(after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1). Made of fixed words and of scopes that policy names,
-    /// whose characters the policy language has checked (RFC 6749 §3.3), so nothing in it needs quoting.
+    /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1). Made of fixed words, and of scopes and a URL
+    /// that policy names, whose characters the policy language has checked, so nothing in it needs quoting.
     pub fn challenge(&self) -> Option<String> {
         let reason = self.reason;
         let error = match reason {
-            Reason::MissingToken => return Some(format!("Bearer realm=\"{REALM}\"")),
+            Reason::MissingToken => None,
             Reason::ProofInvalid | Reason::ProofReplayed => {
-                return Some(format!("DPoP error=\"invalid_dpop_proof\", algs=\"{PROOF_ALGORITHMS}\""));
+                let mut challenge = format!("DPoP error=\"invalid_dpop_proof\", algs=\"{PROOF_ALGORITHMS}\"");
+                self.name_metadata(&mut challenge);
+                return Some(challenge);
             }
-            Reason::MultipleTokens => "invalid_request",
-            Reason::InsufficientScope => "insufficient_scope",
-            _ if reason.status() == 401 => "invalid_token",
+            Reason::MultipleTokens => Some("invalid_request"),
+            Reason::InsufficientScope => Some("insufficient_scope"),
+            _ if reason.status() == 401 => Some("invalid_token"),
             _ => return None,
         };
-        let mut challenge =
-            format!("Bearer realm=\"{REALM}\", error=\"{error}\", error_description=\"{}\"", reason.title());
+        let mut challenge = format!("Bearer realm=\"{REALM}\"");
+        // Writing to a String cannot fail.
+        if let Some(error) = error {
+            let _ = write!(challenge, ", error=\"{error}\", error_description=\"{}\"", reason.title());
+        }
         if reason == Reason::InsufficientScope && !self.scopes.is_empty() {
-            // Writing to a String cannot fail.
             let _ = write!(challenge, ", scope=\"{}\"", self.scopes.join(" "));
         }
+        self.name_metadata(&mut challenge);
+        if self.offers.dpop && reason.status() == 401 {
+            let _ = write!(challenge, ", DPoP algs=\"{PROOF_ALGORITHMS}\"");
+        }
         Some(challenge)
+    }
+
+    fn name_metadata(&self, challenge: &mut String) {
+        if let Some(url) = &self.offers.metadata {
+            let _ = write!(challenge, ", resource_metadata=\"{url}\"");
+        }
     }
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, rule: None, scopes: Vec::new(), retry_after: None }
+        Self { reason, rule: None, scopes: Vec::new(), retry_after: None, offers: Offers::default() }
     }
 }
 
@@ -100,6 +125,26 @@ mod tests {
         let scopes = vec!["orders:write".to_owned(), "orders:read".to_owned()];
         let refusal = Refusal { scopes, ..Reason::InsufficientScope.into() };
         assert!(refusal.challenge().unwrap().ends_with("scope=\"orders:write orders:read\""));
+    }
+
+    #[test]
+    fn v36_challenges_name_the_metadata_and_offer_proofs_where_they_are_wanted() {
+        let url = "https://orders.shop/.well-known/oauth-protected-resource";
+        let offers = Offers { metadata: Some(url.to_owned()), dpop: true };
+        let challenge =
+            |reason: Reason| Refusal { offers: offers.clone(), ..reason.into() }.challenge().unwrap();
+        let named = format!("resource_metadata=\"{url}\"");
+        let algorithms = format!("algs=\"{PROOF_ALGORITHMS}\"");
+        let missing = challenge(Reason::MissingToken);
+        assert_eq!(missing, format!("Bearer realm=\"countersign\", {named}, DPoP {algorithms}"));
+        let mismatch = challenge(Reason::BindingMismatch);
+        assert!(
+            mismatch.contains("error=\"invalid_token\"")
+                && mismatch.ends_with(&format!("{named}, DPoP {algorithms}"))
+        );
+        let proof = challenge(Reason::ProofInvalid);
+        assert_eq!(proof, format!("DPoP error=\"invalid_dpop_proof\", {algorithms}, {named}"));
+        assert!(challenge(Reason::InsufficientScope).ends_with(&named), "a proof is not what is lacking");
     }
 
     #[test]

@@ -226,7 +226,9 @@ fn reasons() -> String {
 fn what_to_do(reason: Reason) -> &'static str {
     match reason {
         Reason::MissingToken => "Get one from an issuer that the policy's `tokens` name",
-        Reason::MalformedToken => "Send a JWT in compact form; opaque tokens are not accepted",
+        Reason::MalformedToken => {
+            "Send a JWT in compact form; opaque tokens are accepted only where policy says `introspect`"
+        }
         Reason::UnsupportedAlgorithm => "See the issuer's `algorithms`; HMAC and `none` are never accepted",
         Reason::UnknownIssuer => {
             "Compare the token's `iss` with the issuers of the policy's `tokens`, byte by byte"
@@ -238,7 +240,10 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::WrongAudience => "Ask for one of the policy's `audiences`",
         Reason::WrongType => "Send the access token, not the ID token; see the issuer's `profile`",
         Reason::MissingClaim => "See what the issuer's `profile` demands",
-        Reason::Inactive => "Outbound, the issuer does not exchange it, or it has expired: get a new one",
+        Reason::Inactive => {
+            "The issuer was asked and does not know it, or it has expired or been revoked (outbound: it does not exchange it): get \
+             a new one"
+        }
         Reason::Revoked => "Get a new one (not produced by this version)",
         Reason::BindingMismatch => {
             "A token with `cnf.jkt` comes with scheme `DPoP` and a proof, one with `cnf.x5t#S256` over TLS with that \
@@ -267,10 +272,15 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::EgressDenied => "Add an outbound rule, or `egress: pass`",
         Reason::UpstreamUnreachable => "Does it run, and does TLS verify? The log says more at `debug`",
         Reason::UpstreamTimeout => "See `timeouts` in the policy",
-        Reason::KeysUnavailable => "The issuer has not answered yet: the log says why. Try again",
+        Reason::KeysUnavailable => {
+            "The issuer has not answered yet, or cannot be asked about an opaque token: the log says why, and `/tokens` for \
+             the latter. Try again"
+        }
         Reason::TokenUnavailable => "`/tokens` says why; try again after `Retry-After`",
         Reason::PolicyUnavailable => "The control plane has not answered yet: the log says why. Try again",
-        Reason::Overloaded => "Try again, or add workers",
+        Reason::Overloaded => {
+            "Try again, or add workers; for opaque tokens, too many came at once that the issuer does not know"
+        }
         Reason::Internal => "Report it, with the decision id",
     }
 }

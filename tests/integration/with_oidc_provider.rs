@@ -224,11 +224,14 @@ fn every_metric_is_alive() {
         connection
     });
 
-    // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); and zero where two clocks agree.
+    // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; and where
+    // tokens are opaque (`with_oidc_provider_opaque.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
         "countersign_tls_handshakes_total",
         "countersign_issuer_clock_skew_seconds",
+        "countersign_introspection_requests_total",
+        "countersign_introspection_duration_seconds",
     ];
     wait_until("every metric", Duration::from_secs(20), || {
         let scrape = proxy.scrape();

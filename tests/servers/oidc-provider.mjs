@@ -13,6 +13,8 @@
 // More settings:
 //   "tls":            {"cert","key"} (files): https; with "clientCa" it asks for client certificates, with "alias":true beside it
 //                     only at a second port, which mtls_endpoint_aliases name (RFC 8705 §5)
+//   "opaque":         true: tokens say nothing by themselves; /token/introspection tells (RFC 7662), /token/revocation ends them
+//   "signedAnswers":  an algorithm: introspection answers with JWTs (RFC 9701), whatever the client asks for
 //   "dpop":           {"nonce":true}: proofs need a nonce
 //   "workloads":      {"jwks":{…},"issuer":"…"}: whose tokens authenticate the clients of the method workload
 //   "jwtBearer":      {"jwks":{…}}: the grant of RFC 7523 §2.1, for assertions signed by these keys
@@ -80,6 +82,7 @@ function registered({ id, method, secret, jwks, publicKey, alg: assertionAlg, ce
     id_token_signed_response_alg: alg,
     token_endpoint_auth_method: method,
     dpop_bound_access_tokens: client.dpopBound ?? false,
+    ...(given.signedAnswers ? { introspection_signed_response_alg: given.signedAnswers } : {}),
     ...(given.tls?.clientCa ? { tls_client_certificate_bound_access_tokens: client.certificateBound ?? false } : {}),
     ...(client.scope ? { scope: client.scope } : {}),
     ...authentication[method](),
@@ -140,6 +143,9 @@ function build() {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: () => true },
+      jwtIntrospection: { enabled: given.signedAnswers !== undefined },
+      revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
       dPoP: { enabled: true, nonceSecret, requireNonce: () => given.dpop?.nonce ?? false },
       ...(given.tls?.clientCa ? { mTLS } : {}),
       resourceIndicators: {
@@ -147,7 +153,7 @@ function build() {
         getResourceServerInfo(_ctx, resource) {
           const scope = resources[resource];
           if (!scope) throw new Error(`no such resource: ${resource}`);
-          return { scope, audience: resource, accessTokenTTL: ttl, accessTokenFormat: 'jwt', jwt: { sign: { alg } } };
+          return { scope, audience: resource, accessTokenTTL: ttl, accessTokenFormat: given.opaque ? 'opaque' : 'jwt', jwt: { sign: { alg } } };
         },
       },
     },
@@ -172,6 +178,7 @@ async function handle(request, response) {
   if (url.pathname.startsWith('/-/')) return manage(url, response);
   requests[url.pathname] = (requests[url.pathname] ?? 0) + 1;
   if (request.method === 'POST' && url.pathname === '/token') await record(request, response);
+  if (given.signedAnswers) request.headers.accept = 'application/token-introspection+jwt';
   if (delay) await sleep(delay);
   return provider.callback()(request, response);
 }

@@ -58,6 +58,7 @@ pub(crate) fn request<'a>(
 /// With a few claims.
 pub(crate) fn token() -> Token {
     Token {
+        introspected: false,
         issuer: Arc::from("https://issuer.example"),
         audiences: vec!["https://orders.shop".into()],
         subject: Some("checkout".into()),

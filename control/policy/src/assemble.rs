@@ -2,13 +2,15 @@
 
 mod inbound;
 mod outbound;
+mod resource;
 
 use crate::compile::Selector;
 use crate::compile::report::Report;
 use crate::documents::{Checked, Documents};
 use crate::field::Field;
+use crate::fingerprint::Fingerprint;
 use crate::problem::Problem;
-use crate::snapshot::{Credential, CredentialId, Issuer, IssuerId, Snapshot};
+use crate::snapshot::{Credential, CredentialId, Introspection, IntrospectionId, Issuer, IssuerId, Snapshot};
 use crate::workload::Workload;
 
 pub(crate) fn snapshot(
@@ -28,7 +30,7 @@ pub(crate) fn snapshot(
     if !parts.problems.is_empty() {
         return Err(parts.problems);
     }
-    let Parts { issuers, credentials, .. } = parts;
+    let Parts { issuers, credentials, introspections, .. } = parts;
     Ok(Snapshot {
         version,
         workload: workload.clone(),
@@ -37,6 +39,7 @@ pub(crate) fn snapshot(
         credentials: credentials.all,
         token_requests: requests.tokens,
         exchanges: requests.exchanges,
+        introspections,
         rules,
         inbound,
         outbound,
@@ -48,7 +51,7 @@ pub(crate) fn certain_conflicts(documents: &Documents) -> Vec<Problem> {
     let outbound = groups(&documents.outbound, |policy| &policy.selector);
     let inbound = groups(&documents.inbound, |policy| &policy.selector);
     let outbound = outbound.iter().flat_map(|same| outbound::conflicts(same));
-    outbound.chain(inbound.iter().flat_map(|same| inbound::tls_conflicts(same))).collect()
+    outbound.chain(inbound.iter().flat_map(|same| inbound::conflicts(same))).collect()
 }
 
 /// Policies that select just the same workloads, together.
@@ -70,6 +73,7 @@ struct Parts<'d> {
     workload: &'d Workload,
     issuers: Gathered<Issuer>,
     credentials: Gathered<Credential>,
+    introspections: Vec<Introspection>,
     problems: Vec<Problem>,
 }
 
@@ -84,7 +88,7 @@ struct Gathered<T> {
 impl<'d> Parts<'d> {
     fn new(documents: &'d Documents, workload: &'d Workload) -> Self {
         let (issuers, credentials) = (Gathered::new(), Gathered::new());
-        Self { documents, workload, issuers, credentials, problems: Vec::new() }
+        Self { documents, workload, issuers, credentials, introspections: Vec::new(), problems: Vec::new() }
     }
 
     /// The issuer at this place among the documents.
@@ -117,6 +121,24 @@ impl<'d> Parts<'d> {
                 None
             }
         }
+    }
+
+    /// The question to the issuer of a credential, at this place among the documents, whether a token is active.
+    fn introspection(&mut self, place: usize) -> Option<IntrospectionId> {
+        let CredentialId(number) = self.credential(place)?;
+        let known = self.introspections.iter().position(|known| known.credential.0 == number);
+        if let Some(number) = known {
+            return Some(IntrospectionId(number));
+        }
+        let credential = self.credentials.all.get(number)?;
+        let issuer = self.issuers.all.get(credential.issuer.0)?;
+        let hash = Fingerprint::of("introspection").bytes(&issuer.fingerprint).bytes(&credential.fingerprint);
+        self.introspections.push(Introspection {
+            issuer: credential.issuer,
+            credential: CredentialId(number),
+            key: hash.finish(),
+        });
+        Some(IntrospectionId(self.introspections.len() - 1))
     }
 }
 

@@ -81,8 +81,10 @@ impl Documents {
         let outbound: Vec<_> =
             self.outbound.iter().filter(|policy| policy.value.selector.selects(workload)).collect();
         let rules = outbound.iter().flat_map(|policy| &policy.value.rules);
-        let used: BTreeSet<usize> =
-            rules.filter_map(|rule| rule.token.as_ref()).map(|token| token.credential).collect();
+        let shown = rules.filter_map(|rule| rule.token.as_ref()).map(|token| token.credential);
+        let entries = inbound.iter().flat_map(|policy| &policy.value.tokens);
+        let asking = entries.filter_map(|tokens| tokens.introspect).map(|(credential, _)| credential);
+        let used: BTreeSet<usize> = shown.chain(asking).collect();
         let credentials: Vec<_> = used.into_iter().filter_map(|place| self.credentials.get(place)).collect();
         let accepted = inbound.iter().flat_map(|policy| &policy.value.tokens).map(|tokens| tokens.issuer);
         let asked = credentials.iter().map(|credential| credential.value.issuer);
@@ -167,7 +169,12 @@ impl Parsing {
                     self.keep(report.into_problems(), Checked { source, name, value }, &mut all.outbound);
                 }
                 Spec::InboundPolicy(spec) => {
-                    let find = |name: &str| self.issuer(name, &all.issuers);
+                    let find = inbound::Find {
+                        issuer: &|issuer| self.issuer(issuer, &all.issuers),
+                        credential: &|credential| {
+                            self.credential(&name.namespace, credential, &all.credentials)
+                        },
+                    };
                     let value = inbound::compile(&name.namespace, &spec, &find, &source, &mut report);
                     self.keep(report.into_problems(), Checked { source, name, value }, &mut all.inbound);
                 }

@@ -6,7 +6,7 @@ use crate::path::CanonicalPath;
 use crate::reason::Reason;
 use crate::request::Token;
 use crate::rule::Rule;
-use crate::snapshot::{InboundTls, IssuerId, RuleId, Snapshot, Timeouts};
+use crate::snapshot::{InboundTls, IntrospectionId, IssuerId, RuleId, Snapshot, Timeouts};
 
 /// Ports, each with the policies that select it.
 #[derive(Debug, Default)]
@@ -31,8 +31,33 @@ pub struct PortPolicy {
     pub identity_headers: Vec<String>,
     /// The shortest that the deciding policies write, each.
     pub timeouts: Timeouts,
+    /// The one issuer that is asked about opaque tokens, by any of these policies. `None`: there are no opaque tokens.
+    pub introspection: Option<IntrospectionId>,
+    /// What it says of itself to clients, where a policy turns it on.
+    pub resource: Option<ProtectedResource>,
+    /// Does any of them demand tokens that are bound to a certificate or key, at least for some requests?
+    pub wants_bound: bool,
     /// What every policy says that writes `tls`, whatever its mode. `None`: the port is spoken to in plain text.
     pub tls: Option<InboundTls>,
+}
+
+/// A resource as clients know it (RFC 9728).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtectedResource {
+    /// Its identifier, an https URL: the audience that clients ask for, as policy writes it.
+    pub resource: String,
+    /// Where its metadata is (§3.1), for challenges.
+    pub metadata_url: String,
+    /// The path of that, in the form in which requests are judged.
+    pub metadata_path: String,
+    /// Whose tokens are accepted for it.
+    pub authorization_servers: Vec<Arc<str>>,
+    /// What rules demand, sorted.
+    pub scopes: Vec<String>,
+    /// Certificate-bound tokens can be used (RFC 8705).
+    pub certificates: bool,
+    /// No others but DPoP-bound tokens can (RFC 9449).
+    pub demands_dpop: bool,
 }
 
 /// Policies of one mode on one port, decided together: a deny of any wins, else an allow of any, else deny.
@@ -61,6 +86,8 @@ pub(crate) struct Accepted {
     pub(crate) audiences: Vec<String>,
     /// Only such as are bound to a certificate or key of the caller.
     pub(crate) bound: bool,
+    /// Opaque ones too.
+    pub(crate) introspects: bool,
 }
 
 /// What policy says of a request.
@@ -190,12 +217,22 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Does it demand bound tokens, of an issuer or in a rule that lets somebody in?
+    pub(crate) fn wants_bound(&self) -> bool {
+        let in_rule =
+            |rule: &Rule| !rule.body.shadow && rule.body.from.as_ref().is_some_and(|from| from.bound);
+        self.tokens.iter().any(|accepted| accepted.bound) || self.allows.iter().any(in_rule)
+    }
+}
+
 // === impl Accepted ===
 
 impl Accepted {
-    /// Issuer and audience.
+    /// Issuer, kind and audience.
     pub(crate) fn is_meant(&self, token: &Token) -> bool {
         self.issuer == token.issuer
+            && (self.introspects || !token.introspected)
             && self.audiences.iter().any(|audience| token.audiences.contains(audience))
     }
 

@@ -74,6 +74,12 @@
 //!     wrong with it; what it replaces stays until it is right.
 //! 13. **TLS of a port** is what any policy on it writes, whatever its mode; those that write `tls` write the same, or it
 //!     is an error. `clientAuth` needs `clientCaFile`; a `clientCaFile` alone means `required`.
+//! 14. **Opaque tokens** (those that are not three segments of base64url) go to the one issuer of the port whose entry in
+//!     `tokens` says `introspect`; two, or two credentials, are an error, whatever the modes of their policies. A policy
+//!     accepts such a token only where its own entry for that issuer says so.
+//! 15. **Resource metadata** (`resourceMetadata: true`) is that of the one https URL without a query among the policy's
+//!     audiences; none, two, or another one in another policy on the port are errors. It is served without a token, unless
+//!     a deny that needs none hits (5b).
 
 mod assemble;
 pub mod bundle;

@@ -1,6 +1,7 @@
 //! Which claims does an issuer use for what? The token profiles: named presets, one per kind of issuer.
 
 mod binding;
+mod introspected;
 mod token;
 
 use serde::Deserialize;
@@ -35,6 +36,9 @@ pub struct Shape {
     pub types: &'static [Option<&'static str>],
     /// The claims without which it is no token.
     pub claims: &'static [&'static str],
+    /// The members without which an answer about an opaque token is not enough (RFC 7662 §2.2). Empty: issuers of this kind
+    /// have no introspection.
+    pub answer: &'static [&'static str],
     /// Where the client is found; the first claim that is present counts.
     pub client: &'static [&'static str],
     /// Where the scopes are found; the first claim that is present counts. Empty: nowhere.
@@ -55,6 +59,7 @@ static RFC9068: Shape = Shape {
     name: "rfc9068",
     types: &[AT_JWT],
     claims: &["iss", "exp", "aud", "sub", "client_id", "iat", "jti"],
+    answer: &["exp", "aud", "client_id"],
     client: &["client_id"],
     scopes: &["scope"],
     scope_lists: false,
@@ -66,6 +71,7 @@ static GENERIC: Shape = Shape {
     name: "generic",
     types: &[ABSENT, JWT, AT_JWT],
     claims: &["iss", "exp", "aud"],
+    answer: &["exp", "aud"],
     client: &["client_id", "azp"],
     scopes: &["scope", "scp"],
     scope_lists: true,
@@ -78,6 +84,7 @@ static KEYCLOAK: Shape = Shape {
     name: "keycloak",
     types: &[ABSENT, JWT, AT_JWT],
     claims: &["iss", "exp", "aud"],
+    answer: &["exp", "aud"],
     client: &["azp", "client_id"],
     scopes: &["scope"],
     scope_lists: false,
@@ -90,6 +97,7 @@ static ENTRA: Shape = Shape {
     name: "entra",
     types: &[JWT],
     claims: &["iss", "exp", "aud"],
+    answer: &[],
     client: &["azp", "appid"],
     scopes: &["scp"],
     scope_lists: false,
@@ -102,6 +110,7 @@ static COGNITO: Shape = Shape {
     name: "cognito",
     types: &[ABSENT, JWT],
     claims: &["iss", "exp", "client_id", "token_use"],
+    answer: &[],
     client: &["client_id"],
     scopes: &["scope"],
     scope_lists: false,
@@ -114,6 +123,7 @@ static KUBERNETES: Shape = Shape {
     name: "kubernetes",
     types: &[ABSENT, JWT],
     claims: &["iss", "exp", "aud", "sub"],
+    answer: &[],
     client: &["sub"],
     scopes: &[],
     scope_lists: false,
@@ -126,6 +136,7 @@ static JWT_SVID: Shape = Shape {
     name: "jwt-svid",
     types: &[ABSENT, JWT, Some("jose")],
     claims: &["sub", "exp", "aud"],
+    answer: &[],
     client: &["sub"],
     scopes: &[],
     scope_lists: false,
@@ -189,6 +200,11 @@ impl Profile {
     /// Do its tokens have roles? Where not, the word `roles` is a compile error.
     pub fn has_roles(self) -> bool {
         !self.shape().roles.is_empty()
+    }
+
+    /// Can its issuers be asked about opaque tokens (RFC 7662)?
+    pub fn has_introspection(self) -> bool {
+        !self.shape().answer.is_empty()
     }
 
     /// Must its tokens have `aud`? Where not, the client's id is the audience of a token without one.

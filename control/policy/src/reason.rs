@@ -68,7 +68,7 @@ reasons! {
     EgressDenied "egress_denied" 403 7 "No rule names the destination, and policy denies others";
     UpstreamUnreachable "upstream_unreachable" 502 14 "The upstream could not be reached";
     UpstreamTimeout "upstream_timeout" 504 14 "The upstream did not answer in time";
-    KeysUnavailable "keys_unavailable" 503 14 "The issuer's keys are not available";
+    KeysUnavailable "keys_unavailable" 503 14 "The issuer's keys, or its word on the token, are not available now";
     TokenUnavailable "token_unavailable" 503 14 "No token could be obtained for the destination";
     PolicyUnavailable "policy_unavailable" 503 14 "There is no policy yet";
     Overloaded "overloaded" 503 14 "The sidecar is overloaded";

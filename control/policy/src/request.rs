@@ -84,6 +84,8 @@ pub struct Token {
     pub issued_at: Option<i64>,
     /// Is it bound to a key of the caller (`cnf`, RFC 7800)?
     pub binding: Binding,
+    /// Opaque: its issuer was asked (RFC 7662). Only policies that ask it too accept it.
+    pub introspected: bool,
 }
 
 /// What a token is bound to (`cnf`, RFC 7800 §3). A `cnf` that fits none of these is no token at all.

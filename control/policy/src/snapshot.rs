@@ -20,6 +20,9 @@ pub struct TokenRequestId(pub usize);
 /// Index of a [`TokenRequest`] in [`Snapshot::exchanges`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeId(pub usize);
+/// Index of an [`Introspection`] in [`Snapshot::introspections`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IntrospectionId(pub usize);
 /// Index of a [`RuleName`] in [`Snapshot::rules`], inbound rules only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleId(pub usize);
@@ -40,6 +43,8 @@ pub struct Snapshot {
     pub token_requests: Vec<TokenRequest>,
     /// Every distinct exchange that an outbound rule asks for, of the token that the application sends itself (RFC 8693).
     pub exchanges: Vec<TokenRequest>,
+    /// Whom opaque tokens are shown to, each once.
+    pub introspections: Vec<Introspection>,
     /// Every inbound rule.
     pub rules: Vec<RuleName>,
     pub(crate) inbound: crate::inbound::InboundTable,
@@ -83,6 +88,8 @@ pub struct Issuer {
     pub jwks: KeySource,
     /// Overrides discovery.
     pub token_endpoint: Option<String>,
+    /// Overrides discovery (RFC 7662).
+    pub introspection_endpoint: Option<String>,
     pub profile: Profile,
     pub algorithms: Vec<Algorithm>,
     /// Clock difference that is tolerated for `exp`, `nbf` and `iat`.
@@ -275,6 +282,15 @@ pub struct TokenRequest {
     pub parameters: Vec<(String, String)>,
     pub binding: TokenBinding,
     /// The cache key: a hash over length-prefixed fields, the credential's fingerprint among them. Never the secret.
+    pub key: [u8; 32],
+}
+
+/// An issuer that is asked about opaque tokens (RFC 7662), and who we are to it.
+#[derive(Clone, Debug)]
+pub struct Introspection {
+    pub issuer: IssuerId,
+    pub credential: CredentialId,
+    /// Hash of the fingerprints of both: what it answers is kept under it.
     pub key: [u8; 32],
 }
 

@@ -7,6 +7,7 @@ use countersign_policy::Snapshot;
 use countersign_policy::snapshot::{Effect, InboundTls, RuleId, RuleName};
 use prometheus::IntCounter;
 
+use super::introspect::{Introspections, Introspector};
 use super::issuers::{IssuerKeys, Issuers, Services};
 use super::tokens::{Exchange, TokenSlot, Tokens};
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
@@ -18,6 +19,8 @@ pub struct Active {
     pub snapshot: Snapshot,
     /// Of the issuers whose tokens are accepted, which are the snapshot's first.
     pub keys: Vec<Arc<IssuerKeys>>,
+    /// Of the issuers that are asked about opaque tokens.
+    pub introspectors: Vec<Arc<Introspector>>,
     pub tokens: Vec<Arc<TokenSlot>>,
     pub exchanges: Vec<Arc<Exchange>>,
     /// Decisions by inbound rule.
@@ -30,6 +33,7 @@ pub struct Active {
 #[derive(Debug)]
 pub struct Armory {
     issuers: Issuers,
+    pub introspections: Introspections,
     pub tokens: Tokens,
     servers: TlsServers,
     metrics: Arc<Metrics>,
@@ -64,14 +68,17 @@ impl Armory {
             metrics: services.metrics.clone(),
             servers: TlsServers::new(services.files.clone(), services.background.clone()),
             issuers: Issuers::new(services.clone()),
+            introspections: Introspections::new(services.clone()),
             tokens: Tokens::new(services),
             counted: Mutex::default(),
         }
     }
 
     pub fn arm(&self, snapshot: Snapshot) -> Active {
+        let keys = self.issuers.arm(snapshot.accepted_issuers());
         Active {
-            keys: self.issuers.arm(snapshot.accepted_issuers()),
+            introspectors: self.introspections.arm(&snapshot, &keys),
+            keys,
             tokens: self.tokens.arm(&snapshot),
             exchanges: self.tokens.arm_exchanges(&snapshot),
             decisions: self.count(&snapshot.rules),

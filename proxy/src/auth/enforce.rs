@@ -3,18 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use countersign_policy::inbound::{Decision, Policies, PortPolicy};
+use countersign_policy::inbound::{Decision, Policies, PortPolicy, ProtectedResource};
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::{AccessRequest, Binding, Peer, Presented, Principal};
-use countersign_policy::snapshot::RuleId;
+use countersign_policy::snapshot::{IntrospectionId, RuleId};
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
 
 use super::active::Active;
 use super::credentials::{self, Shown};
+use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
 use crate::metrics::Metrics;
-use crate::rejection::Refusal;
+use crate::rejection::{Offers, Refusal};
 
 /// A request at the door, whatever protocol brought it.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,40 @@ enum Verified {
 // === impl Door ===
 
 impl Door<'_> {
+    /// Is the resource's own metadata asked for (RFC 9728 §3.1)? Whoever asks may have it, unless a rule denies without a
+    /// look at a token.
+    pub fn described(&self, ask: &Ask<'_>) -> Option<Result<&ProtectedResource, Refusal>> {
+        let resource = self.port.resource.as_ref()?;
+        if !matches!(ask.method, "GET" | "HEAD") || ask.path.as_str() != resource.metadata_path {
+            return None;
+        }
+        let screened = self.port.enforce.as_ref().and_then(|policies| policies.screen(&ask.anonymous()));
+        Some(match screened {
+            Some(decision @ Decision::Deny { reason, rule }) => {
+                self.count(&decision);
+                Err(self.refusal(reason, rule))
+            }
+            Some(Decision::Allow { .. }) | None => Ok(resource),
+        })
+    }
+
     /// Decides one request: semantics 5 and 6, in the order of time.
     pub async fn admit(self, ask: Ask<'_>) -> Result<Admission, Refusal> {
+        self.judge(ask).await.map_err(|refusal| self.offering(refusal))
+    }
+
+    /// Says in the challenge what would be welcome, if there is one.
+    fn offering(self, mut refusal: Refusal) -> Refusal {
+        if refusal.reason.status() == 401 || refusal.reason == Reason::InsufficientScope {
+            refusal.offers = Offers {
+                metadata: self.port.resource.as_ref().map(|resource| resource.metadata_url.clone()),
+                dpop: self.port.wants_bound,
+            };
+        }
+        refusal
+    }
+
+    async fn judge(self, ask: Ask<'_>) -> Result<Admission, Refusal> {
         let request = ask.anonymous();
         let Some(policies) = self.port.enforce.as_ref() else {
             return Box::pin(self.audit(ask)).await;
@@ -153,13 +186,23 @@ impl Door<'_> {
             Shown::Nothing => return Verified::Nothing,
             Shown::Bearer(text) | Shown::Dpop { token: text, .. } => text,
         };
-        match self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await {
+        let verified = match self.introspector(text) {
+            Some(introspector) => Box::pin(introspector.verify(self.last, text)).await,
+            None => self.verifier.verify(self.last, text, self.port, &snapshot.issuers, keys).await,
+        };
+        match verified {
             Ok(token) => match self.held(ask, shown, &token) {
                 Ok(()) => Verified::Yes(token),
                 Err(reason) => Verified::No(reason),
             },
             Err(reason) => Verified::No(reason),
         }
+    }
+
+    /// Who is to be asked about this token; nobody where it is a JWT, or the port accepts no others.
+    fn introspector(&self, token: &str) -> Option<&Arc<Introspector>> {
+        let IntrospectionId(index) = self.port.introspection.filter(|_| introspect::is_opaque(token))?;
+        self.active.introspectors.get(index)
     }
 
     /// Does the caller hold what the token is bound to, and show it as such? Asked of every request, whatever the caches know.
@@ -189,7 +232,12 @@ impl Door<'_> {
             (Reason::InsufficientScope, Some(rule)) => self.active.snapshot.required_scopes(rule).to_vec(),
             _ => Vec::new(),
         };
-        Refusal { reason, rule, scopes, retry_after: None }
+        let asked = self.port.introspection.and_then(|id| self.active.introspectors.get(id.0));
+        let retry_after = match (reason, asked) {
+            (Reason::KeysUnavailable, Some(introspector)) => introspector.retry_after(),
+            _ => None,
+        };
+        Refusal { reason, rule, scopes, retry_after, offers: Offers::default() }
     }
 
     fn count(self, decision: &Decision) {

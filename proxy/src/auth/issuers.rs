@@ -3,7 +3,7 @@
 pub(crate) mod discovery;
 pub(crate) mod jwks;
 mod keeper;
-mod metrics;
+pub(crate) mod metrics;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};

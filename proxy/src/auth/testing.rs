@@ -127,6 +127,7 @@ pub(crate) fn issuer(url: &str, jwks: KeySource) -> Issuer {
         issuer: Arc::from(url),
         jwks,
         token_endpoint: None,
+        introspection_endpoint: None,
         profile: Profile::Rfc9068,
         algorithms: vec![
             Algorithm::RS256,

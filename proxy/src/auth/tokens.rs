@@ -1,21 +1,23 @@
 //! Which token do we show? The cache of outbound tokens: always warm, never stale, one request to the issuer at a time.
 
+pub(crate) mod client;
 mod client_auth;
+pub(crate) mod directory;
 mod dpop;
 mod endpoint;
 mod exchange;
-mod failure;
-mod form;
-mod grant;
+pub(crate) mod failure;
+pub(crate) mod form;
+pub(crate) mod grant;
 mod http_date;
-mod lifetime;
+pub(crate) mod lifetime;
 mod metrics;
 mod report;
-mod secret;
+pub(crate) mod secret;
 mod shown;
 mod skew;
 mod slot;
-mod source;
+pub(crate) mod source;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

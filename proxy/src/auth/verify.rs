@@ -2,9 +2,9 @@
 
 mod dpop;
 pub(crate) mod json;
-mod jwt;
+pub(crate) mod jwt;
 mod replays;
-mod verdicts;
+pub(crate) mod verdicts;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -226,7 +226,7 @@ fn examine(jwt: Jwt<'_>, key: &Key, issuer: &Issuer, now: i64) -> Result<Token, 
 }
 
 /// `exp`, `nbf` and `iat` against the clock (RFC 7519 §4.1.4 to §4.1.6).
-fn in_time(token: &Token, leeway: Duration, now: i64) -> Result<(), Reason> {
+pub(crate) fn in_time(token: &Token, leeway: Duration, now: i64) -> Result<(), Reason> {
     let leeway = i64::try_from(leeway.as_secs()).unwrap_or(0);
     if now >= token.expires_at.saturating_add(leeway) {
         return Err(Reason::Expired);

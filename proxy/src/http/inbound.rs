@@ -22,7 +22,7 @@ use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
-use super::{headers, target};
+use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
@@ -178,7 +178,11 @@ impl Caller {
         };
         let (identity, timeouts) = match port {
             Some(port) => {
-                let admission = self.admit(ask, port, active).await?;
+                let door = self.door(port, active);
+                if let Some(described) = door.described(&ask) {
+                    return described.map(metadata::answer);
+                }
+                let admission = door.admit(ask).await?;
                 note(seen, &admission);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
@@ -212,9 +216,9 @@ impl Caller {
         Secured::is_current(self.tls.as_ref(), active, self.application.port)
     }
 
-    async fn admit(&self, ask: Ask<'_>, port: &PortPolicy, active: &Active) -> Result<Admission, Refusal> {
+    fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
         let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
-        Door { port, active, verifier, last: &self.last, metrics }.admit(ask).await
+        Door { port, active, verifier, last: &self.last, metrics }
     }
 
     /// A port that no policy selects (semantics 7).

@@ -10,6 +10,7 @@ mod exchange;
 mod forward;
 mod headers;
 pub mod inbound;
+mod metadata;
 pub mod outbound;
 mod pool;
 mod preface;

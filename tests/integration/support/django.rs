@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client;
+use super::client::{self, Answer};
+use super::issuer::form;
 use super::policy::document;
 use super::process::Process;
 use super::tools::python;
@@ -33,7 +34,29 @@ impl Django {
     pub(crate) fn issuer(&self) -> String {
         let url = format!("http://{}", self.address);
         let endpoint = format!("{url}/o/token/");
-        document("Issuer", "corp", &json!({"issuer": url, "tokenEndpoint": endpoint, "insecure": true}))
+        let asked = format!("{url}/o/introspect/");
+        let spec = json!({
+            "issuer": url, "tokenEndpoint": endpoint, "introspectionEndpoint": asked, "insecure": true,
+        });
+        document("Issuer", "corp", &spec)
+    }
+
+    /// A token for this scope; with `resource`, for this audience (RFC 8707).
+    pub(crate) fn token(&self, basic: &str, scope: &str, resource: Option<&str>) -> String {
+        let resource = resource.map(|resource| format!("&resource={}", form(resource))).unwrap_or_default();
+        let body = format!("grant_type=client_credentials&scope={}{resource}", form(scope));
+        let answer = self.post("/o/token/", basic, &body);
+        answer.json()["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The token is no good any more (RFC 7009).
+    pub(crate) fn revoke(&self, basic: &str, token: &str) {
+        self.post("/o/revoke_token/", basic, &format!("token={token}"));
+    }
+
+    /// How often it was asked about a token.
+    pub(crate) fn introspections(&self) -> u64 {
+        self.manage("GET", "/-/requests")["/o/introspect/"].as_u64().unwrap_or(0)
     }
 
     /// How many tokens it was asked for.
@@ -48,13 +71,15 @@ impl Django {
 
     /// What it says of a token (RFC 7662).
     pub(crate) fn introspect(&self, token: &str, basic: &str) -> Value {
-        let headers = [
-            ("Authorization", &*format!("Basic {basic}")),
-            ("Content-Type", "application/x-www-form-urlencoded"),
-        ];
-        let body = format!("token={token}");
-        let answer = client::request(self.address, "POST", "/o/introspect/", &headers, body.as_bytes());
-        answer.json()
+        self.post("/o/introspect/", basic, &format!("token={token}")).json()
+    }
+
+    fn post(&self, path: &str, basic: &str, body: &str) -> Answer {
+        let basic = format!("Basic {basic}");
+        let headers = [("Authorization", &*basic), ("Content-Type", "application/x-www-form-urlencoded")];
+        let answer = client::request(self.address, "POST", path, &headers, body.as_bytes());
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer
     }
 
     fn manage(&self, method: &str, target: &str) -> Value {

@@ -92,6 +92,11 @@ impl Fault {
         document("Issuer", "corp", &json!({"issuer": url, "tokenEndpoint": endpoint, "insecure": true}))
     }
 
+    /// Where it stands.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     pub(crate) fn switch(&self, mode: Mode) {
         self.state.lock().mode = mode;
         self.state.changed.notify_all();

@@ -95,6 +95,30 @@ impl Issuer {
         answer.json()["access_token"].as_str().expect("a token").to_owned()
     }
 
+    /// A token that is bound to the key of this proof (RFC 9449 §5), with the answer's `token_type`.
+    pub(crate) fn bound_token(&self, scope: &str, proof: &str) -> (String, String) {
+        let basic = format!("Basic {}", basic());
+        let body = format!("grant_type=client_credentials&scope={}&resource={}", form(scope), form(AUDIENCE));
+        let headers = [
+            ("Authorization", &*basic),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("DPoP", proof),
+        ];
+        let answer = client::request(self.address(), "POST", "/token", &headers, body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let text = |name: &str| answer.json()[name].as_str().expect("a text").to_owned();
+        (text("access_token"), text("token_type"))
+    }
+
+    /// The token is no good any more (RFC 7009).
+    pub(crate) fn revoke(&self, token: &str) {
+        let basic = format!("Basic {}", basic());
+        let headers = [("Authorization", &*basic), ("Content-Type", "application/x-www-form-urlencoded")];
+        let body = format!("token={}", form(token));
+        let answer = client::request(self.address(), "POST", "/token/revocation", &headers, body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
     /// A new signing key; `how` is empty, `?publish-only` or `?drop`.
     pub(crate) fn rotate(&self, how: &str) {
         self.manage("POST", &format!("/-/rotate{how}"));

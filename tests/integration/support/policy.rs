@@ -89,6 +89,11 @@ pub(crate) fn inbound_with(rules: &Value, more: &Value) -> String {
     document("InboundPolicy", "orders", &spec)
 }
 
+/// What the orders service accepts where the issuer `corp` is asked about opaque tokens, as the client `checkout`.
+pub(crate) fn asking() -> Value {
+    json!({"tokens": [{"issuer": "corp", "audiences": [AUDIENCE], "introspect": {"credential": "checkout"}}]})
+}
+
 /// Rules that most tests share: reading, writing, health for everybody, and a part that is closed.
 pub(crate) fn usual_rules() -> Value {
     json!([

@@ -13,21 +13,22 @@ use crate::field::Field;
 use crate::inbound::{Accepted, InboundTable, Policies, Policy, PortPolicy};
 use crate::problem::Problem;
 use crate::rule::Rule;
-use crate::snapshot::{Effect, RuleId, RuleName};
+use crate::snapshot::{Effect, IntrospectionId, RuleId, RuleName};
 
-use super::Parts;
+use super::{Parts, resource};
 
 /// A policy that selects the workload, as written and as it runs.
-struct Selected<'d> {
-    written: &'d CheckedInbound,
-    policy: Arc<Policy>,
+pub(super) struct Selected<'d> {
+    pub(super) written: &'d CheckedInbound,
+    pub(super) policy: Arc<Policy>,
+    introspection: Option<IntrospectionId>,
 }
 
 pub(super) fn assemble(
     policies: &[&Checked<CheckedInbound>],
     parts: &mut Parts<'_>,
 ) -> (InboundTable, Vec<RuleName>) {
-    parts.problems.extend(tls_conflicts(policies));
+    parts.problems.extend(conflicts(policies));
     let mut table = InboundTable::default();
     let mut names = Vec::new();
     let mut selected = Vec::new();
@@ -47,8 +48,10 @@ pub(super) fn assemble(
             shadow: rule.body.shadow,
         }));
         let policy = Arc::new(self::policy(written, &rules, parts));
+        let asking = written.tokens.iter().find_map(|tokens| tokens.introspect);
+        let introspection = asking.and_then(|(credential, _)| parts.introspection(credential));
         table.rules.extend(rules.into_iter().map(|rule| (policy.clone(), rule)));
-        selected.push(Selected { written, policy });
+        selected.push(Selected { written, policy, introspection });
     }
     let ports: BTreeSet<u16> =
         selected.iter().flat_map(|policy| policy.written.ports.iter().flatten()).copied().collect();
@@ -58,15 +61,42 @@ pub(super) fn assemble(
     (table, names)
 }
 
-/// A port speaks TLS in one way: policies that select it and write `tls` have to agree.
-pub(super) fn tls_conflicts(policies: &[&Checked<CheckedInbound>]) -> Vec<Problem> {
+/// What a port has once: policies that select it and write it have to agree.
+pub(super) fn conflicts(policies: &[&Checked<CheckedInbound>]) -> Vec<Problem> {
+    let tls = |policy: &CheckedInbound| {
+        let tls = policy.tls.as_ref()?;
+        Some((Field::parse("spec.tls"), tls.fingerprint))
+    };
+    let introspect = |policy: &CheckedInbound| {
+        let mut asking = policy.tokens.iter().filter_map(|tokens| tokens.introspect);
+        let (credential, entry) = asking.next()?;
+        Some((Field::parse("spec.tokens").index(entry).key("introspect"), credential))
+    };
+    let resource = |policy: &CheckedInbound| {
+        let resource = policy.resource.clone()?;
+        Some((Field::parse("spec.resourceMetadata"), resource))
+    };
+    let mut conflicts = conflicts_over(policies, tls, "writes another: write the same in both");
+    let message =
+        "asks with another credential: opaque tokens of a port have one issuer, so write the same in both";
+    conflicts.extend(conflicts_over(policies, introspect, message));
+    let message = "describes another resource: a port is one, so write the same audience in both";
+    conflicts.extend(conflicts_over(policies, resource, message));
+    conflicts
+}
+
+/// `of` is what a policy says, and where; two that say it differently for one port are a problem.
+fn conflicts_over<T: PartialEq>(
+    policies: &[&Checked<CheckedInbound>],
+    of: impl Fn(&CheckedInbound) -> Option<(Field, T)>,
+    message: &str,
+) -> Vec<Problem> {
     let mut conflicts = Vec::new();
     let mut first: BTreeMap<Option<u16>, &Checked<CheckedInbound>> = BTreeMap::new();
     for policy in policies {
-        let Some(tls) = &policy.value.tls else { continue };
-        let differs = |other: &Checked<CheckedInbound>| {
-            other.value.tls.as_ref().is_some_and(|theirs| theirs.fingerprint != tls.fingerprint)
-        };
+        let Some((at, said)) = of(&policy.value) else { continue };
+        let differs =
+            |other: &Checked<CheckedInbound>| of(&other.value).is_some_and(|(_, theirs)| theirs != said);
         let ports: Vec<Option<u16>> = match &policy.value.ports {
             None => vec![None],
             Some(ports) => ports.iter().copied().map(Some).collect(),
@@ -80,10 +110,8 @@ pub(super) fn tls_conflicts(policies: &[&Checked<CheckedInbound>]) -> Vec<Proble
         };
         if let Some((port, other)) = other {
             let port = port.map_or("every port".to_owned(), |port| format!("port {port}"));
-            let message =
-                format!("{} selects {port} too and writes another: write the same in both", other.name);
             let mut report = Report::new(&policy.source, &policy.name);
-            report.add(&Field::parse("spec.tls"), message);
+            report.add(&at, format!("{} selects {port} too and {message}", other.name));
             conflicts.extend(report.into_problems());
         }
         for port in ports {
@@ -97,7 +125,13 @@ fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Po
     let accepted = written.tokens.iter().filter_map(|tokens| {
         let id = parts.issuer(tokens.issuer)?;
         let issuer = parts.issuers.all.get(id.0)?.issuer.clone();
-        Some(Accepted { issuer, id, audiences: tokens.audiences.clone(), bound: tokens.bound })
+        Some(Accepted {
+            issuer,
+            id,
+            audiences: tokens.audiences.clone(),
+            bound: tokens.bound,
+            introspects: tokens.introspect.is_some(),
+        })
     });
     let tokens = accepted.collect();
     let those = |wanted: fn(&Rule) -> bool| rules.iter().filter(|rule| wanted(rule)).cloned().collect();
@@ -138,6 +172,9 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
         audit,
         identity_headers: identity_headers.into_iter().collect(),
         timeouts: timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest).or_default(),
+        introspection: here.iter().find_map(|policy| policy.introspection),
+        resource: resource::describe(&here),
+        wants_bound: here.iter().any(|policy| policy.policy.wants_bound()),
         tls: here.iter().find_map(|policy| policy.written.tls.clone()),
     })
 }

@@ -14,9 +14,10 @@ use crate::snapshot::{Effect, InboundTls, Issuer};
 use crate::source::Source;
 
 use super::from::{Certificates, KnownIssuer, Shown};
+use super::outbound::FindCredential;
 use super::report::Report;
 use super::values::{self, WrittenTimeouts};
-use super::{Reference, Selector, from, headers, tls};
+use super::{Reference, Selector, from, headers, introspect, resource, tls};
 
 /// The most ports that a policy names.
 const MAX_PORTS: usize = 100;
@@ -32,6 +33,8 @@ pub(crate) struct CheckedInbound {
     pub(crate) tokens: Vec<CheckedTokens>,
     pub(crate) forward_claims: Vec<(String, ClaimSource)>,
     pub(crate) strip_token: bool,
+    /// With `resourceMetadata`: the resource's identifier.
+    pub(crate) resource: Option<String>,
     pub(crate) timeouts: WrittenTimeouts,
     pub(crate) rules: Vec<Arc<RuleBody>>,
 }
@@ -44,15 +47,23 @@ pub(crate) struct CheckedTokens {
     pub(crate) audiences: Vec<String>,
     /// `binding: required`.
     pub(crate) bound: bool,
+    /// Place of the credential with which the issuer is asked about opaque tokens, and of the entry in `tokens`.
+    pub(crate) introspect: Option<(usize, usize)>,
 }
 
 /// Finds an issuer by its name: its place and itself.
 pub(crate) type FindIssuer<'a> = dyn Fn(&str) -> Reference<(usize, &'a Issuer)> + 'a;
 
+/// Finds what a policy refers to.
+pub(crate) struct Find<'a> {
+    pub(crate) issuer: &'a FindIssuer<'a>,
+    pub(crate) credential: &'a FindCredential<'a>,
+}
+
 pub(crate) fn compile(
     namespace: &str,
     spec: &InboundSpec,
-    find: &FindIssuer<'_>,
+    find: &Find<'_>,
     source: &Source,
     report: &mut Report<'_>,
 ) -> CheckedInbound {
@@ -78,6 +89,10 @@ pub(crate) fn compile(
             report,
         ),
         strip_token: spec.forward_token == ForwardToken::Strip,
+        resource: match spec.resource_metadata {
+            true => resource::compile(&spec.tokens, &at.key("resourceMetadata"), report),
+            false => None,
+        },
         timeouts: WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report),
         rules: rules.into_iter().map(Arc::new).collect(),
     }
@@ -86,7 +101,6 @@ pub(crate) fn compile(
 fn refuse_unsupported(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) {
     report.unsupported_if(spec.protocol != ProtocolWord::Http, &at.key("protocol"));
     report.unsupported_if(spec.mtls.is_some(), &at.key("mtls"));
-    report.unsupported_if(spec.resource_metadata, &at.key("resourceMetadata"));
 }
 
 struct PolicyBeingChecked<'s> {
@@ -99,22 +113,29 @@ struct PolicyBeingChecked<'s> {
 // === impl PolicyBeingChecked ===
 
 impl PolicyBeingChecked<'_> {
-    fn tokens(&mut self, find: &FindIssuer<'_>, at: &Field, report: &mut Report<'_>) -> Vec<CheckedTokens> {
+    fn tokens(&mut self, find: &Find<'_>, at: &Field, report: &mut Report<'_>) -> Vec<CheckedTokens> {
+        let mut asking = self.spec.tokens.iter().enumerate().filter(|(_, entry)| entry.introspect.is_some());
+        if let (Some(_), Some((second, _))) = (asking.next(), asking.next()) {
+            let message = "a second issuer of opaque tokens: nothing in such a token says whose it is, so write it once";
+            report.add(&at.index(second).key("introspect"), message);
+        }
         let entries = self.spec.tokens.iter().enumerate();
-        entries.filter_map(|(index, entry)| self.accepted(entry, find, &at.index(index), report)).collect()
+        entries
+            .filter_map(|(index, entry)| self.accepted(entry, index, find, &at.index(index), report))
+            .collect()
     }
 
     fn accepted(
         &mut self,
         spec: &AcceptedSpec,
-        find: &FindIssuer<'_>,
+        index: usize,
+        find: &Find<'_>,
         at: &Field,
         report: &mut Report<'_>,
     ) -> Option<CheckedTokens> {
-        report.unsupported_if(spec.introspect.is_some(), &at.key("introspect"));
         values::not_empty(Some(&spec.audiences), &at.key("audiences"), report);
         values::not_blank(&spec.audiences, &at.key("audiences"), report);
-        let (place, issuer) = match find(&spec.issuer) {
+        let (place, issuer) = match (find.issuer)(&spec.issuer) {
             Reference::Found(found) => found,
             Reference::Broken => {
                 self.all_known = false;
@@ -137,10 +158,14 @@ impl PolicyBeingChecked<'_> {
             issuer: issuer.issuer.clone(),
             profile: issuer.profile,
         });
+        let introspect = spec.introspect.as_ref().and_then(|spec| {
+            introspect::compile(spec, (place, issuer), find.credential, &at.key("introspect"), report)
+        });
         Some(CheckedTokens {
             issuer: place,
             audiences: words::strings(&spec.audiences),
             bound: spec.binding.is_some(),
+            introspect: introspect.map(|credential| (credential, index)),
         })
     }
 

@@ -27,13 +27,17 @@ pub(crate) fn compile(name: &str, spec: &IssuerSpec, source: &Source, report: &m
     if let Some(endpoint) = &spec.token_endpoint {
         report.ok(&at.key("tokenEndpoint"), url::check(endpoint, UrlRules { insecure, query: true }));
     }
-    report.unsupported_if(spec.introspection_endpoint.is_some(), &at.key("introspectionEndpoint"));
+    if let Some(endpoint) = &spec.introspection_endpoint {
+        let rules = UrlRules { insecure, query: true };
+        report.ok(&at.key("introspectionEndpoint"), url::check(endpoint, rules));
+    }
     values::not_empty(spec.algorithms.as_deref(), &at.key("algorithms"), report);
     let mut issuer = Issuer {
         name: name.to_owned(),
         issuer: Arc::from(&*spec.issuer),
         jwks: key_source(spec.jwks.as_ref(), insecure, source, report),
         token_endpoint: spec.token_endpoint.as_ref().map(ToString::to_string),
+        introspection_endpoint: spec.introspection_endpoint.as_ref().map(ToString::to_string),
         profile: spec.profile,
         algorithms: algorithms(spec, &at.key("algorithms"), report),
         leeway: leeway(spec, &at.key("leeway"), report),
@@ -120,6 +124,7 @@ fn fingerprint(issuer: &Issuer) -> [u8; 32] {
         .text(&issuer.name)
         .text(&issuer.issuer)
         .optional(issuer.token_endpoint.as_deref())
+        .optional(issuer.introspection_endpoint.as_deref())
         .text(&format!("{:?}", issuer.profile))
         .list(algorithms.into_iter())
         .text(&issuer.leeway.as_millis().to_string())

@@ -134,6 +134,7 @@ fn policies() -> impl Strategy<Value = Policies> {
         };
         let policies = policies.into_iter().map(|(issuers, audience, bound, bodies)| {
             let accepted = |issuer| Accepted {
+                introspects: false,
                 issuer: Arc::from(issuer),
                 id: IssuerId(0),
                 audiences: vec![audience.to_owned()],
@@ -173,6 +174,7 @@ prop_compose! {
     fn token()(issuer in prop::sample::select(&ISSUERS[..]), audiences in some(&NAMES), client in prop::option::of(prop::sample::select(&NAMES[..])),
                scopes in some(&NAMES), level in level(), bound in any::<bool>()) -> Token {
         Token {
+            introspected: false,
             issuer: Arc::from(issuer),
             audiences: owned(audiences),
             subject: None,

@@ -105,8 +105,7 @@ pub(crate) enum RequiredWord {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct IntrospectSpec {
-    #[serde(rename = "credential")]
-    pub(crate) _credential: Text,
+    pub(crate) credential: Text,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

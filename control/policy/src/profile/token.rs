@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::request::Token;
 use crate::spiffe;
 
-type Claims = Map<String, Value>;
+pub(super) type Claims = Map<String, Value>;
 
 /// The last second of the year 9999. What lies beyond is no date in seconds (milliseconds are a common mistake, and would
 /// make a token that never expires), and adding a leeway to what lies before cannot overflow.
@@ -44,25 +44,32 @@ impl Profile {
         if self == Self::JwtSvid && !subject.is_some_and(spiffe::is_id) {
             return Err(Reason::MissingClaim);
         }
-        let client = first_text(&claims, shape.client)?;
-        Ok(Token {
-            issuer: Arc::clone(issuer),
-            audiences: audiences(&claims, client)?,
-            subject: subject.map(str::to_owned),
-            client: client.map(str::to_owned),
-            scopes: scopes(&claims, shape)?,
-            roles: roles(&claims, shape.roles)?,
-            expires_at: date(&claims, "exp", f64::floor)?.ok_or(Reason::MissingClaim)?,
-            not_before: date(&claims, "nbf", f64::ceil)?,
-            issued_at: date(&claims, "iat", f64::floor)?,
-            binding: binding::read(claims.get("cnf"))?,
-            claims,
-        })
+        read(shape, issuer, claims)
     }
 }
 
+/// What the members say that all kinds of tokens have. Which of them are demanded has been looked after, and so has `iss`.
+pub(super) fn read(shape: &Shape, issuer: &Arc<str>, claims: Claims) -> Result<Token, Reason> {
+    let subject = text(&claims, "sub")?;
+    let client = first_text(&claims, shape.client)?;
+    Ok(Token {
+        issuer: Arc::clone(issuer),
+        audiences: audiences(&claims, client)?,
+        subject: subject.map(str::to_owned),
+        client: client.map(str::to_owned),
+        scopes: scopes(&claims, shape)?,
+        roles: roles(&claims, shape.roles)?,
+        expires_at: date(&claims, "exp", f64::floor)?.ok_or(Reason::MissingClaim)?,
+        not_before: date(&claims, "nbf", f64::ceil)?,
+        issued_at: date(&claims, "iat", f64::floor)?,
+        binding: binding::read(claims.get("cnf"))?,
+        introspected: false,
+        claims,
+    })
+}
+
 /// A demanded claim is present; those that are not read otherwise are texts.
-fn demand(claims: &Claims, name: &str) -> Result<(), Reason> {
+pub(super) fn demand(claims: &Claims, name: &str) -> Result<(), Reason> {
     match name {
         "aud" | "exp" | "iat" => claims.get(name).map(|_| ()),
         _ => text(claims, name)?.map(|_| ()),
@@ -71,7 +78,7 @@ fn demand(claims: &Claims, name: &str) -> Result<(), Reason> {
 }
 
 /// A claim that is a string and not empty.
-fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>, Reason> {
+pub(super) fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>, Reason> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),

@@ -105,6 +105,9 @@ struct Fields {
     roles: Option<Vec<String>>,
     claims: Option<Map<String, Value>>,
     binding: Option<BindingWord>,
+    /// Opaque: its issuer was asked.
+    #[serde(default)]
+    opaque: bool,
 }
 
 /// What the token is bound to, which the caller has shown.
@@ -263,6 +266,7 @@ impl Shown {
             roles: own.roles.clone().or(base.roles.clone()),
             claims: own.claims.clone().or(base.claims.clone()),
             binding: own.binding.or(base.binding),
+            opaque: own.opaque || base.opaque,
         })
     }
 }
@@ -274,6 +278,7 @@ impl Fields {
         let name = self.issuer.as_deref().unwrap();
         let known = snapshot.issuers.iter().find(|issuer| issuer.name == name);
         Token {
+            introspected: self.opaque,
             issuer: known.map_or_else(|| Arc::from(name), |issuer| issuer.issuer.clone()),
             audiences: self.audience.clone().into_iter().collect(),
             subject: self.subject.clone(),

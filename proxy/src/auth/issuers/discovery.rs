@@ -24,6 +24,8 @@ pub(crate) struct Metadata {
     issuer: String,
     pub(crate) jwks_uri: Option<String>,
     pub(crate) token_endpoint: Option<String>,
+    /// RFC 7662.
+    pub(crate) introspection_endpoint: Option<String>,
     mtls_endpoint_aliases: Option<Aliases>,
 }
 
@@ -31,6 +33,7 @@ pub(crate) struct Metadata {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Aliases {
     token_endpoint: Option<String>,
+    introspection_endpoint: Option<String>,
 }
 
 /// Why something could not be had from an issuer.
@@ -61,6 +64,13 @@ impl Metadata {
     pub(crate) fn mtls_token_endpoint(&self) -> Option<&String> {
         let alias = self.mtls_endpoint_aliases.as_ref().and_then(|aliases| aliases.token_endpoint.as_ref());
         alias.or(self.token_endpoint.as_ref())
+    }
+
+    /// The introspection endpoint for clients with a certificate: its alias, else the one for all (RFC 8705 §5).
+    pub(crate) fn mtls_introspection_endpoint(&self) -> Option<&String> {
+        let aliases = self.mtls_endpoint_aliases.as_ref();
+        let alias = aliases.and_then(|aliases| aliases.introspection_endpoint.as_ref());
+        alias.or(self.introspection_endpoint.as_ref())
     }
 }
 

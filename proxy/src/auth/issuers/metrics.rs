@@ -7,15 +7,21 @@ use prometheus::{Gauge, IntCounter};
 
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 
-/// How many keepers there are for an issuer's name: while one is replaced by the next, there are two.
+/// How many there are of an issuer's name: while one is replaced by the next, there are two.
 pub(crate) type Names = Arc<Mutex<HashMap<String, usize>>>;
+
+/// An issuer's name as a label, shared by all who have it.
+#[derive(Debug)]
+pub(crate) struct Label {
+    names: Names,
+    name: String,
+}
 
 /// The series of one issuer, removed with the last of its name.
 #[derive(Debug)]
 pub(crate) struct IssuerMetrics {
     metrics: Arc<Metrics>,
-    names: Names,
-    name: String,
+    label: Label,
     pub(crate) counters: Counters,
 }
 
@@ -35,25 +41,46 @@ const RESULTS: [&str; 3] = ["success", "unchanged", "failure"];
 
 impl IssuerMetrics {
     pub(crate) fn new(metrics: &Arc<Metrics>, names: &Names, name: &str) -> Self {
-        let mut counts = names.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = counts.contains_key(name) || counts.len() < MAX_SERIES / RESULTS.len();
-        let name = if has_room { name } else { OTHER };
-        let count = counts.entry(name.to_owned()).or_default();
-        *count = count.saturating_add(1);
+        let label = Label::new(names, name, MAX_SERIES / RESULTS.len());
+        let name = label.as_str();
         let [success, unchanged, failure] =
             RESULTS.map(|result| metrics.jwks_refreshes.with_label_values(&[name, result]));
         let last_success = metrics.jwks_last_success.with_label_values(&[name]);
-        Self {
-            metrics: metrics.clone(),
-            names: names.clone(),
-            name: name.to_owned(),
-            counters: Counters { success, unchanged, failure, last_success },
-        }
+        let counters = Counters { success, unchanged, failure, last_success };
+        Self { metrics: metrics.clone(), label, counters }
     }
 }
 
 impl Drop for IssuerMetrics {
     fn drop(&mut self) {
+        self.label.release(|name| {
+            for result in RESULTS {
+                let _ = self.metrics.jwks_refreshes.remove_label_values(&[name, result]);
+            }
+            let _ = self.metrics.jwks_last_success.remove_label_values(&[name]);
+        });
+    }
+}
+
+// === impl Label ===
+
+impl Label {
+    /// This name, or [`OTHER`] where there are as many already as a family has room for.
+    pub(crate) fn new(names: &Names, name: &str, room: usize) -> Self {
+        let mut counts = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = counts.contains_key(name) || counts.len() < room;
+        let name = if has_room { name } else { OTHER };
+        let count = counts.entry(name.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        Self { names: names.clone(), name: name.to_owned() }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives it back; the last to do so has the series removed.
+    pub(crate) fn release(&self, remove: impl FnOnce(&str)) {
         // Held to the end, so that a successor of the same name makes its series after these are gone.
         let mut counts = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.name).filter(|count| **count > 1) {
@@ -61,10 +88,7 @@ impl Drop for IssuerMetrics {
             return;
         }
         counts.remove(&self.name);
-        for result in RESULTS {
-            let _ = self.metrics.jwks_refreshes.remove_label_values(&[&self.name, result]);
-        }
-        let _ = self.metrics.jwks_last_success.remove_label_values(&[&self.name]);
+        remove(&self.name);
     }
 }
 

@@ -130,7 +130,7 @@ impl From<FetchError> for Failure {
             FetchError::Closed => Cause::Connect,
             FetchError::TooLarge(_) | FetchError::Protocol | FetchError::Encoding => Cause::Malformed,
         };
-        Self::new(cause, format!("the token endpoint cannot be asked: {error}"))
+        Self::new(cause, format!("the issuer cannot be asked: {error}"))
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_policy::snapshot::{AssertionType, TokenBinding, TokenRequest};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use countersign_policy::snapshot::{TokenBinding, TokenRequest};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use zeroize::Zeroize;
 
+use crate::auth::tokens::client::Proof;
 use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::form::Form;
@@ -26,25 +27,6 @@ pub(crate) const LONGEST_TOKEN: usize = 16 * 1024;
 /// Types of tokens (RFC 8693 §3).
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-
-/// Proof of who we are, in one form (RFC 6749 §2.3).
-#[derive(Debug)]
-pub(crate) enum Proof {
-    Basic(HeaderValue),
-    Post {
-        client_id: String,
-        secret: Secret,
-    },
-    Assertion {
-        client_id: String,
-        kind: AssertionType,
-        assertion: Secret,
-    },
-    /// The connection's certificate proves it (RFC 8705 §2), or the grant does (RFC 7523 §3.1).
-    Elsewhere {
-        client_id: String,
-    },
-}
 
 /// What a token is asked for with.
 #[derive(Debug)]
@@ -78,7 +60,7 @@ pub(crate) fn request(
     if endpoint.contains('#') {
         return Err(Failure::new(Cause::Address, "the token endpoint's URL has a fragment; remove it"));
     }
-    let mut request = Request::builder()
+    let request = Request::builder()
         .method(Method::POST)
         .uri(endpoint)
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -103,29 +85,13 @@ pub(crate) fn request(
     for (name, value) in &asked.parameters {
         form.add(name, value);
     }
-    match proof {
-        Proof::Basic(value) => request = request.header(AUTHORIZATION, value),
-        Proof::Post { client_id, secret } => {
-            form.add("client_id", &client_id);
-            form.add("client_secret", secret.expose());
-        }
-        Proof::Assertion { client_id, kind, assertion } => {
-            form.add("client_id", &client_id);
-            form.add("client_assertion_type", assertion_type(kind));
-            form.add("client_assertion", assertion.expose());
-        }
-        Proof::Elsewhere { client_id } => form.add("client_id", &client_id),
-    }
-    request
+    let mut headers = HeaderMap::new();
+    proof.put(&mut form, &mut headers);
+    let mut request = request
         .body(form.into_bytes())
-        .map_err(|_| Failure::new(Cause::Address, "the token endpoint's URL is not valid"))
-}
-
-fn assertion_type(kind: AssertionType) -> &'static str {
-    match kind {
-        AssertionType::JwtBearer => "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-        AssertionType::JwtSpiffe => "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
-    }
+        .map_err(|_| Failure::new(Cause::Address, "the token endpoint's URL is not valid"))?;
+    request.headers_mut().extend(headers);
+    Ok(request)
 }
 
 // === impl Grant ===
@@ -270,12 +236,9 @@ fn narrowed(granted: &str, asked: &[String]) -> Option<Vec<String>> {
 }
 
 /// RFC 6749 §5.2.
-fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Failure {
+pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Failure {
     let mut failure = if status.is_redirection() {
-        Failure::new(
-            Cause::Redirect,
-            "the token endpoint redirects, which is never followed; name the final URL",
-        )
+        Failure::new(Cause::Redirect, "the endpoint redirects, which is never followed; name the final URL")
     } else if status == StatusCode::TOO_MANY_REQUESTS {
         Failure::new(Cause::RateLimited, "the issuer asks for fewer requests (429)")
     } else if status.is_server_error() {

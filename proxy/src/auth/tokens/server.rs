@@ -270,6 +270,7 @@ impl World {
                 issuer: "https://login.example.com/realms/shop".into(),
                 jwks: KeySource::Discovery,
                 token_endpoint: Some(format!("http://127.0.0.1:{}/token?tenant=acme", server.port)),
+                introspection_endpoint: None,
                 profile: Profile::Rfc9068,
                 algorithms: Vec::new(),
                 leeway: Duration::from_secs(30),

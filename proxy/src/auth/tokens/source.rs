@@ -3,25 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use countersign_policy::snapshot::{
-    AssertionAudience, AssertionType, Authentication, CertificateFiles, Credential, FileRef, Issuer,
-    TokenBinding, TokenRequest, WorkloadTokenUse,
+    Authentication, CertificateFiles, Credential, Issuer, TokenBinding, TokenRequest, WorkloadTokenUse,
 };
 use http::uri::Uri;
 use http::{HeaderMap, HeaderValue, Method, Response};
-use zeroize::Zeroizing;
 
 use crate::auth::credentials::DPOP;
 use crate::auth::issuers::Services;
 use crate::auth::issuers::discovery;
-use crate::auth::tokens::client_auth::{self, Assertion, CredentialError};
+use crate::auth::tokens::client::{Client, Ourselves, Proof};
 use crate::auth::tokens::dpop::{Claims, ProofKey, target_uri};
 use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::exchange::Subject;
 use crate::auth::tokens::failure::{Cause, Failure};
-use crate::auth::tokens::grant::{self, Grant, Proof};
+use crate::auth::tokens::grant::{self, Grant};
 use crate::auth::tokens::lifetime::Lifetime;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::secret::Secret;
@@ -34,8 +31,6 @@ use crate::state::certificate::Certificate;
 
 /// Of one token request.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1024 };
-/// Of a secret or key, in bytes.
-const CREDENTIAL_LIMIT: usize = 64 * 1024;
 
 /// Where one token comes from. Immutable: what policy says of it is part of the slot's key.
 #[derive(Clone, Debug)]
@@ -62,13 +57,6 @@ pub(crate) struct Held {
     pub files: [u8; 32],
     /// What was granted, where that is less than was asked for.
     pub narrowed: Option<Vec<String>>,
-}
-
-/// Who we are, as it stands in the files of a credential.
-struct Ourselves {
-    /// Secret, key or token; empty where the certificate is all there is.
-    own: Zeroizing<Vec<u8>>,
-    certificate: Option<Arc<Certificate>>,
 }
 
 /// What became of one request.
@@ -110,10 +98,10 @@ impl TokenSource {
         if let Some(failure) = trouble {
             return (Err(failure), Some(fingerprint));
         }
-        let result = match self.ourselves() {
+        let result = match self.client().ourselves() {
             Ok(ourselves) => {
                 let fetched = self.fetch_as(ourselves, fingerprint).await;
-                fetched.inspect_err(|failure| self.endpoint.doubt(failure))
+                fetched.inspect_err(|failure| self.endpoint.directory.doubt(failure))
             }
             Err(failure) => Err(failure),
         };
@@ -150,7 +138,9 @@ impl TokenSource {
     /// Is the token bound to a certificate that has been replaced (RFC 8705 §6.3)? Files that cannot be used change nothing:
     /// they are replaced one after the other.
     pub(crate) fn is_outdated(&self, held: &Held) -> bool {
-        held.shown.certificate().is_some() && self.fingerprint() != held.files && self.ourselves().is_ok()
+        held.shown.certificate().is_some()
+            && self.fingerprint() != held.files
+            && self.client().ourselves().is_ok()
     }
 
     /// One request, with an assertion and a proof that no other has had.
@@ -243,31 +233,13 @@ impl TokenSource {
 
     /// Hash of the content of every file that the token depends on; one that cannot be read counts as such.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        for file in self.named_files() {
-            let content = self.services.files.read(file, CREDENTIAL_LIMIT);
-            let content = content.as_ref().map(|content| content.as_slice()).unwrap_or(b"\0unreadable");
-            hash.update(digest::digest(&digest::SHA256, content).as_ref());
-        }
-        // SHA-256 has that many bytes.
-        hash.finish().as_ref().try_into().unwrap_or_default()
+        self.client().fingerprint()
     }
 
-    fn named_files(&self) -> Vec<&FileRef> {
-        let own = self.own_file();
-        let pair = self.certificate_files().map(|pair| [&pair.cert_file, &pair.key_file]);
-        own.into_iter().chain(pair.into_iter().flatten()).collect()
-    }
-
-    /// The file of the client's secret, key or token.
-    fn own_file(&self) -> Option<&FileRef> {
-        match &self.credential.authentication {
-            Authentication::ClientSecretBasic { secret_file }
-            | Authentication::ClientSecretPost { secret_file } => Some(secret_file),
-            Authentication::PrivateKeyJwt { key_file, .. } => Some(key_file),
-            Authentication::WorkloadToken { token_file, .. } => Some(token_file),
-            Authentication::TlsClientAuth(_) => None,
-        }
+    /// Who we are to the issuer.
+    fn client(&self) -> Client<'_> {
+        let Self { services, issuer, credential, .. } = self;
+        Client { services, issuer, credential, certificate: self.certificate_files() }
     }
 
     /// The certificate that the issuer sees: to authenticate us, or to bind the token to. Policy makes sure that it is one.
@@ -278,68 +250,17 @@ impl TokenSource {
         }
     }
 
-    /// Who we are, by what stands in the files right now.
-    fn ourselves(&self) -> Result<Ourselves, Failure> {
-        let own = match self.own_file() {
-            Some(file) => self.services.files.read(file, CREDENTIAL_LIMIT).map_err(|error| {
-                Failure::new(Cause::Credential, format!("the credential's file cannot be read: {error}"))
-            })?,
-            None => Zeroizing::default(),
-        };
-        let certificate = self.certificate_files().map(|pair| Certificate::read(pair, &self.services.files));
-        let certificate = certificate.transpose().map_err(|error| {
-            Failure::new(Cause::Credential, format!("the client certificate cannot be used: {error}"))
-        })?;
-        Ok(Ourselves { own, certificate: certificate.map(Arc::new) })
-    }
-
     /// What is asked for, and by whom.
     fn proof(&self, ourselves: &Ourselves, endpoint: &str) -> Result<(Proof, Grant), Failure> {
-        let client_id = self.credential.client_id.clone();
-        let own = ourselves.own.as_slice();
-        let by = |proof| match &self.subject {
-            Some(subject) => (proof, Grant::TokenExchange { subject: subject.clone() }),
-            None => (proof, Grant::ClientCredentials),
+        let client = self.client();
+        let grant = match (&self.credential.authentication, &self.subject) {
+            (Authentication::WorkloadToken { usage: WorkloadTokenUse::AuthorizationGrant, .. }, _) => {
+                Grant::JwtBearer { assertion: client.grant(ourselves)? }
+            }
+            (_, Some(subject)) => Grant::TokenExchange { subject: subject.clone() },
+            (_, None) => Grant::ClientCredentials,
         };
-        match &self.credential.authentication {
-            Authentication::ClientSecretBasic { .. } => client_auth::client_secret(own)
-                .and_then(|secret| client_auth::basic(&client_id, secret))
-                .map(|value| by(Proof::Basic(value))),
-            Authentication::ClientSecretPost { .. } => client_auth::client_secret(own)
-                .map(|secret| by(Proof::Post { client_id, secret: secret.to_owned().into() })),
-            Authentication::PrivateKeyJwt { key_id, algorithm, audience, .. } => Assertion {
-                client_id: &client_id,
-                audience: match audience {
-                    AssertionAudience::Issuer => &self.issuer.issuer,
-                    AssertionAudience::TokenEndpoint => endpoint,
-                },
-                algorithm: *algorithm,
-                key_id: key_id.as_deref(),
-                now: self.services.clock.unix(),
-            }
-            .sign(own)
-            .map(|assertion| {
-                let kind = AssertionType::JwtBearer;
-                by(Proof::Assertion { client_id: self.credential.client_id.clone(), kind, assertion })
-            }),
-            Authentication::TlsClientAuth(_) => Ok(by(Proof::Elsewhere { client_id })),
-            Authentication::WorkloadToken { usage, .. } => {
-                client_auth::workload_token(own).map(|token| match *usage {
-                    WorkloadTokenUse::ClientAssertion(kind) => {
-                        by(Proof::Assertion { client_id, kind, assertion: token })
-                    }
-                    WorkloadTokenUse::AuthorizationGrant => {
-                        (Proof::Elsewhere { client_id }, Grant::JwtBearer { assertion: token })
-                    }
-                })
-            }
-        }
-        .map_err(|error| self.bad_credential(error))
-    }
-
-    fn bad_credential(&self, error: CredentialError) -> Failure {
-        let file = self.own_file().map_or("the credential", |file| &file.path);
-        Failure::new(Cause::Credential, format!("{file} cannot be used: {error}"))
+        Ok((client.proof(ourselves, endpoint)?, grant))
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
 use crate::auth::tokens::server::request as asked;
+use countersign_policy::snapshot::AssertionType;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 
 fn answer(status: u16, body: impl Into<Vec<u8>>) -> Response<Bytes> {
     Response::builder().status(status).body(Bytes::from(body.into())).unwrap()

@@ -1,6 +1,6 @@
 mod dpop;
 
-use countersign_policy::snapshot::Algorithm;
+use countersign_policy::snapshot::{Algorithm, AssertionAudience, AssertionType};
 
 use super::*;
 use crate::auth::tokens::authority::{Asks, Authority};
