@@ -20,19 +20,24 @@ impl<'a> CanonicalPath<'a> {
     ///
     /// Escapes of letters, digits, `-`, `_` and `~` mean the same as the character itself (RFC 3986 §2.3) and are decoded;
     /// every other escape stays, with upper-case hex digits. The dot is no exception but refused: nobody escapes it but
-    /// to hide a dot segment.
+    /// to hide a dot segment; nor are bytes that are not UTF-8, since lenient decoders read dots and slashes in them (RFC 3629
+    /// §10).
     pub fn parse(raw: &'a str) -> Option<Self> {
         let segments = raw.strip_prefix('/')?;
         if !raw.bytes().all(is_allowed) || raw.contains("//") || segments.split('/').any(is_dots) {
             return None;
         }
-        let mut changes = false;
+        let (mut changes, mut wide) = (false, false);
         for tail in escapes(raw) {
             let (byte, canonical) = read_escape(tail)?;
             if is_refused_escaped(byte) {
                 return None;
             }
             changes |= !canonical || is_unreserved(byte);
+            wide |= !byte.is_ascii();
+        }
+        if wide && !is_utf8(raw) {
+            return None;
         }
         Some(Self(if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) }))
     }
@@ -59,6 +64,11 @@ fn is_dots(segment: &str) -> bool {
 /// `%2e %2f %5c %25 %3b %23` and escaped controls: what some servers decode before they split the path and others after.
 fn is_refused_escaped(byte: u8) -> bool {
     matches!(byte, b'.' | b'/' | b'\\' | b'%' | b';' | b'#') || byte.is_ascii_control()
+}
+
+/// Do the bytes that a path with valid escapes stands for make up UTF-8?
+fn is_utf8(path: &str) -> bool {
+    String::from_utf8(decoded(path).collect()).is_ok()
 }
 
 /// Unreserved characters (RFC 3986 §2.3), but for the dot.
