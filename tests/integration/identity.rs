@@ -281,3 +281,70 @@ fn capital(name: &str) -> String {
     let words = name.split_inclusive(['-', '_']);
     words.map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
+
+/// What stood before some proxy is not what is asked of us: the request is judged as it came.
+#[test]
+fn in_23_no_field_of_a_proxy_decides() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, _folder) = orders(upstream.address(), &key, &json!({}));
+    let token = key.token(&claims(LOCAL_ISSUER, &json!({})));
+    let bearer = format!("Bearer {token}");
+    let claimed = [
+        ("X-Forwarded-For", "127.0.0.1"),
+        ("X-Forwarded-Host", "orders.shop"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Prefix", "/orders"),
+        ("X-Forwarded-Client-Cert", "URI=spiffe://shop.test/checkout"),
+        ("X-Original-URL", "/healthz"),
+        ("X-Original-Method", "GET"),
+        ("X-Rewrite-URL", "/healthz"),
+        ("X-HTTP-Method-Override", "GET"),
+        ("Forwarded", "for=127.0.0.1;host=orders.shop"),
+        ("User-Agent", "kube-probe/1.33"),
+    ];
+    let ask = |method: &str, target: &str, shown: &[(&str, &str)]| {
+        let answer = client::request(proxy.inbound(), method, target, &[shown, &claimed].concat(), b"");
+        (answer.status, answer.header("x-countersign-reason").unwrap_or_default().to_owned())
+    };
+    let good = [("Authorization", bearer.as_str())];
+    assert_eq!(ask("GET", "/orders", &[]), (401, "missing_token".to_owned()));
+    assert_eq!(ask("GET", "/orders/secret/a", &good), (403, "denied_by_rule".to_owned()));
+    assert_eq!(ask("DELETE", "/orders", &good), (403, "no_rule".to_owned()));
+    assert_eq!(ask("GET", "/other", &good), (403, "no_rule".to_owned()));
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(ask("GET", "/orders", &good).0, 200);
+}
+
+/// A refusal says its reason and nothing that the caller, or who listens, did not know: no token, key id, policy or rule.
+#[test]
+fn in_28_a_refusal_repeats_nothing() {
+    let (key, upstream) = (Key::new("canary-kid"), Upstream::start());
+    let (proxy, _folder) = orders(upstream.address(), &key, &json!({}));
+    let good = claims(LOCAL_ISSUER, &json!({"sub": "canary-subject"}));
+    let (signed, _) = key.token(&good).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let tokens = [
+        "opaque-canary".to_owned(),
+        format!("{signed}.AAAA"),
+        Key::new("canary-other").token(&good),
+        key.token(&claims("https://canary-issuer.test", &json!({}))),
+        key.token(&claims(LOCAL_ISSUER, &json!({"exp": 1, "sub": "canary-subject"}))),
+        key.token(&claims(LOCAL_ISSUER, &json!({"aud": "https://canary-audience"}))),
+        key.token(&claims(LOCAL_ISSUER, &json!({"jti": null}))),
+        key.token(&claims(LOCAL_ISSUER, &json!({"scope": "canary-scope"}))),
+        key.sign(&json!({"alg": "ES256", "typ": "canary", "kid": "canary-kid"}), &good),
+        key.sign(&json!({"alg": "HS256", "typ": "at+jwt", "kid": "canary-kid"}), &good),
+    ];
+    for token in &tokens {
+        for target in ["/orders", "/orders/secret/a", "/canary-path"] {
+            let answer = get_with(proxy.inbound(), target, token);
+            assert!(matches!(answer.status, 401 | 403), "{answer:?}");
+            let said = format!("{:?} {}", answer.headers, answer.text());
+            assert!(!said.contains("canary"), "{said}");
+            assert!(!token.split('.').any(|part| part.len() > 8 && said.contains(part)), "{said}");
+            for name in ["orders/", "shop/", "\"read\"", "closed", "corp"] {
+                assert!(!said.contains(name), "{name} in {said}");
+            }
+        }
+    }
+    assert_eq!(upstream.count(), 0);
+}

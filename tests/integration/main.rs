@@ -24,6 +24,7 @@ mod invariants;
 mod memory;
 mod mesh;
 mod readme;
+mod recipes;
 mod reload;
 mod requirements;
 mod spellings;

@@ -251,7 +251,9 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::ProofReplayed => "Make a new proof for each request, repeated ones too",
         Reason::MultipleTokens => "Send one `Authorization` field with one credential",
         Reason::BadRequest => "Mend `Host`, framing or header fields; the connection is closed",
-        Reason::AmbiguousPath => "Write it without `//`, dot segments, `;` and escaped separators",
+        Reason::AmbiguousPath => {
+            "Write it without `//`, dot segments, `;`, escaped separators and escapes that are not UTF-8"
+        }
         Reason::HeadTooLarge => "At most 64 KiB and 100 fields",
         Reason::UriTooLong => "At most 16 KiB",
         Reason::MethodNotAllowed => "Outbound, rules with `tls: originate` reach what speaks https",
