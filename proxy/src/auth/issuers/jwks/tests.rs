@@ -249,6 +249,10 @@ fn in_12_what_is_no_key_set_or_too_large_is_refused() {
     assert_eq!(set(vec![json!({"kty": "oct", "k": "AAAA"})]).unwrap_err(), JwksError::NoUsableKey);
     assert_eq!(set((0..100).map(|i| key.jwk(&i.to_string())).collect()).unwrap().len(), 100);
     assert_eq!(set((0..101).map(|i| key.jwk(&i.to_string())).collect()).unwrap_err(), JwksError::TooManyKeys);
+    let document = json!({"keys": [key.jwk("a")]}).to_string();
+    let filled = |length: usize| format!("{document}{}", " ".repeat(length - document.len()));
+    assert!(KeySet::parse(filled(1024 * 1024).as_bytes(), &corp()).is_ok());
+    assert_eq!(KeySet::parse(filled(1024 * 1024 + 1).as_bytes(), &corp()).unwrap_err(), JwksError::TooLarge);
     let padded = format!("{{\"keys\":[]}}{}", " ".repeat(JWKS_LIMIT));
     assert_eq!(KeySet::parse(padded.as_bytes(), &corp()).unwrap_err(), JwksError::TooLarge);
 }
