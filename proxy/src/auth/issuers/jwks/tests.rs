@@ -150,6 +150,33 @@ fn in_5_small_order_ed25519_keys_are_skipped() {
     assert_skipped(with(good, "crv", "Ed448".into()));
 }
 
+/// What only looks like one of them is none: other people's keys are not to be skipped.
+#[test]
+fn in_5_no_other_point_is_taken_for_one_of_small_order() {
+    let point = |first: u8, middle: u8, last: u8| [&[first][..], &[middle; 30], &[last]].concat();
+    for small in [point(0, 0, 0), point(1, 0, 0x80), point(0xec, 0xff, 0x7f), point(0xff, 0xff, 0xff)] {
+        assert!(is_small_order(&small), "{small:x?}");
+    }
+    for other in [
+        point(2, 0, 0),
+        point(0, 0, 1),
+        point(1, 0, 0x40),
+        point(0xeb, 0xff, 0x7f),
+        point(0xff, 0xff, 0x7e),
+        point(0, 0xff, 0x7f),
+        point(0xff, 0, 0x7f),
+        point(1, 0xff, 0),
+    ] {
+        assert!(!is_small_order(&other), "{other:x?}");
+        let mut one_off = point(0, 0, 0);
+        one_off[17] = other[0].max(1);
+        assert!(!is_small_order(&one_off), "{one_off:x?}");
+        let mut one_off = point(0xed, 0xff, 0x7f);
+        one_off[17] = 0xfe;
+        assert!(!is_small_order(&one_off), "{one_off:x?}");
+    }
+}
+
 #[test]
 fn v23_keys_that_are_not_for_this_are_skipped() {
     let good = TestKey::p256().jwk("k");
