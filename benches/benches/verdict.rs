@@ -75,13 +75,14 @@ fn snapshot(key: &EcdsaKeyPair) -> Snapshot {
     Documents::parse(sources).and_then(|documents| documents.compile(&workload)).expect("a policy in order")
 }
 
-/// An access token of RFC 9068.
+/// An access token of RFC 9068, of 1 KiB.
 fn token(key: &EcdsaKeyPair, id: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970").as_secs();
     let head = json!({"typ": "at+jwt", "alg": "ES256", "kid": "1"});
     let claims = json!({
         "iss": ISSUER, "aud": "https://orders.shop", "sub": "checkout", "client_id": "checkout",
         "iat": now, "exp": now + 3600, "jti": id, "scope": "orders:read orders:write",
+        "groups": "x".repeat(470),
     });
     let part = |value: &Value| encode(value.to_string().as_bytes());
     let signed = format!("{}.{}", part(&head), part(&claims));

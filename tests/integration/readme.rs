@@ -257,7 +257,8 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::MultipleTokens => "Send one `Authorization` field with one credential",
         Reason::BadRequest => "Mend `Host`, framing or header fields; the connection is closed",
         Reason::AmbiguousPath => {
-            "Write it without `//`, dot segments, `;` and escaped separators; `rawPaths` in a rule admits the latter"
+            "Write it without `//`, dot segments, `;`, escapes that are not UTF-8 and escaped separators; `rawPaths` in a \
+             rule admits the latter"
         }
         Reason::HeadTooLarge => "At most 64 KiB and 100 fields",
         Reason::UriTooLong => "At most 16 KiB",

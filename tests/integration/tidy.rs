@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::root;
+use crate::support::{binary, root};
 
 /// Layers of the sidecar, outermost first; imports only point downwards. What is not named here is a leaf.
 const LAYERS: &[&[&str]] = &[
@@ -253,6 +253,25 @@ fn without_tests(text: &str) -> String {
 fn module(file: &SourceFile, under: &str) -> String {
     let inside = file.name.strip_prefix(under).expect("it is under it").trim_start_matches('/');
     inside.split('/').next().expect("a name").trim_end_matches(".rs").to_owned()
+}
+
+/// No key of ours is in a program: neither PEM nor JWK, not even for an example or a last resort.
+#[test]
+fn in_14_no_key_is_built_in() {
+    for name in ["countersign-proxy", "countersign-control"] {
+        let program = fs::read(binary(name)).expect("a program");
+        let text = String::from_utf8_lossy(&program);
+        // The labels and names themselves are there, to read and write keys. What would follow is base64.
+        let starts = [("-----BEGIN ", "-----\n"), (r#""d":""#, ""), (r#""k":""#, "")];
+        for (label, end) in starts {
+            for (at, _) in text.match_indices(label) {
+                let after: String = text[at + label.len()..].chars().take(120).collect();
+                let body = after.split_once(end).map_or("", |(_, body)| body);
+                let base64 = |c: &char| c.is_ascii_alphanumeric() || "+/-_".contains(*c);
+                assert!(body.chars().take_while(base64).count() < 40, "{name}: {label}{after}");
+            }
+        }
+    }
 }
 
 /// The modules at the top of the crate that a text names: `crate::a::…` and `crate::{a::…, b}`.

@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_as_long_as_a_name_may_be_its_wildcard_counted() {
+        let name = |length: usize| {
+            let labels = "a.".repeat(length / 2);
+            labels[..length - 1].to_owned() + "b"
+        };
+        for (written, fine) in [
+            (name(253), true),
+            (name(255), false),
+            (format!("*.{}", name(251)), true),
+            (format!("*.{}", name(253)), false),
+        ] {
+            assert_eq!(HostPattern::parse(&written).is_ok(), fine, "{} bytes", written.len());
+        }
+    }
+
+    #[test]
     fn what_is_normal_is_not_copied() {
         for authority in [
             "orders",

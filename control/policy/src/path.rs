@@ -32,7 +32,8 @@ impl<'a> CanonicalPath<'a> {
     ///
     /// Escapes of letters, digits, `-`, `_` and `~` mean the same as the character itself (RFC 3986 §2.3) and are decoded;
     /// every other escape stays, with upper-case hex digits. The dot is no exception but refused: nobody escapes it but
-    /// to hide a dot segment.
+    /// to hide a dot segment; nor are bytes that are not UTF-8, since lenient decoders read dots and slashes in them (RFC 3629
+    /// §10).
     pub fn parse(raw: &'a str) -> Option<Self> {
         Self::read(raw, |byte| !is_raw(byte))
     }
@@ -50,7 +51,7 @@ impl<'a> CanonicalPath<'a> {
         if !raw.bytes().all(is_allowed) || raw.contains("//") || segments.split('/').any(is_dots) {
             return None;
         }
-        let (mut changes, mut has_raw) = (false, false);
+        let (mut changes, mut has_raw, mut wide) = (false, false, false);
         for tail in escapes(raw) {
             let (byte, canonical) = read_escape(tail)?;
             if is_refused_escaped(byte) || !admits(byte) {
@@ -58,6 +59,10 @@ impl<'a> CanonicalPath<'a> {
             }
             changes |= !canonical || is_unreserved(byte);
             has_raw |= is_raw(byte);
+            wide |= !byte.is_ascii();
+        }
+        if wide && !is_utf8(raw) {
+            return None;
         }
         let raw_from = has_raw.then(|| segments.split('/').position(raw::is_raw_segment)).flatten();
         let text = if changes { Cow::Owned(rewrite(raw)?) } else { Cow::Borrowed(raw) };
@@ -101,6 +106,11 @@ fn is_refused_escaped(byte: u8) -> bool {
 /// `%2f %25 %3b`: the same, but names may hold them, so a rule can admit them.
 fn is_raw(byte: u8) -> bool {
     matches!(byte, b'/' | b'%' | b';')
+}
+
+/// Do the bytes that a path with valid escapes stands for make up UTF-8?
+fn is_utf8(path: &str) -> bool {
+    String::from_utf8(decoded(path).collect()).is_ok()
 }
 
 /// Unreserved characters (RFC 3986 §2.3), but for the dot.

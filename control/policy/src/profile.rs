@@ -89,7 +89,8 @@ static KEYCLOAK: Shape = Shape {
     scopes: &["scope"],
     scope_lists: false,
     roles: &["realm_access", "roles"],
-    relaxes: "The type, which is `JWT` unless the client is configured for `at+jwt`. The audience stays demanded: add an \
+    relaxes: "The type, which is `JWT` unless the client is configured for `at+jwt`; the claim `typ`, where it is there, \
+              must be `Bearer` or `DPoP`, which keeps ID and refresh tokens out. The audience stays demanded: add an \
               audience mapper to the client.",
 };
 
@@ -102,8 +103,8 @@ static ENTRA: Shape = Shape {
     scopes: &["scp"],
     scope_lists: false,
     roles: &["roles"],
-    relaxes: "The type, which is `JWT`, and the claims whose names differ: `azp` (v2.0) or `appid` (v1.0) is the client. \
-              Tokens that a client got for itself have `roles` and no `scp`.",
+    relaxes: "The type, which is `JWT`, and the claims whose names differ: `azp` (v2.0) or `appid` (v1.0) is the client, \
+              and one of them is demanded, which keeps ID tokens out. Tokens that a client got for itself have `roles` and no `scp`.",
 };
 
 static COGNITO: Shape = Shape {
@@ -225,3 +226,6 @@ fn is_media_type(typ: &str, subtype: &str) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod vendors;

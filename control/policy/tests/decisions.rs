@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use table::Table;
 
+/// No coercion, whole values, and what cannot be evaluated denies (security IN-26).
 #[test]
 fn every_case_is_decided_as_the_table_says() {
     let mut cases = 0;

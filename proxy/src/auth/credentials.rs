@@ -32,7 +32,7 @@ pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>
     let (scheme, rest) = bytes.split_at_checked(scheme_end).unwrap_or((bytes, b""));
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
     if !is_bearer && !scheme.eq_ignore_ascii_case(b"dpop") {
-        return Ok(Shown::Nothing);
+        return if names_ours(bytes) { Err(Reason::BadRequest) } else { Ok(Shown::Nothing) };
     }
     if in_query(query) {
         return Err(Reason::MultipleTokens);
@@ -47,6 +47,13 @@ pub fn read<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Shown<'a>
         Ok(token) => Ok(Shown::Dpop { token, proof: proof(headers) }),
         Err(_) => Err(Reason::BadRequest),
     }
+}
+
+/// Is one of our schemes a word of this field, where a lenient application could find it? Also after a tab or another
+/// scheme, or between bytes that some take for spaces.
+pub(crate) fn names_ours(field: &[u8]) -> bool {
+    let mut words = field.split(|byte| *byte == b',' || !byte.is_ascii_graphic());
+    words.any(|word| word.eq_ignore_ascii_case(b"bearer") || word.eq_ignore_ascii_case(b"dpop"))
 }
 
 /// The one proof of a request (RFC 9449 §4.3, check 1). What is no single JWT is found out where it is parsed.
@@ -123,8 +130,8 @@ mod tests {
         assert_eq!(proof_of(&[]), None);
         assert_eq!(proof_of(&[b"a.b.c", b"a.b.c"]), None);
         assert_eq!(proof_of(&["\u{e4}.b.c".as_bytes()]), None);
-        assert!(proof_of(&[&[b'a'; PROOF_LIMIT]]).is_some());
-        assert_eq!(proof_of(&[&[b'a'; PROOF_LIMIT + 1]]), None);
+        assert!(proof_of(&[&[b'a'; 8192]]).is_some());
+        assert_eq!(proof_of(&[&[b'a'; 8193]]), None);
     }
 
     #[test]
@@ -135,6 +142,19 @@ mod tests {
         assert_eq!(shown(&["Bearer ab=="], Some("x=1")).unwrap(), "ab==");
     }
 
+    /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+    #[test]
+    fn v1_in_2_a_b64token_has_these_bytes_and_no_others() {
+        for byte in 0..=u8::MAX {
+            let allowed = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+            assert_eq!(is_b64token(&[byte]), allowed, "{byte:#x}");
+            assert_eq!(is_b64token(&[b'a', byte]), allowed || byte == b'=', "{byte:#x}");
+            assert_eq!(is_b64token(&[byte, b'a', b'=', b'=']), allowed, "{byte:#x}");
+            assert_eq!(is_b64token(&[b'a', byte, b'a']), allowed, "{byte:#x}");
+        }
+        assert!(!is_b64token(b""));
+    }
+
     #[test]
     fn v2_more_than_one_or_a_malformed_field_is_the_callers_fault() {
         assert_eq!(shown(&["Bearer a", "Bearer b"], None), Err(Reason::MultipleTokens));
@@ -143,6 +163,26 @@ mod tests {
         for field in ["Bearer", "Bearer ", "Bearer a b", "Bearer a\tb", "Bearer a=b", "Bearer ==", "Bearer é"]
         {
             assert_eq!(shown(&[field], None), Err(Reason::BadRequest), "{field}");
+        }
+    }
+
+    /// Neither a token to us nor anything that an application may take for one (RFC 9110 §11.4).
+    #[test]
+    fn v2_in_2_a_credential_of_ours_hidden_in_a_field_is_refused() {
+        for field in [
+            "Bearer\ta.b.c",
+            "bearer,a.b.c",
+            "Basic dTpw, Bearer a.b.c",
+            "Basic dTpw,bearer a.b.c",
+            "Basic dTpw Bearer a.b.c",
+            "Basic dTpw,\tDPoP a.b.c",
+            "\u{a0}Bearer a.b.c",
+            "Bearer\u{a0}a.b.c",
+        ] {
+            assert_eq!(shown(&[field], None), Err(Reason::BadRequest), "{field}");
+        }
+        for field in ["Basic YmVhcmVy", "Digest username=\"bearer\", uri=\"/\"", "Bearerish a", "a.b.c"] {
+            assert_eq!(shown(&[field], None).unwrap(), "Nothing", "{field}");
         }
     }
 

@@ -259,3 +259,6 @@ fn lasting(outcome: &Result<Arc<Token>, Reason>, now: i64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod vectors;

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::auth::credentials::DPOP;
+use crate::auth::credentials::{self, DPOP};
 
 /// Removes what belongs to one connection (RFC 9110 §7.6.1). A `Connection` that names a field with a meaning of its own
 /// is an attempt to have it removed: `bad_request` (security IN-17).
@@ -58,6 +58,8 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// May a `Connection` header not nominate this field?
 fn is_protected(name: &HeaderName) -> bool {
+    // In every spelling that an application could take for it, as in `strip_identity`.
+    let name = name.as_str().replace('_', "-");
     let name = name.as_str();
     const PROTECTED: [&str; 10] = [
         "authorization",
@@ -112,11 +114,7 @@ pub(crate) fn strip_stray_proof(headers: &mut HeaderMap, binding: &Binding) {
 /// Removes a Bearer or DPoP credential that nobody verified; other schemes are the application's own (semantics 5c), and so is
 /// a proof without such a credential: an authorization server asks for one (RFC 9449 §5).
 pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
-    // Whatever a lenient application could take for the scheme: also after a tab, or later in a list.
-    let ours = |value: &HeaderValue| {
-        let mut words = value.as_bytes().split(|byte| matches!(byte, b' ' | b'\t' | b','));
-        words.any(|word| word.eq_ignore_ascii_case(b"bearer") || word.eq_ignore_ascii_case(b"dpop"))
-    };
+    let ours = |value: &HeaderValue| credentials::names_ours(value.as_bytes());
     if headers.get_all(AUTHORIZATION).iter().any(ours) {
         strip_credential(headers);
     }
@@ -192,6 +190,7 @@ mod tests {
             "authorization",
             "Host",
             "x-client-id",
+            "x_client_id",
             "TraceParent",
             "a b",
             "content-length, close",
@@ -240,6 +239,7 @@ mod tests {
             ("Bearer\tx", false),
             ("Basic x, Bearer y", false),
             ("Basic x,bearer y", false),
+            ("Basic x, bearer", false),
             ("Basic x", true),
             ("Bearerish x", true),
         ] {

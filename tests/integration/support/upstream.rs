@@ -58,6 +58,7 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
     /// `x5t#S256` of the client's certificate.
     pub(crate) certificate: Option<String>,
 }
@@ -202,6 +203,7 @@ async fn answer(
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: format!("{:?}", head.version),
         headers: head.headers,
+        trailers: collected.trailers().cloned().unwrap_or_default(),
         body: collected.to_bytes().to_vec(),
         certificate,
     };

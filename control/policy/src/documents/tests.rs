@@ -563,3 +563,39 @@ fn documents_of_two_folders_mean_two_files() {
     assert!(both("p/a.yaml", "p/b.yaml").is_ok());
     assert!(both("p/a.yaml", "q/b.yaml").is_err());
 }
+
+/// An inbound policy with these tokens and rules, and what is wrong with it.
+fn wrong_with(tokens: &str, rules: &str) -> String {
+    let text = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Issuer\nmetadata: {{ name: corp }}\nspec: {{ issuer: https://i.test }}\n---\n\
+         apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{ name: p, namespace: shop }}\nspec:\n  \
+         tokens: {tokens}\n  rules: {rules}\n"
+    );
+    let problems =
+        Documents::parse(source::split("a.yaml", text.as_bytes()).unwrap()).err().unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Whose tokens are accepted, and for whom, is said together or not at all.
+#[test]
+fn in_9_an_issuer_without_an_audience_is_refused() {
+    const RULES: &str = "[{ name: r, from: {} }]";
+    assert_eq!(wrong_with("[{ issuer: corp, audiences: [a] }]", RULES), "");
+    for tokens in
+        ["[{ issuer: corp }]", "[{ issuer: corp, audiences: [] }]", "[{ issuer: corp, audiences: [''] }]"]
+    {
+        let said = wrong_with(tokens, RULES);
+        assert!(said.contains("a.yaml:") && said.contains("audiences"), "{tokens}: {said}");
+    }
+}
+
+#[test]
+fn in_27_no_rule_looks_into_a_body() {
+    for word in ["body: { a: b }", "json: { a: b }", "form: { a: b }", "query: { a: b }"] {
+        let said = wrong_with(
+            "[{ issuer: corp, audiences: [a] }]",
+            &format!("[{{ name: r, to: {{ {word} }}, from: {{}} }}]"),
+        );
+        assert!(said.contains("a.yaml:"), "{word}: {said}");
+    }
+}

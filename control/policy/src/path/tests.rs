@@ -34,7 +34,7 @@ fn what_is_canonical_stays_and_is_not_copied() {
         "/%20",
         "/%C3%BC",
         "/a%3Fb",
-        "/%80%FF",
+        "/%E2%82%AC/%F0%9F%98%80",
         "/a%7Cb",
         "/a|b",
         "/%2A",
@@ -120,6 +120,15 @@ fn in_19_ambiguous_paths_are_refused() {
         "/a%",
         "/a/%e",
         "/%ü1",
+        // Not UTF-8: a dot and slashes in too many bytes, a surrogate, Latin-1, half a character.
+        "/%c0%ae%c0%ae/a",
+        "/a%C0%AFb",
+        "/a%e0%80%afb",
+        "/a%F0%80%80%AFb",
+        "/%ED%A0%80",
+        "/%80%FF",
+        "/%FC",
+        "/%C3/%BC",
     ] {
         assert_eq!(canonical(raw), None, "{raw:?}");
     }

@@ -25,7 +25,7 @@ impl Profile {
     ///
     /// - `missing_claim`: a demanded claim is missing, or a claim has the wrong type, is empty or malformed
     /// - `unknown_issuer`: `iss` is another than `issuer`
-    /// - `wrong_type`: a token for another use (`token_use` of Cognito)
+    /// - `wrong_type`: a token for another use (`token_use` of Cognito, the claim `typ` of Keycloak)
     /// - `binding_mismatch`: bound by a method that cannot be checked here (`cnf`, RFC 7800)
     ///
     /// Times are not compared with a clock here, nor the audience with policy.
@@ -40,8 +40,14 @@ impl Profile {
         if self == Self::Cognito && text(&claims, "token_use")? != Some("access") {
             return Err(Reason::WrongType);
         }
+        if self == Self::Keycloak && !matches!(text(&claims, "typ")?, None | Some("Bearer" | "DPoP")) {
+            return Err(Reason::WrongType);
+        }
         let subject = text(&claims, "sub")?;
         if self == Self::JwtSvid && !subject.is_some_and(spiffe::is_id) {
+            return Err(Reason::MissingClaim);
+        }
+        if self == Self::Entra && first_text(&claims, shape.client)?.is_none() {
             return Err(Reason::MissingClaim);
         }
         read(shape, issuer, claims)

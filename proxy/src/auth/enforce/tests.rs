@@ -145,7 +145,7 @@ spec:
 }
 
 #[tokio::test]
-async fn v16_the_audience_is_ours_exactly() {
+async fn v16_in_9_the_audience_is_ours_exactly() {
     let mut door = Door::new(RULES);
     for aud in [json!(AUDIENCE), json!(["https://other", AUDIENCE])] {
         assert_eq!(door.reason("/read", &door.token(&json!({ "aud": aud }))).await, None, "{aud}");

@@ -77,10 +77,6 @@ impl<'de> Visitor<'de> for Strict {
         Ok(value.into())
     }
 
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let inner = self.deeper()?;
         let mut list = Vec::new();
@@ -144,10 +140,17 @@ mod tests {
 
     #[test]
     fn in_6_numbers_in_range() {
-        for number in ["1e400", "-1e400", "123456789012345678901234567890", "9007199254740993.0", "1e300"] {
+        for number in [
+            "1e400",
+            "-1e400",
+            "123456789012345678901234567890",
+            "9007199254740992.0",
+            "-9007199254740992.0",
+            "1e300",
+        ] {
             assert_eq!(object(format!("{{\"exp\":{number}}}").as_bytes()), None, "{number}");
         }
-        for number in ["9223372036854775807", "-1", "1700000000.5", "1.7e9", "0"] {
+        for number in ["9223372036854775807", "9007199254740991.0", "-1", "1700000000.5", "1.7e9", "0"] {
             assert!(object(format!("{{\"exp\":{number}}}").as_bytes()).is_some(), "{number}");
         }
     }

@@ -263,6 +263,51 @@ async fn v17_exp_is_demanded_and_in_the_future() {
     }
 }
 
+/// To the second (RFC 7519 §4.1.4, §4.1.5): `exp` and the leeway are over on their second, `nbf` has come on it.
+#[test]
+fn v17_v18_the_bounds_of_time() {
+    const NOW: i64 = 1_800_000_000;
+    let within = |exp: i64, nbf: i64, iat: i64| {
+        let claims = json!({"iss": ISS, "aud": "a", "exp": exp, "nbf": nbf, "iat": iat});
+        let token = Profile::Generic.token(&ISS.into(), claims.as_object().unwrap().clone()).unwrap();
+        in_time(&token, Duration::from_secs(30), NOW).err()
+    };
+    assert_eq!(within(NOW - 29, NOW, NOW), None);
+    assert_eq!(within(NOW - 30, NOW, NOW), Some(Reason::Expired));
+    assert_eq!(within(NOW + 1, NOW + 30, NOW + 30), None);
+    assert_eq!(within(NOW + 1, NOW + 31, NOW), Some(Reason::NotYetValid));
+    assert_eq!(within(NOW + 1, NOW, NOW + 31), Some(Reason::NotYetValid));
+}
+
+#[tokio::test]
+async fn in_11_a_verdict_is_void_on_the_second_at_which_it_ends() {
+    let (door, _) = ed25519();
+    let (_, tag) = door.keys[0].key(Some("a"), Algorithm::EdDSA).await.unwrap();
+    let find = |iss: &str| (iss == ISS).then_some(IssuerId(0));
+    let accepted = Accepted { find, issuers: &door.issuers, keys: &door.keys };
+    let until = door.now() + 10;
+    let verdict = Verdict { issuer: ISS.into(), tag, until, outcome: Err(Reason::Expired) };
+    assert!(accepted.holds(&verdict, until - 1));
+    assert!(!accepted.holds(&verdict, until));
+}
+
+/// 16 KiB are a token, one byte more is none.
+#[tokio::test]
+async fn in_2_a_token_of_exactly_the_limit_is_verified() {
+    let (door, key) = ed25519();
+    // Base64 skips one length in four; another header makes up for it.
+    let fitting = ["", "b", "bb"].into_iter().find_map(|pad| {
+        let head = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": "a", "pad": pad});
+        (11_500..12_500)
+            .map(|n| key.sign(&head, &door.claims(json!({"padding": "x".repeat(n)}))))
+            .find(|token| token.len() == TOKEN_LIMIT)
+    });
+    let token = &fitting.expect("some length fits");
+    assert_eq!(token.len(), 16 * 1024);
+    assert_eq!(door.reason(token).await, None);
+    assert_eq!(door.reason(&format!("{token}A")).await, Some(Reason::MalformedToken));
+}
+
 #[tokio::test]
 async fn v18_nbf_and_iat_are_respected_and_may_be_fractional() {
     let now = services().clock.unix();

@@ -150,6 +150,33 @@ fn in_5_small_order_ed25519_keys_are_skipped() {
     assert_skipped(with(good, "crv", "Ed448".into()));
 }
 
+/// What only looks like one of them is none: other people's keys are not to be skipped.
+#[test]
+fn in_5_no_other_point_is_taken_for_one_of_small_order() {
+    let point = |first: u8, middle: u8, last: u8| [&[first][..], &[middle; 30], &[last]].concat();
+    for small in [point(0, 0, 0), point(1, 0, 0x80), point(0xec, 0xff, 0x7f), point(0xff, 0xff, 0xff)] {
+        assert!(is_small_order(&small), "{small:x?}");
+    }
+    for other in [
+        point(2, 0, 0),
+        point(0, 0, 1),
+        point(1, 0, 0x40),
+        point(0xeb, 0xff, 0x7f),
+        point(0xff, 0xff, 0x7e),
+        point(0, 0xff, 0x7f),
+        point(0xff, 0, 0x7f),
+        point(1, 0xff, 0),
+    ] {
+        assert!(!is_small_order(&other), "{other:x?}");
+        let mut one_off = point(0, 0, 0);
+        one_off[17] = other[0].max(1);
+        assert!(!is_small_order(&one_off), "{one_off:x?}");
+        let mut one_off = point(0xed, 0xff, 0x7f);
+        one_off[17] = 0xfe;
+        assert!(!is_small_order(&one_off), "{one_off:x?}");
+    }
+}
+
 #[test]
 fn v23_keys_that_are_not_for_this_are_skipped() {
     let good = TestKey::p256().jwk("k");
@@ -249,6 +276,10 @@ fn in_12_what_is_no_key_set_or_too_large_is_refused() {
     assert_eq!(set(vec![json!({"kty": "oct", "k": "AAAA"})]).unwrap_err(), JwksError::NoUsableKey);
     assert_eq!(set((0..100).map(|i| key.jwk(&i.to_string())).collect()).unwrap().len(), 100);
     assert_eq!(set((0..101).map(|i| key.jwk(&i.to_string())).collect()).unwrap_err(), JwksError::TooManyKeys);
+    let document = json!({"keys": [key.jwk("a")]}).to_string();
+    let filled = |length: usize| format!("{document}{}", " ".repeat(length - document.len()));
+    assert!(KeySet::parse(filled(1024 * 1024).as_bytes(), &corp()).is_ok());
+    assert_eq!(KeySet::parse(filled(1024 * 1024 + 1).as_bytes(), &corp()).unwrap_err(), JwksError::TooLarge);
     let padded = format!("{{\"keys\":[]}}{}", " ".repeat(JWKS_LIMIT));
     assert_eq!(KeySet::parse(padded.as_bytes(), &corp()).unwrap_err(), JwksError::TooLarge);
 }
