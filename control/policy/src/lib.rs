@@ -71,6 +71,7 @@ mod rule;
 pub mod snapshot;
 pub mod source;
 pub mod spiffe;
+pub mod trial;
 pub mod workload;
 pub mod yaml;
 
@@ -83,4 +84,5 @@ pub use reason::Reason;
 pub use request::{AccessRequest, Principal, Token};
 pub use snapshot::Snapshot;
 pub use source::Source;
+pub use trial::Trials;
 pub use workload::Workload;
