@@ -76,6 +76,15 @@ impl Documents {
         self.len() == 0
     }
 
+    /// Every document as it was written: what is kept to be read again. Tests are not among them.
+    pub fn sources(&self) -> Vec<Source> {
+        let issuers = self.issuers.iter().map(|document| &document.source);
+        let credentials = self.credentials.iter().map(|document| &document.source);
+        let outbound = self.outbound.iter().map(|document| &document.source);
+        let inbound = self.inbound.iter().map(|document| &document.source);
+        issuers.chain(credentials).chain(outbound).chain(inbound).cloned().collect()
+    }
+
     /// The documents that select this workload and what they refer to: what a control plane may show it.
     pub fn select(&self, workload: &Workload) -> Vec<Source> {
         let inbound: Vec<_> =

@@ -47,6 +47,7 @@
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.
+//!     Documents of kind `PolicyTest` are no part of it: [`Trials`] reads them, and nobody else.
 //! 13. **TLS of a port** is what any policy on it writes, whatever its mode; those that write `tls` write the same, or it
 //!     is an error. `clientAuth` needs `clientCaFile`; a `clientCaFile` alone means `required`.
 
@@ -60,6 +61,7 @@ mod field;
 mod fingerprint;
 pub mod host;
 pub mod inbound;
+pub mod lint;
 pub mod outbound;
 pub mod path;
 mod places;
@@ -68,6 +70,7 @@ pub mod profile;
 pub mod reason;
 pub mod request;
 mod rule;
+pub mod schema;
 pub mod snapshot;
 pub mod source;
 pub mod spiffe;

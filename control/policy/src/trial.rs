@@ -3,6 +3,7 @@
 mod case;
 mod coverage;
 mod expected;
+mod reading;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,6 @@ use crate::field::Field;
 use crate::problem::Problem;
 use crate::source::Source;
 use crate::workload::Workload;
-use case::Case;
 use coverage::Hits;
 pub use coverage::PolicyCoverage;
 
@@ -135,7 +135,7 @@ impl Outcome {
 impl Checked<PolicyTestSpec> {
     fn run(&self, documents: &Documents, hits: &mut Hits) -> Result<TestOutcome, Vec<Problem>> {
         let mut report = Report::new(&self.source, &self.name);
-        let cases = Case::compile_all(&self.value, documents, &mut report);
+        let cases = reading::cases(&self.value, documents, &mut report);
         let problems = report.into_problems();
         if !problems.is_empty() {
             return Err(problems);

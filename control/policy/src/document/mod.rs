@@ -202,7 +202,7 @@ impl DocumentName {
                 format!(
                     "unknown kind `{}`, expected one of {}",
                     header.kind,
-                    Kind::NAMES.map(|(n, _)| n).join(", ")
+                    Kind::ALL.map(Kind::as_str).join(", ")
                 ),
             )
         })?;
@@ -239,19 +239,14 @@ impl fmt::Display for DocumentName {
 // === impl Kind ===
 
 impl Kind {
-    const NAMES: [(&'static str, Self); 5] = [
-        ("Issuer", Self::Issuer),
-        ("Credential", Self::Credential),
-        ("OutboundPolicy", Self::OutboundPolicy),
-        ("InboundPolicy", Self::InboundPolicy),
-        ("PolicyTest", Self::PolicyTest),
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Issuer, Self::Credential, Self::OutboundPolicy, Self::InboundPolicy, Self::PolicyTest];
 
     fn parse(text: &str) -> Option<Self> {
-        Self::NAMES.into_iter().find(|(name, _)| *name == text).map(|(_, kind)| kind)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Issuer => "Issuer",
             Self::Credential => "Credential",

@@ -398,6 +398,7 @@ status: { conditions: [] }
     assert_eq!(crate::Trials::read(&tests).unwrap_err().len(), 1);
     let without = self::documents(more.split_once("---\n").unwrap().1);
     assert_eq!(documents.version(), without.version());
+    assert_eq!(Documents::parse(documents.sources()).unwrap().version(), documents.version());
 }
 
 #[test]

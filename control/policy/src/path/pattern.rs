@@ -70,6 +70,14 @@ impl PathPattern {
         self.segments.iter().any(|segment| matches!(segment, Segment::Claim(_)))
     }
 
+    /// Does it match every path that the other does, whatever the caller's claims?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let mut theirs = other.segments.iter();
+        let prefix =
+            self.segments.iter().all(|segment| theirs.next().is_some_and(|other| segment.covers(other)));
+        prefix && (self.below || (!other.below && theirs.next().is_none()))
+    }
+
     /// Does it match this path for a caller with these verified claims?
     pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
         let mut parts = path.segments();
@@ -126,6 +134,14 @@ impl Segment {
             ));
         }
         Ok(Segment::Any(name.into()))
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Segment::Any(_), Segment::Literal(bytes)) => !bytes.is_empty(),
+            (Segment::Any(_), _) => true,
+            _ => self == other,
+        }
     }
 
     fn matches(&self, part: &str, claims: Option<&Map<String, Value>>) -> bool {

@@ -1,0 +1,72 @@
+//! Does one condition hold wherever another does? By what is written; where that does not tell, the answer is no.
+//!
+//! Every field is named, so that a condition that is new does not compile here until it is thought of.
+
+use crate::compile::inbound::CheckedInbound;
+use crate::host::HostPattern;
+use crate::rule::{ClaimTest, From, GrpcPattern, To};
+
+impl To {
+    /// Is every request of the other one of this too?
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let Self { methods, paths, hosts, grpc } = self;
+        each(methods, &other.methods, |one, other| one == other)
+            && each(paths, &other.paths, |one, other| one.covers(other))
+            && each(hosts, &other.hosts, HostPattern::covers)
+            && each(grpc, &other.grpc, GrpcPattern::covers)
+    }
+}
+
+impl From {
+    /// Is every caller of the other one of this too? Both of one policy, so that they see the same token.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let Self { issuers, scopes, clients, subjects, roles, claims, bound } = self;
+        each(issuers, &other.issuers, |one, other| one == other)
+            && scopes.iter().all(|scope| other.scopes.contains(scope))
+            && each(clients, &other.clients, |one, other| one == other)
+            && each(subjects, &other.subjects, |one, other| one == other)
+            && each(roles, &other.roles, |one, other| one == other)
+            && claims.iter().all(|(name, test)| {
+                other.claims.iter().any(|(other, narrow)| name == other && test.covers(narrow))
+            })
+            && (!bound || other.bound)
+    }
+
+    /// `from: {}`: everybody with a token that the policy accepts.
+    pub(super) fn is_anybody(&self) -> bool {
+        self.covers(&Self::default())
+    }
+}
+
+impl ClaimTest {
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::OneOf(wide), Self::OneOf(narrow)) => narrow.iter().all(|value| wide.contains(value)),
+            _ => self == other,
+        }
+    }
+}
+
+impl GrpcPattern {
+    fn covers(&self, other: &Self) -> bool {
+        self.service == other.service && (self.method.is_none() || self.method == other.method)
+    }
+}
+
+impl CheckedInbound {
+    /// Is this policy asked wherever the other is, and in the same mode?
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let ports = match (&self.ports, &other.ports) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(wide), Some(narrow)) => narrow.iter().all(|port| wide.contains(port)),
+        };
+        ports && self.mode == other.mode && self.selector.covers(&other.selector)
+    }
+}
+
+/// Values that are or-ed; none means all. Does each of the other's fall under one of these?
+fn each<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    let is_covered = |narrow: &T| wide.iter().any(|wide| covers(wide, narrow));
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(is_covered))
+}
