@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod authoring;
 mod bindings;
 mod commands;
 mod control_plane;
@@ -34,6 +35,7 @@ mod wire;
 mod with_curl;
 mod with_django_oauth;
 mod with_grpc;
+mod with_json_schema;
 mod with_oauth_client;
 mod with_oauth_faults;
 mod with_oidc_provider;
@@ -45,3 +47,4 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;
+mod with_yaml_language_server;
