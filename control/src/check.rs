@@ -1,37 +1,46 @@
-//! Is this policy sound? All problems of the files at once, with the same code as the planes.
+//! Is this policy sound? All problems of the files at once, with the same code as the planes, and what is sound but odd.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use countersign_policy::{Documents, Problem};
+use countersign_policy::{Documents, Problem, Trials, lint};
 
 use crate::folder;
 
-/// Prints the problems to stderr, or a summary to stdout. The answer is 0 or 1; a path that is not there is an error of
-/// usage.
-pub fn run(paths: &[PathBuf]) -> Result<ExitCode, String> {
-    if let Some(missing) = paths.iter().find(|path| !path.exists()) {
-        return Err(format!("{}: no such file or folder", missing.display()));
-    }
-    match check(paths) {
-        Ok(documents) => {
-            let (count, version) = (documents.len(), documents.version());
-            let noun = if count == 1 { "document" } else { "documents" };
-            print(&mut std::io::stdout(), &format!("{count} {noun}, no problems, version {version}"));
-            Ok(ExitCode::SUCCESS)
-        }
+/// Policy that is sound, and its tests.
+#[derive(Debug)]
+pub struct Checked {
+    pub documents: Documents,
+    pub trials: Trials,
+    /// What is probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Prints problems and warnings to stderr, or a summary to stdout. The answer is 0 or 1; a path that is not there is an
+/// error of usage.
+pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
+    exist(paths)?;
+    let Checked { documents, trials, warnings } = match check(paths) {
+        Ok(checked) => checked,
         Err(problems) => {
-            for problem in problems {
-                print(&mut std::io::stderr(), &problem.to_string());
-            }
-            Ok(ExitCode::from(1))
+            tell(&problems);
+            return Ok(ExitCode::from(1));
         }
-    }
+    };
+    tell(warnings.iter().map(|warning| format!("warning: {warning}")));
+    let tests =
+        if trials.is_empty() { String::new() } else { format!(", {}", counted(trials.len(), "test")) };
+    let found =
+        if warnings.is_empty() { "no problems".to_owned() } else { counted(warnings.len(), "warning") };
+    let (documents, version) = (counted(documents.len(), "document"), documents.version());
+    print(&mut io::stdout(), &format!("{documents}{tests}, {found}, version {version}"));
+    Ok(if deny_warnings && !warnings.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// All paths are one version, as `serve` would read them from one folder.
-pub fn check(paths: &[PathBuf]) -> Result<Documents, Vec<Problem>> {
+pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         match folder::read(path) {
@@ -40,12 +49,41 @@ pub fn check(paths: &[PathBuf]) -> Result<Documents, Vec<Problem>> {
         }
     }
     // What could not be read at all hides what is wrong with the rest: references to it would all dangle.
-    if problems.is_empty() { Documents::parse(sources) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let trials = Trials::read(&sources);
+    match (Documents::parse(sources), trials) {
+        (Ok(documents), Ok(trials)) => {
+            let warnings = lint::warnings(&documents, &trials.run(&documents)?);
+            Ok(Checked { documents, trials, warnings })
+        }
+        (documents, trials) => Err(documents.err().into_iter().chain(trials.err()).flatten().collect()),
+    }
+}
+
+/// Paths that are not there are misspelt.
+pub(crate) fn exist(paths: &[PathBuf]) -> Result<(), String> {
+    match paths.iter().find(|path| !path.exists()) {
+        Some(missing) => Err(format!("{}: no such file or folder", missing.display())),
+        None => Ok(()),
+    }
+}
+
+/// A line each, on stderr.
+pub(crate) fn tell(lines: impl IntoIterator<Item = impl Display>) {
+    for line in lines {
+        print(&mut io::stderr(), &line.to_string());
+    }
 }
 
 /// A reader that has gone away is no reason to panic, as `println!` would.
-fn print(to: &mut impl Write, line: &str) {
+pub(crate) fn print(to: &mut impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]
@@ -62,8 +100,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (one, two) = (root.path().join("one.yaml"), root.path().join("two.yaml"));
         fs::write(&one, GOOD).unwrap();
-        assert_eq!(check(std::slice::from_ref(&one)).unwrap().len(), 1);
-        assert_eq!(run(std::slice::from_ref(&one)), Ok(ExitCode::SUCCESS));
+        assert_eq!(check(std::slice::from_ref(&one)).unwrap().documents.len(), 1);
+        assert_eq!(run(std::slice::from_ref(&one), true), Ok(ExitCode::SUCCESS));
 
         fs::write(&one, format!("---\n{}", GOOD.replace("rules", "rulez"))).unwrap();
         fs::write(&two, GOOD.replace("public: true, ", "")).unwrap();
@@ -72,7 +110,7 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with(&format!("{}:6: ", one.display())), "{lines:?}");
         assert!(lines[1].starts_with(&format!("{}:", two.display())), "{lines:?}");
-        assert_eq!(run(&[root.path().to_owned()]), Ok(ExitCode::from(1)));
+        assert_eq!(run(&[root.path().to_owned()], false), Ok(ExitCode::from(1)));
     }
 
     #[test]
@@ -87,6 +125,6 @@ mod tests {
 
     #[test]
     fn a_path_that_is_not_there_is_an_error_of_usage() {
-        assert!(run(&["/nowhere/at/all".into()]).unwrap_err().contains("no such file"));
+        assert!(run(&["/nowhere/at/all".into()], false).unwrap_err().contains("no such file"));
     }
 }

@@ -25,7 +25,21 @@ pub enum Command {
         /// Files and folders of policy
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// What is sound but odd is exit code 1 too
+        #[arg(long, env = "COUNTERSIGN_DENY_WARNINGS")]
+        deny_warnings: bool,
     },
+    /// Try every PolicyTest among policy files; exit code 1 if one fails
+    Test {
+        /// Files and folders of policy and its tests
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Write the results as JUnit XML too
+        #[arg(long, value_name = "FILE", env = "COUNTERSIGN_JUNIT")]
+        junit: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of policy files, for editors
+    Schema,
 }
 
 /// The flags of `serve`; each is an environment variable `COUNTERSIGN_<FLAG>` too.
@@ -139,7 +153,7 @@ mod tests {
         let cli = Cli::try_parse_from(base.split(' ').chain(flags.split_whitespace()));
         match cli.map_err(|error| error.to_string())?.command {
             Command::Serve(serve) => serve.check().map_err(|error| error.to_string()),
-            Command::Check { .. } => unreachable!(),
+            _ => unreachable!(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use countersign_control::config::{Cli, Command};
-use countersign_control::{app, check};
+use countersign_control::{app, check, schema, trial};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -12,7 +12,9 @@ fn main() -> ExitCode {
             app::log();
             app::serve(config).map_err(|error| error.to_string())
         }),
-        Command::Check { paths } => check::run(&paths),
+        Command::Check { paths, deny_warnings } => check::run(&paths, deny_warnings),
+        Command::Test { paths, junit } => trial::run(&paths, junit.as_deref()),
+        Command::Schema => schema::run(),
     };
     match done {
         Ok(code) => code,

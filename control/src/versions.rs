@@ -265,9 +265,9 @@ async fn read_documents(
 ) -> Result<(Documents, Published, Vec<Source>), Vec<Problem>> {
     let owned = path.to_owned();
     let read = blocking(move || {
-        let sources = folder::read(&owned)?;
-        let documents = Documents::parse(sources.clone())?;
+        let documents = Documents::parse(folder::read(&owned)?)?;
         let published = Published::new(&documents, &members)?;
+        let sources = documents.sources();
         Ok((documents, published, sources))
     });
     let failed = || Err(vec![Problem::of_file(path.display(), "internal error: compiling it failed")]);

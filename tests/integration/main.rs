@@ -11,6 +11,7 @@
 )]
 
 mod admin_pages;
+mod authoring;
 mod bindings;
 mod callers;
 mod commands;
@@ -42,6 +43,7 @@ mod with_curl_when;
 mod with_django_oauth;
 mod with_django_oauth_opaque;
 mod with_grpc;
+mod with_json_schema;
 mod with_oauth_client;
 mod with_oauth_faults;
 mod with_oidc_provider;
@@ -54,4 +56,5 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;
+mod with_yaml_language_server;
 mod words;

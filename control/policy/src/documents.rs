@@ -37,7 +37,7 @@ pub(crate) struct Checked<T> {
 }
 
 impl Documents {
-    /// Parses every document. Fails with the first problem of shape of each, and with what is wrong among them whoever
+    /// Parses every document but those of kind `PolicyTest`, which are [`crate::Trials`]. Fails with the first problem of shape of each, and with what is wrong among them whoever
     /// the workload is: duplicate names, dangling references, rules that cannot be compiled.
     pub fn parse(sources: Vec<Source>) -> Result<Self, Vec<Problem>> {
         if let Some(source) = sources.get(MAX_DOCUMENTS) {
@@ -45,18 +45,19 @@ impl Documents {
             let (file, line) = (source.file.clone(), source.line);
             return Err(vec![Problem { file, line, document: String::new(), field: String::new(), message }]);
         }
-        let (version, count) = (version(&sources), sources.len());
         let mut parsing = Parsing::default();
         let mut documents = Vec::new();
         for source in sources {
             match Document::read(source) {
-                Ok(document) => documents.push(document),
+                Ok(document) => documents.extend(document),
                 Err(unreadable) => {
                     parsing.broken.extend(unreadable.name);
                     parsing.problems.push(unreadable.problem);
                 }
             }
         }
+        let version = version(documents.iter().map(|document| &document.source));
+        let count = documents.len();
         let parsed = parsing.check(documents, version, count);
         if parsing.problems.is_empty() { Ok(parsed) } else { Err(parsing.sorted()) }
     }
@@ -66,12 +67,22 @@ impl Documents {
         &self.version
     }
 
+    /// The number of documents. Tests do not count.
     pub fn len(&self) -> usize {
         self.count
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Every document as it was written: what is kept to be read again. Tests are not among them.
+    pub fn sources(&self) -> Vec<Source> {
+        let issuers = self.issuers.iter().map(|document| &document.source);
+        let credentials = self.credentials.iter().map(|document| &document.source);
+        let outbound = self.outbound.iter().map(|document| &document.source);
+        let inbound = self.inbound.iter().map(|document| &document.source);
+        issuers.chain(credentials).chain(outbound).chain(inbound).cloned().collect()
     }
 
     /// The documents that select this workload and what they refer to: what a control plane may show it.
@@ -109,13 +120,13 @@ fn version_for(workload: &Workload, sources: &[Source]) -> String {
     let Workload { namespace, name, labels, service_account } = workload;
     let labels: Vec<&str> = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]).collect();
     let hash = Fingerprint::of("snapshot").text(namespace).text(name).optional(service_account.as_deref());
-    hex(&hash.list(labels.into_iter()).text(&version(sources)).finish())
+    hex(&hash.list(labels.into_iter()).text(&version(sources.iter())).finish())
 }
 
 /// Hash of the content of documents, in any order.
-fn version(sources: &[Source]) -> String {
+fn version<'s>(sources: impl Iterator<Item = &'s Source>) -> String {
     let hash = |source: &Source| Fingerprint::of("document").text(&source.file).text(&source.text).finish();
-    let mut hashes: Vec<[u8; 32]> = sources.iter().map(hash).collect();
+    let mut hashes: Vec<[u8; 32]> = sources.map(hash).collect();
     hashes.sort_unstable();
     hex(&hashes.iter().fold(Fingerprint::of("version"), |all, hash| all.bytes(hash)).finish())
 }
@@ -178,7 +189,8 @@ impl Parsing {
                     let value = inbound::compile(&name.namespace, &spec, &find, &source, &mut report);
                     self.keep(report.into_problems(), Checked { source, name, value }, &mut all.inbound);
                 }
-                Spec::PolicyTest => {}
+                // Not among what `Document::read` gives.
+                Spec::PolicyTest(_) => {}
             }
         }
         self.problems.extend(assemble::certain_conflicts(&all));

@@ -125,6 +125,11 @@ impl HostPattern {
         self.text.strip_prefix("*.")
     }
 
+    /// Does it name every host that the other does?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self == other || (!other.is_wildcard() && self.matches(&other.text))
+    }
+
     /// Does it name this host, in normal form ([`normalize`])?
     pub fn matches(&self, host: &str) -> bool {
         match self.suffix() {

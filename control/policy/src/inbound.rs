@@ -177,7 +177,7 @@ impl PortPolicy {
             deciding.raw_rules().next()?;
             let path = CanonicalPath::parse_raw(raw)?;
             let mut patterns = deciding.raw_rules().flat_map(|rule| &rule.body.to.paths);
-            patterns.any(|pattern| pattern.covers(&path)).then_some(path)
+            patterns.any(|pattern| pattern.covers_raw(&path)).then_some(path)
         })
     }
 

@@ -72,6 +72,7 @@
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.
+//!     Documents of kind `PolicyTest` are no part of it: [`Trials`] reads them, and nobody else.
 //! 13. **TLS of a port** is what any policy on it writes, whatever its mode; those that write `tls` write the same, or it
 //!     is an error. `clientAuth` needs `clientCaFile`; a `clientCaFile` alone means `required`.
 //! 14. **Opaque tokens** (those that are not three segments of base64url) go to the one issuer of the port whose entry in
@@ -92,6 +93,7 @@ mod field;
 mod fingerprint;
 pub mod host;
 pub mod inbound;
+pub mod lint;
 pub mod outbound;
 pub mod path;
 mod places;
@@ -100,9 +102,11 @@ pub mod profile;
 pub mod reason;
 pub mod request;
 mod rule;
+pub mod schema;
 pub mod snapshot;
 pub mod source;
 pub mod spiffe;
+pub mod trial;
 mod untrusted;
 pub mod workload;
 pub mod yaml;
@@ -116,4 +120,5 @@ pub use reason::Reason;
 pub use request::{AccessRequest, Principal, Token};
 pub use snapshot::Snapshot;
 pub use source::Source;
+pub use trial::Trials;
 pub use workload::Workload;

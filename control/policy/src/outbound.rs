@@ -69,7 +69,7 @@ pub enum OutboundTls {
 }
 
 /// What to do with an `Authorization` header of the application's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExistingAuthorization {
     #[default]
@@ -79,7 +79,7 @@ pub enum ExistingAuthorization {
 }
 
 /// What to do when no token can be had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     #[default]
@@ -88,7 +88,7 @@ pub enum OnFailure {
 }
 
 /// The HTTP version to speak to the destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// By ALPN over TLS, else as the application spoke.

@@ -2,12 +2,16 @@
 
 mod binding;
 mod introspected;
+mod said;
 mod token;
 
+pub(crate) use said::{Said, Unsayable};
+
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// How the tokens of an issuer look. Everything is as strict as RFC 9068 but for what [`Shape::relaxes`] says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// JWT access tokens as RFC 9068 wants them. Relaxes nothing.

@@ -70,7 +70,7 @@ pub struct RuleName {
 }
 
 /// What a rule does when it matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     #[default]
@@ -113,7 +113,7 @@ pub enum KeySource {
 }
 
 /// Signature algorithms that an issuer may use (RFC 7518 §3.1, RFC 8037). HMAC and `none` cannot be named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
 pub enum Algorithm {
     RS256,
     RS384,
@@ -239,7 +239,7 @@ pub enum WorkloadTokenUse {
 }
 
 /// The `client_assertion_type` of a workload's token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AssertionType {
     /// RFC 7523 §2.2.
@@ -251,7 +251,7 @@ pub enum AssertionType {
 
 /// The `aud` of a client assertion. The issuer identifier is right (RFC 7523bis); the token endpoint is for servers
 /// that have not followed yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum AssertionAudience {
     #[default]

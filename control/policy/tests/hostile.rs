@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use countersign_policy::{Documents, Problem, source};
+use countersign_policy::{Documents, Problem, Trials, source};
 
 /// Far above what any of them takes, far below what a person would wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -105,7 +105,10 @@ fn many_conditions() -> String {
 
 fn problems(name: &str, bytes: &[u8]) -> Vec<Problem> {
     match source::split(name, bytes) {
-        Ok(sources) => Documents::parse(sources).err().unwrap_or_default(),
+        Ok(sources) => {
+            let tests = Trials::read(&sources).err().unwrap_or_default();
+            Documents::parse(sources).err().into_iter().flatten().chain(tests).collect()
+        }
         Err(problem) => vec![problem],
     }
 }

@@ -288,8 +288,9 @@ async fn update(
 async fn check(read: Read, workload: &Workload) -> Result<(Snapshot, Bundle), Vec<Problem>> {
     let (sources, workload) = (read?, workload.clone());
     let checked = tokio::task::spawn_blocking(move || {
-        let snapshot = Documents::parse(sources.clone())?.compile(&workload)?;
-        let bundle = Bundle { version: snapshot.version.clone(), workload, documents: sources };
+        let documents = Documents::parse(sources)?;
+        let snapshot = documents.compile(&workload)?;
+        let bundle = Bundle { version: snapshot.version.clone(), workload, documents: documents.sources() };
         Ok((snapshot, bundle))
     });
     checked

@@ -128,6 +128,14 @@ fn workload_token(
 // === impl CheckedCredential ===
 
 impl CheckedCredential {
+    /// The client's id, where it is the same for every workload.
+    pub(crate) fn plain_client_id(&self) -> Option<&str> {
+        match self.client_id.0.as_slice() {
+            [Part::Text(id)] => Some(id),
+            _ => None,
+        }
+    }
+
     /// The credential of one workload, or why it can have none.
     pub(crate) fn fill(
         &self,

@@ -73,6 +73,13 @@ impl Selector {
         self.labels.is_some()
     }
 
+    /// Does it select every workload that the other does?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let is_there =
+            |(key, value)| other.labels.as_ref().is_some_and(|labels| labels.get(key) == Some(value));
+        self.namespace == other.namespace && self.labels.iter().flatten().all(is_there)
+    }
+
     /// Do both select just the same workloads?
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.namespace == other.namespace && self.labels == other.labels

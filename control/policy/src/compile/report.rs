@@ -10,6 +10,7 @@ use crate::source::Source;
 pub(crate) struct Report<'s> {
     source: &'s Source,
     document: String,
+    namespace: String,
     /// Made when first asked for: nearly every document is in order.
     places: Option<Places<'s>>,
     problems: Vec<Problem>,
@@ -19,7 +20,13 @@ pub(crate) struct Report<'s> {
 
 impl<'s> Report<'s> {
     pub(crate) fn new(source: &'s Source, document: &DocumentName) -> Self {
-        Self { source, document: document.to_string(), places: None, problems: Vec::new() }
+        let namespace = document.namespace.clone();
+        Self { source, document: document.to_string(), namespace, places: None, problems: Vec::new() }
+    }
+
+    /// That of the document.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     pub(crate) fn add(&mut self, at: &Field, message: impl Into<String>) {

@@ -4,6 +4,7 @@ pub(crate) mod credential;
 pub(crate) mod inbound;
 pub(crate) mod issuer;
 pub(crate) mod outbound;
+pub(crate) mod policy_test;
 pub(crate) mod words;
 
 use std::fmt;
@@ -34,8 +35,7 @@ pub(crate) enum Spec {
     Credential(Box<credential::CredentialSpec>),
     OutboundPolicy(Box<outbound::OutboundSpec>),
     InboundPolicy(Box<inbound::InboundSpec>),
-    /// Read by `test`, ignored here.
-    PolicyTest,
+    PolicyTest(Box<policy_test::PolicyTestSpec>),
 }
 
 /// The kinds of documents.
@@ -127,26 +127,46 @@ struct Metadata {
 // === impl Document ===
 
 impl Document {
-    /// Reads a document, or says what is wrong first.
-    pub(crate) fn read(source: Source) -> Result<Self, Box<Unreadable>> {
-        let unreadable = |name: Option<DocumentName>, error: YamlError| {
-            let document = name.as_ref().map(ToString::to_string).unwrap_or_default();
-            let problem = Problem::new(&source, error.line, document, &error.field, &error.message);
-            Box::new(Unreadable { name, problem })
-        };
+    /// Reads a document of policy, or says what is wrong first. `None`: it is a test, which is not read any further, so that
+    /// it is in nobody's way but those who run it.
+    pub(crate) fn read(source: Source) -> Result<Option<Self>, Box<Unreadable>> {
+        let name = Self::name(&source)?;
+        if name.kind == Kind::PolicyTest { Ok(None) } else { Self::read_as(name, source).map(Some) }
+    }
+
+    /// Reads a document of kind `PolicyTest`. `None`: it is none, or does not get as far as to say so.
+    pub(crate) fn read_test(source: &Source) -> Option<Result<Self, Box<Unreadable>>> {
+        let name = Self::name(source).ok().filter(|name| name.kind == Kind::PolicyTest)?;
+        Some(Self::read_as(name, source.clone()))
+    }
+
+    fn name(source: &Source) -> Result<DocumentName, Box<Unreadable>> {
+        let unreadable = |error| Unreadable::new(source, None, error);
         if source.text.len() > MAX_DOCUMENT_BYTES {
-            return Err(unreadable(
-                None,
-                at("", format!("larger than {} KiB: split it", MAX_DOCUMENT_BYTES >> 10)),
-            ));
+            return Err(unreadable(at(
+                "",
+                format!("larger than {} KiB: split it", MAX_DOCUMENT_BYTES >> 10),
+            )));
         }
-        let header: Header = yaml::read(&source.text).map_err(|error| unreadable(None, error))?;
-        let name = DocumentName::checked(&header)
-            .map_err(|error| unreadable(None, error.in_line_of(&source.text)))?;
+        let header: Header = yaml::read(&source.text).map_err(unreadable)?;
+        DocumentName::checked(&header).map_err(|error| unreadable(error.in_line_of(&source.text)))
+    }
+
+    fn read_as(name: DocumentName, source: Source) -> Result<Self, Box<Unreadable>> {
         match Spec::read(name.kind, &source.text) {
             Ok(spec) => Ok(Self { source, name, spec }),
-            Err(error) => Err(unreadable(Some(name), error)),
+            Err(error) => Err(Unreadable::new(&source, Some(name), error)),
         }
+    }
+}
+
+// === impl Unreadable ===
+
+impl Unreadable {
+    fn new(source: &Source, name: Option<DocumentName>, error: YamlError) -> Box<Self> {
+        let document = name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let problem = Problem::new(source, error.line, document, &error.field, &error.message);
+        Box::new(Self { name, problem })
     }
 }
 
@@ -159,7 +179,7 @@ impl Spec {
             Kind::Credential => Self::Credential(spec(text)?),
             Kind::OutboundPolicy => Self::OutboundPolicy(spec(text)?),
             Kind::InboundPolicy => Self::InboundPolicy(spec(text)?),
-            Kind::PolicyTest => Self::PolicyTest,
+            Kind::PolicyTest => Self::PolicyTest(spec(text)?),
         })
     }
 }
@@ -182,7 +202,7 @@ impl DocumentName {
                 format!(
                     "unknown kind `{}`, expected one of {}",
                     header.kind,
-                    Kind::NAMES.map(|(n, _)| n).join(", ")
+                    Kind::ALL.map(Kind::as_str).join(", ")
                 ),
             )
         })?;
@@ -219,19 +239,14 @@ impl fmt::Display for DocumentName {
 // === impl Kind ===
 
 impl Kind {
-    const NAMES: [(&'static str, Self); 5] = [
-        ("Issuer", Self::Issuer),
-        ("Credential", Self::Credential),
-        ("OutboundPolicy", Self::OutboundPolicy),
-        ("InboundPolicy", Self::InboundPolicy),
-        ("PolicyTest", Self::PolicyTest),
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Issuer, Self::Credential, Self::OutboundPolicy, Self::InboundPolicy, Self::PolicyTest];
 
     fn parse(text: &str) -> Option<Self> {
-        Self::NAMES.into_iter().find(|(name, _)| *name == text).map(|(_, kind)| kind)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Issuer => "Issuer",
             Self::Credential => "Credential",

@@ -1,10 +1,12 @@
 //! Which plain values does the language know? Strings that are strings, durations, names and selectors.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
@@ -17,20 +19,30 @@ pub(crate) struct Text(String);
 pub(crate) struct Port(pub(crate) u16);
 
 /// `workloads`: which workloads of the namespace a policy selects.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub(crate) struct Workloads {
+    /// All of these labels, with these values.
     pub(crate) labels: BTreeMap<Text, Text>,
 }
 
-/// `timeouts`, as written.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Time limits, each a number and `ms`, `s`, `m` or `h`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping", rename_all = "camelCase")]
 pub(crate) struct TimeoutsSpec {
+    /// For a connection; default 5s.
+    #[schemars(with = "Option<Span>")]
     pub(crate) connect: Option<Text>,
+    /// From the end of the request head to the first byte of the answer; default 60s.
+    #[schemars(with = "Option<Span>")]
     pub(crate) first_byte: Option<Text>,
+    /// Between two bytes in either direction; default 60s.
+    #[schemars(with = "Option<Span>")]
     pub(crate) idle: Option<Text>,
 }
+
+/// How a duration looks to an editor.
+pub(crate) struct Span;
 
 // === impl Text ===
 
@@ -39,6 +51,12 @@ impl Deref for Text {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 
@@ -68,7 +86,51 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+// === impl Span ===
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" })
+    }
+}
+
 // === impl Port ===
+
+impl JsonSchema for Port {
+    fn schema_name() -> Cow<'static, str> {
+        "Port".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": 65535 })
+    }
+}
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

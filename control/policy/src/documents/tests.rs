@@ -391,7 +391,14 @@ metadata:
 spec: { issuer: https://cluster.example.com }
 status: { conditions: [] }
 "#;
-    assert_eq!(documents(more).len(), 8);
+    let documents = documents(more);
+    // A test that nobody can read is in nobody's way, counts for nothing and changes no version.
+    assert_eq!(documents.len(), 7);
+    let tests = source::split("f", more.as_bytes()).unwrap();
+    assert_eq!(crate::Trials::read(&tests).unwrap_err().len(), 1);
+    let without = self::documents(more.split_once("---\n").unwrap().1);
+    assert_eq!(documents.version(), without.version());
+    assert_eq!(Documents::parse(documents.sources()).unwrap().version(), documents.version());
 }
 
 #[test]

@@ -91,6 +91,14 @@ impl PathPattern {
         self.segments.iter().position(|segment| matches!(segment, Segment::Any(own) if own == name))
     }
 
+    /// Does it match every path that the other does, whatever the caller's claims?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let mut theirs = other.segments.iter();
+        let prefix =
+            self.segments.iter().all(|segment| theirs.next().is_some_and(|other| segment.covers(other)));
+        prefix && (self.below || (!other.below && theirs.next().is_none()))
+    }
+
     /// Does it match this path for a caller with these verified claims?
     pub fn matches(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> bool {
         self.judge(path, claims) == Some(true)
@@ -123,7 +131,7 @@ impl PathPattern {
     }
 
     /// Is the raw part of the path all below it, whoever asks?
-    pub(crate) fn covers(&self, path: &CanonicalPath<'_>) -> bool {
+    pub(crate) fn covers_raw(&self, path: &CanonicalPath<'_>) -> bool {
         self.below && self.segments.len() <= path.plain_segments() && self.judge(path, None) != Some(false)
     }
 }
@@ -173,6 +181,14 @@ impl Segment {
             ));
         }
         Ok(Segment::Any(name.into()))
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Segment::Any(_), Segment::Literal(bytes)) => !bytes.is_empty(),
+            (Segment::Any(_), _) => true,
+            _ => self == other,
+        }
     }
 
     /// `None`: there is no such claim to compare with, or it cannot be one segment.

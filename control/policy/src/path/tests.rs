@@ -219,7 +219,7 @@ fn patterns_end_where_the_path_is_raw_or_cannot_be_told() {
         ("/", Some(false), false),
     ] {
         let pattern = PathPattern::parse(pattern).unwrap();
-        assert_eq!((pattern.judge(&path, None), pattern.covers(&path)), (judged, covers), "{pattern:?}");
+        assert_eq!((pattern.judge(&path, None), pattern.covers_raw(&path)), (judged, covers), "{pattern:?}");
         assert_eq!(pattern.matches(&path, None), judged == Some(true));
     }
 }
@@ -536,7 +536,7 @@ proptest! {
             prop_assert!(!matches || judged != Some(false), "a deny of {pattern} is dodged by {path:?}: {reading}");
             prop_assert!(matches || judged != Some(true), "an allow of {pattern} is passed by {path:?}: {reading}");
         }
-        prop_assert!(!parsed.covers(&path) || !path.is_raw() || judged != Some(false) || tenant.is_some());
+        prop_assert!(!parsed.covers_raw(&path) || !path.is_raw() || judged != Some(false) || tenant.is_some());
     }
 
     #[test]

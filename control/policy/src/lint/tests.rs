@@ -1,0 +1,211 @@
+use super::*;
+use crate::{Trials, source};
+
+const HEAD: &str = "apiVersion: countersign.dev/v1alpha1\nkind: ";
+const BASE: &str = "apiVersion: countersign.dev/v1alpha1
+kind: Issuer
+metadata: { name: corp }
+spec: { issuer: https://login.example.com }
+---
+apiVersion: countersign.dev/v1alpha1
+kind: InboundPolicy
+metadata: { name: orders }
+spec:
+  workloads: { labels: { app: orders } }
+  ports: [80]
+  tokens: [{ issuer: corp, audiences: [https://orders.shop] }]
+  rules:
+";
+
+fn all(text: &str) -> Vec<String> {
+    let sources = source::split("f", text.as_bytes()).unwrap();
+    let trials = Trials::read(&sources).unwrap();
+    let documents = Documents::parse(sources).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"));
+    let outcome = trials.run(&documents).unwrap();
+    warnings(&documents, &outcome).iter().map(ToString::to_string).collect()
+}
+
+/// Rules of one policy, one a line, and what is said of them: `None` is nothing.
+fn rules(rules: &str, told: Option<&str>) {
+    let text = rules.lines().fold(BASE.to_owned(), |text, rule| text + "  - { " + rule.trim() + " }\n");
+    expect(&text, told);
+}
+
+fn expect(text: &str, told: Option<&str>) {
+    let found = all(text);
+    match told {
+        None => assert!(found.is_empty(), "{text}\n{found:?}"),
+        Some(told) => assert!(found.len() == 1 && found[0].contains(told), "{text}\n{found:?}"),
+    }
+}
+
+#[test]
+fn an_allow_that_a_deny_hits_whole() {
+    let told = "f:14: InboundPolicy/default/orders: spec.rules[0]: can never allow: deny rule `d` hits all that it matches";
+    let allow =
+        "name: a, to: { methods: [GET], paths: [/x/a, '/x/{id}/b'] }, from: { scopes: [s], clients: [c] }\n";
+    rules(&format!("{allow}name: d, effect: deny, to: {{ paths: ['/x/*'] }}"), Some(told));
+    rules(&format!("{allow}name: d, effect: deny"), Some(told));
+    rules(&format!("{allow}name: d, effect: deny, from: {{ clients: [c, e] }}"), Some(told));
+    rules(&format!("{allow}name: d, effect: deny, from: {{ clients: [e] }}"), None);
+    rules(&format!("{allow}name: d, effect: deny, unless: {{ clients: [e] }}"), None);
+    rules(&format!("{allow}name: d, effect: deny, to: {{ paths: [/x/a] }}"), None);
+    rules(&format!("{allow}name: d, effect: deny, to: {{ methods: [GET, POST], hosts: [a.b] }}"), None);
+    rules(&format!("{allow}name: d, effect: deny, shadow: true"), None);
+}
+
+#[test]
+fn a_deny_of_another_policy_of_the_same_workloads() {
+    let base =
+        format!("{BASE}  - {{ name: a, to: {{ paths: [/x] }}, from: {{ scopes: [s] }} }}\n---\n{HEAD}");
+    let other = |workloads: &str, ports: &str, from: &str| {
+        format!(
+            "{base}InboundPolicy\nmetadata: {{ name: no }}\nspec:\n  default: none\n  {workloads}\n  {ports}\n  \
+             tokens: [{{ issuer: corp, audiences: [x] }}]\n  rules: [{{ name: d, effect: deny, {from} to: {{ paths: [/x] }} }}]\n"
+        )
+    };
+    let told = Some("deny rule `d` of InboundPolicy/default/no hits all");
+    expect(&other("", "", ""), told);
+    expect(&other("workloads: { labels: { app: orders } }", "ports: [80, 81]", ""), told);
+    expect(&other("workloads: { labels: { app: orders, tier: a } }", "", ""), None);
+    expect(&other("", "ports: [81]", ""), None);
+    expect(&other("mode: audit", "", ""), None);
+    // It sees other tokens.
+    expect(&other("", "", "from: { scopes: [s] },"), None);
+}
+
+#[test]
+fn what_a_public_rule_takes_first() {
+    let public = "name: p, public: true, to: { paths: ['/docs/*'] }\n";
+    rules(
+        &format!("{public}name: a, to: {{ paths: [/docs/a] }}, from: {{ scopes: [s] }}"),
+        Some("spec.rules[1]: is never asked: rule `p` is public"),
+    );
+    rules(&format!("{public}name: a, to: {{ paths: [/doc] }}, from: {{ scopes: [s] }}"), None);
+    let told = Some("spec.rules[1].from: hits nobody where rule `p` is public");
+    rules(
+        &format!("{public}name: d, effect: deny, to: {{ paths: [/docs/a] }}, from: {{ clients: [c] }}"),
+        told,
+    );
+    rules(&format!("{public}name: d, effect: deny, to: {{ paths: ['/*'] }}, from: {{ clients: [c] }}"), told);
+    // About a caller, not a path.
+    rules(&format!("{public}name: d, effect: deny, from: {{ clients: [c] }}"), None);
+    rules(&format!("{public}name: d, effect: deny, to: {{ paths: [/docs/a] }}"), None);
+    rules(
+        &format!("{public}name: d, effect: deny, to: {{ paths: ['/docs/*'] }}, unless: {{ clients: [c] }}"),
+        Some("spec.rules[0]: can never allow: deny rule `d` hits all that it matches"),
+    );
+}
+
+#[test]
+fn a_deny_that_spares_whom_it_hits() {
+    let told = Some("spec.rules[0].unless: spares everybody whom `from` names");
+    rules("name: d, effect: deny, from: { roles: [a], clients: [c] }, unless: { roles: [a, b] }", told);
+    rules("name: d, effect: deny, from: { roles: [a] }, unless: { roles: [a], clients: [c] }", None);
+    rules("name: d, effect: deny, unless: { roles: [a] }", None);
+}
+
+#[test]
+fn a_rule_twice() {
+    let one = "to: { paths: [/x] }, from: { scopes: [a, b], claims: { tenant: [x, y] } }";
+    let two = "to: { paths: [/x] }, from: { scopes: [b, a], claims: { tenant: [y, x] } }";
+    rules(&format!("name: a, {one}\nname: b, {two}"), Some("spec.rules[1]: says the same as rule `a`"));
+    rules(&format!("name: a, {one}\nname: b, {}", two.replace("[y, x]", "[y]")), None);
+}
+
+#[test]
+fn methods_that_grpc_never_has() {
+    let told = Some("spec.rules[0].to.methods: gRPC calls are POST");
+    rules("name: a, to: { methods: [GET], grpc: [a.B/C] }, from: { scopes: [s] }", told);
+    rules("name: a, to: { methods: [GET, POST], grpc: [a.B/C] }, from: { scopes: [s] }", None);
+}
+
+#[test]
+fn rules_that_are_too_wide() {
+    let told = Some("spec.rules[0].from: everybody with a token may do everything");
+    rules("name: a, from: {}", told);
+    rules("name: a, to: { paths: ['/*'] }, from: {}", told);
+    rules("name: a, to: { paths: ['/*'] }, from: { scopes: [s] }", None);
+    rules("name: a, to: { methods: [GET] }, from: {}", None);
+    rules("name: a, to: { paths: ['/a/*'] }, from: {}", None);
+    let told = Some("spec.rules[0].to.paths: makes every path public");
+    rules("name: a, public: true, to: { methods: [GET], paths: [/a, '/*'] }", told);
+    rules("name: a, public: true, to: { paths: ['/a/*'] }", None);
+}
+
+#[test]
+fn a_token_for_everybodys_hosts() {
+    let outbound = |host: &str, token: &str| {
+        format!(
+            "{BASE}  - {{ name: a, from: {{ scopes: [s] }} }}\n---\n{HEAD}Credential\nmetadata: {{ name: c }}\n\
+             spec: {{ issuer: corp, clientId: c, authentication: {{ clientSecretBasic: {{ secretFile: s }} }} }}\n\
+             ---\n{HEAD}OutboundPolicy\nmetadata: {{ name: o }}\nspec:\n  rules:\n  - {{ name: used, to: {{ hosts: [a.b] }}, token: {{ credential: c }} }}\n  \
+             - {{ name: r, to: {{ hosts: ['{host}'] }}{token} }}\n"
+        )
+    };
+    let token = ", token: { credential: c }";
+    for host in ["*.com", "*.co.uk", "*.github.io"] {
+        expect(&outbound(host, token), Some("spec.rules[1].to.hosts[0]: anybody can have a host under"));
+        expect(&outbound(host, ""), None);
+    }
+    for host in ["*.example.com", "*.internal", "example.com"] {
+        expect(&outbound(host, token), None);
+    }
+}
+
+#[test]
+fn audiences_that_id_tokens_have() {
+    let with = |profile: &str, audience: &str| {
+        BASE.replace("example.com }", &format!("example.com, profile: {profile} }}"))
+            .replace("https://orders.shop", audience)
+            + "  - { name: a, to: { paths: [/a] }, from: { clients: [checkout] } }\n"
+    };
+    let told =
+        "f:12: InboundPolicy/default/orders: spec.tokens[0].audiences[0]: `checkout` is the id of a client";
+    expect(&with("keycloak", "checkout"), Some(told));
+    expect(&with("generic", "orders"), Some("`orders` looks like the id of a client"));
+    expect(&with("keycloak", "orders"), None);
+    expect(&with("generic", "https://orders.shop"), None);
+    expect(&with("rfc9068", "checkout"), None);
+    expect(&with("cognito", "checkout"), None);
+}
+
+#[test]
+fn names_that_two_issuers_give() {
+    let two = BASE.replace(
+        "corp, audiences: [https://orders.shop] }",
+        "corp, audiences: [a] }, { issuer: partner, audiences: [a] }",
+    ) + "  - { name: a, to: { paths: [/a] }, from: { FROM } }\n---\n"
+        + HEAD
+        + "Issuer\nmetadata: { name: partner }\nspec: { issuer: https://partner.example }\n";
+    expect(&two.replace("FROM", "clients: [c]"), Some("spec.rules[0].from.clients: may be somebody else's"));
+    expect(&two.replace("FROM", "clients: [c], issuers: [corp]"), None);
+    expect(&two.replace("FROM", "scopes: [s]"), None);
+}
+
+#[test]
+fn documents_that_nobody_uses() {
+    let base = format!("{BASE}  - {{ name: a, from: {{ scopes: [s] }} }}\n");
+    let issuer = format!(
+        "{base}---\n{HEAD}Issuer\nmetadata: {{ name: old }}\nspec: {{ issuer: https://old.example }}\n"
+    );
+    expect(&issuer, Some("f:18: Issuer/old: metadata.name: is used by nobody"));
+    let credential = format!(
+        "{base}---\n{HEAD}Credential\nmetadata: {{ name: c }}\nspec: {{ issuer: corp, clientId: c, authentication: {{ clientSecretBasic: {{ secretFile: s }} }} }}\n"
+    );
+    expect(&credential, Some("Credential/default/c: metadata.name: is used by nobody"));
+    let test = |port: u16| {
+        format!(
+            "{base}---\n{HEAD}PolicyTest\nmetadata: {{ name: t }}\nspec:\n  to: {{ labels: {{ app: orders }}, port: {port} }}\n  \
+             cases: [{{ name: a, request: GET /, expect: deny }}]\n"
+        )
+    };
+    expect(&test(80), None);
+    let found = all(&test(81));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].contains("InboundPolicy/default/orders: metadata.name: no PolicyTest selects it"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("PolicyTest/default/t: spec.to: no policy selects"), "{found:?}");
+}

@@ -1,0 +1,157 @@
+//! What comes of one case? It is decided as the proxy decides, and compared with what was expected.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+
+use super::expected::{self, Expected};
+use crate::inbound::{Decision, Policies, PortPolicy};
+use crate::reason::Reason;
+use crate::request::{AccessRequest, Peer, Presented, Principal, Token};
+use crate::snapshot::{RuleId, Snapshot};
+
+/// A case, in order.
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) method: String,
+    /// As received: it may be one that is refused.
+    pub(super) path: String,
+    pub(super) host: String,
+    pub(super) grpc: bool,
+    pub(super) headers: HeaderMap,
+    pub(super) source: IpAddr,
+    pub(super) shown: Shown,
+    pub(super) peer: Option<Peer>,
+    pub(super) expected: Expected,
+    /// In the order of their names.
+    pub(super) shadows: Option<Vec<(String, Expected)>>,
+    pub(super) audit: Option<Expected>,
+}
+
+/// The token of a case, after verification.
+pub(super) enum Shown {
+    Nothing,
+    Rejected(Reason),
+    Verified(Box<Token>),
+}
+
+/// What came of a case.
+pub(super) struct Tried {
+    /// Expected and found, where they differ.
+    pub(super) difference: Option<String>,
+    /// Every rule that decided something, or would.
+    pub(super) hit: Vec<RuleId>,
+}
+
+/// Every decision about a request.
+struct Decisions {
+    decision: Decision,
+    /// Of audit policies beside those that are enforced.
+    audit: Option<Decision>,
+    shadows: Vec<(RuleId, Decision)>,
+}
+
+// === impl Case ===
+
+impl Case {
+    pub(super) fn run(&self, snapshot: &Snapshot, port: &PortPolicy) -> Tried {
+        let decisions = self.decide(port);
+        let found = Expected::of(&decisions.decision, snapshot);
+        let mut differences = Vec::new();
+        if !self.expected.is_met_by(&found) {
+            let passes = if port.enforce.is_none() { " (in audit mode: it passes)" } else { "" };
+            differences.push(format!("expected {}, found {found}{passes}", self.expected));
+        }
+        let audit = decisions.audit.as_ref().map(|audit| Expected::of(audit, snapshot));
+        if let Some(expected) = &self.audit
+            && !audit.as_ref().is_some_and(|audit| expected.is_met_by(audit))
+        {
+            let found = audit.map_or("no audit policy beside an enforced one".to_owned(), |a| a.to_string());
+            differences.push(format!("audit: expected {expected}, found {found}"));
+        }
+        differences.extend(self.shadow_difference(&decisions, snapshot));
+        let hit = decisions.hit();
+        Tried { difference: (!differences.is_empty()).then(|| differences.join("; ")), hit }
+    }
+
+    fn shadow_difference(&self, decisions: &Decisions, snapshot: &Snapshot) -> Option<String> {
+        let expected = self.shadows.as_ref()?;
+        let name = |rule: RuleId| expected::rule_name(rule, snapshot).unwrap_or_default();
+        let found = decisions.shadows.iter();
+        let mut found: Vec<_> =
+            found.map(|(rule, would)| (name(*rule), Expected::of(would, snapshot))).collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let is_met = expected.len() == found.len()
+            && expected.iter().zip(&found).all(|((rule, expected), (found_rule, found))| {
+                rule == found_rule && expected.is_met_by(found)
+            });
+        let list = |shadows: &[(String, Expected)]| {
+            let shadows: Vec<_> = shadows.iter().map(|(rule, would)| format!("{rule}: {would}")).collect();
+            if shadows.is_empty() { "none".to_owned() } else { shadows.join(", ") }
+        };
+        (!is_met).then(|| format!("shadows: expected {}, found {}", list(expected), list(&found)))
+    }
+
+    /// As the proxy does: framing and path first, then what needs no token, then all of it (semantics 5 and 6).
+    fn decide(&self, port: &PortPolicy) -> Decisions {
+        let refused = |reason| Decisions {
+            decision: Decision::Deny { reason, rule: None },
+            audit: None,
+            shadows: Vec::new(),
+        };
+        if matches!(&*self.method, "CONNECT" | "TRACE") {
+            return refused(Reason::MethodNotAllowed);
+        }
+        let Some(path) = port.path(&self.path) else { return refused(Reason::AmbiguousPath) };
+        let request = |token| AccessRequest {
+            principal: Principal { token, peer: self.peer.as_ref() },
+            method: &self.method,
+            path: &path,
+            host: &self.host,
+            headers: &self.headers,
+            grpc: self.grpc,
+            source: self.source,
+        };
+        let (anonymous, asked) = (request(Presented::Nothing), request(self.presented(port)));
+        let beside = port.enforce.as_ref().and(port.audit.as_ref());
+        let Some(deciding) = port.enforce.as_ref().or(port.audit.as_ref()) else {
+            return refused(Reason::NoRule);
+        };
+        // Nobody looks at the token where policy decides without it.
+        let needs_token = |policies: &Policies| policies.screen(&anonymous).is_none();
+        let seen = if needs_token(deciding) || beside.is_some_and(needs_token) { asked } else { anonymous };
+        let shadows = [Some(deciding), beside].into_iter().flatten().flat_map(|group| group.shadows(&seen));
+        Decisions {
+            decision: deciding.decide(&asked),
+            audit: beside.map(|audit| audit.decide(&seen)),
+            shadows: shadows.map(|shadow| (shadow.rule, shadow.would)).collect(),
+        }
+    }
+
+    fn presented(&self, port: &PortPolicy) -> Presented<'_> {
+        match &self.shown {
+            Shown::Nothing => Presented::Nothing,
+            Shown::Rejected(reason) => Presented::Rejected(*reason),
+            // Such a token is not verified any further.
+            Shown::Verified(token) if port.issuer(&token.issuer).is_none() => {
+                Presented::Rejected(Reason::UnknownIssuer)
+            }
+            Shown::Verified(token) => Presented::Verified(token),
+        }
+    }
+}
+
+// === impl Decisions ===
+
+impl Decisions {
+    /// The rules that allowed or denied. One whose scopes are lacking did not decide.
+    fn hit(&self) -> Vec<RuleId> {
+        let deciding = [Some(&self.decision), self.audit.as_ref()].into_iter().flatten();
+        let deciding = deciding.filter_map(|decision| match decision {
+            Decision::Allow { rule, .. } => Some(*rule),
+            Decision::Deny { reason: Reason::DeniedByRule, rule } => *rule,
+            Decision::Deny { .. } => None,
+        });
+        deciding.chain(self.shadows.iter().map(|(rule, _)| *rule)).collect()
+    }
+}
