@@ -7,6 +7,7 @@
     reason = "a property that does not hold panics: that is what the fuzzer looks for"
 )]
 
+pub mod condition;
 pub mod jwks;
 pub mod path;
 pub mod policy;

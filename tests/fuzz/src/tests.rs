@@ -32,6 +32,11 @@ fn seeds_of_paths() {
     run("path", super::path::check);
 }
 
+#[test]
+fn seeds_of_conditions() {
+    run("condition", super::condition::check);
+}
+
 /// The properties are about something: the good seeds get as far as they should.
 #[test]
 fn a_good_token_is_accepted_by_the_verifier_of_the_targets() {
