@@ -32,6 +32,8 @@ const MAX_BRACKETS: u16 = 32;
 #[derive(Debug)]
 pub(crate) struct Condition {
     node: Node,
+    /// Does it ask what a token says?
+    pub(crate) reads_claims: bool,
 }
 
 // === impl Condition ===
@@ -46,7 +48,7 @@ impl Condition {
         }
         let parser = PrattParser::new().max_recursion_depth(MAX_BRACKETS);
         let tree = parser.parse(written).map_err(|errors| vec![syntax(&errors)])?;
-        check::check(&tree, known).map(|node| Self { node })
+        check::check(&tree, known).map(|(node, reads_claims)| Self { node, reads_claims })
     }
 
     /// Does it hold? `None`: it cannot be evaluated.

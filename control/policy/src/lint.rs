@@ -2,6 +2,7 @@
 //! than they say, documents that nobody uses.
 
 mod breadth;
+mod certificates;
 mod covers;
 mod reach;
 mod tokens;
@@ -23,6 +24,7 @@ pub fn warnings(documents: &Documents, tests: &Outcome) -> Vec<Problem> {
         reach::rules(policy, documents, &mut report);
         breadth::inbound(policy, &mut report);
         tokens::inbound(policy, documents, &mut report);
+        certificates::inbound(policy, documents, &mut report);
         warnings.extend(report.into_problems());
     }
     for policy in &documents.outbound {

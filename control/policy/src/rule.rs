@@ -154,7 +154,14 @@ impl RuleBody {
 
     /// An allow rule: is it satisfied only with a token?
     pub(crate) fn needs_token(&self) -> bool {
-        self.to.needs_claims() || self.from.as_ref().is_none_or(|from| from.needs_token)
+        self.to.needs_claims()
+            || self.when_reads_claims()
+            || self.from.as_ref().is_none_or(|from| from.needs_token)
+    }
+
+    /// Does `when` ask what a token says? Without a token that cannot be told.
+    pub(crate) fn when_reads_claims(&self) -> bool {
+        self.when.as_ref().is_some_and(|when| when.reads_claims)
     }
 
     /// An allow rule: does it match in all but its scopes?

@@ -31,24 +31,36 @@ const OF_THE_CONNECTION: [&str; 12] = [
     "upgrade",
 ];
 
-/// Why no decision rests on the header of this name (lower case), and what to write instead. `None`: one may.
-pub(crate) fn why_not(name: &str) -> Option<&'static str> {
-    let normal = name.replace('_', "-");
+/// Why no decision may rest on a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untrusted {
+    /// It is the host, which has a word of its own.
+    Host,
+    /// What it shows is verified first.
+    Credential,
+    /// The application never sees it as it came.
+    OfTheConnection,
+    /// Anybody can write it.
+    Hearsay,
+}
+
+/// What keeps decisions from resting on the header of this name. `None`: one may.
+pub(crate) fn why_not(name: &str) -> Option<Untrusted> {
+    let normal = normal(name);
     match &*normal {
-        "host" => Some("is the host: write request.host"),
-        "authorization" | "cookie" | "dpop" => {
-            Some("is a credential: what it shows is verified first, and judged by `from` and `claims`")
-        }
-        name if OF_THE_CONNECTION.contains(&name) => {
-            Some("is of one connection, and not judged: the application never sees it as it came")
-        }
+        "host" => Some(Untrusted::Host),
+        "authorization" | "cookie" | "dpop" => Some(Untrusted::Credential),
+        name if OF_THE_CONNECTION.contains(&name) => Some(Untrusted::OfTheConnection),
         name if HEARSAY.contains(&name) || HEARSAY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
-            Some(
-                "can be written by anybody, so nothing is decided by it: write source.ip, request.host or a claim",
-            )
+            Some(Untrusted::Hearsay)
         }
         _ => None,
     }
+}
+
+/// Lower case, with `-` for `_`: two names that are alike so are one header to many servers.
+pub(crate) fn normal(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 #[cfg(test)]
@@ -59,10 +71,11 @@ mod tests {
     fn in_23_no_decision_rests_on_what_anybody_can_write() {
         for name in [
             "x-forwarded-for",
-            "x_forwarded_for",
+            "X_Forwarded_For",
             "x-original-url",
             "user-agent",
             "x-real-ip",
+            "cf-connecting-ip",
             "authorization",
             "cookie",
             "host",

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 use countersign_policy::snapshot::Snapshot;
 use countersign_policy::{Reason, Token};
-use prometheus::{Histogram, IntCounter};
 
 use crate::auth::introspect::budget::{Budget, Turns};
 use crate::auth::introspect::flight::{Boarded, Flights};
@@ -32,7 +31,7 @@ use crate::auth::tokens::lifetime;
 use crate::auth::tokens::source::{Fingerprint, Moment};
 use crate::auth::verify::LastVerdict;
 use crate::auth::verify::jwt::TOKEN_LIMIT;
-use crate::auth::verify::verdicts::{TokenHash, Verdict, Verdicts};
+use crate::auth::verify::verdicts::{Lookups, TokenHash, Verdict, Verdicts};
 use crate::state::backoff;
 
 /// The longest that an issuer's word on a token is kept, in seconds.
@@ -79,7 +78,7 @@ pub struct Introspector {
     turns: Turns,
     budget: Budget,
     trouble: Mutex<Trouble>,
-    counters: Counters,
+    lookups: Lookups,
     metrics: IntrospectionMetrics,
 }
 
@@ -98,16 +97,6 @@ struct Trouble {
 struct Setback {
     at: Moment,
     pause: Duration,
-}
-
-/// Handles, looked up once.
-#[derive(Debug)]
-struct Counters {
-    connection: IntCounter,
-    hit: IntCounter,
-    miss: IntCounter,
-    negative: IntCounter,
-    duration: Histogram,
 }
 
 /// Is this no JWT, so that only its issuer knows what it is? Three segments of base64url are a JWT (security IN-2).
@@ -160,14 +149,7 @@ impl Introspections {
 impl Introspector {
     fn new(key: [u8; 32], question: Question, kept: Arc<Kept>, names: &Names) -> Self {
         let services = question.services.clone();
-        let count = |result| services.metrics.verified_token_cache.with_label_values(&[result]);
-        let counters = Counters {
-            connection: count("connection"),
-            hit: count("hit"),
-            miss: count("miss"),
-            negative: count("negative"),
-            duration: services.metrics.auth_duration.with_label_values(&["introspect"]),
-        };
+        let lookups = Lookups::new(&services.metrics, "introspect");
         Self {
             key,
             metrics: IntrospectionMetrics::new(&services.metrics, names, &question.issuer.name),
@@ -178,7 +160,7 @@ impl Introspector {
             flights: Flights::default(),
             turns: Turns::new(),
             trouble: Mutex::default(),
-            counters,
+            lookups,
         }
     }
 
@@ -189,7 +171,7 @@ impl Introspector {
         let on_connection =
             last.recall(token).filter(|verdict| self.holds(verdict, now) && !is_due(verdict, now));
         if let Some(verdict) = on_connection {
-            self.counters.connection.inc();
+            self.lookups.connection.inc();
             return verdict.outcome.clone();
         }
         if token.len() > TOKEN_LIMIT {
@@ -202,19 +184,19 @@ impl Introspector {
                 // Nobody waits for it, and nothing is lost where it cannot be asked.
                 let _ = self.board(hash, token, true);
             }
-            self.counters.hit.inc();
+            self.lookups.hit.inc();
             last.remember(token, verdict.clone());
             return verdict.outcome.clone();
         }
         if let Some(verdict) = self.kept.refused.find(&hash).filter(|verdict| self.holds(verdict, now)) {
-            self.counters.negative.inc();
+            self.lookups.negative.inc();
             return verdict.outcome.clone();
         }
-        self.counters.miss.inc();
+        self.lookups.miss.inc();
         let is_familiar = known.is_some_and(|verdict| verdict.outcome.is_ok());
         let started = Instant::now();
         let outcome = self.wait_for(hash, token, is_familiar).await;
-        self.counters.duration.observe(started.elapsed().as_secs_f64());
+        self.lookups.duration.observe(started.elapsed().as_secs_f64());
         outcome
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use countersign_policy::snapshot::{Issuer, IssuerId};
 use countersign_policy::{PortPolicy, Profile, Reason, Token};
-use prometheus::{Histogram, IntCounter};
+use prometheus::Histogram;
 
 use crate::auth::issuers::IssuerKeys;
 use crate::auth::issuers::jwks::Key;
@@ -19,7 +19,7 @@ pub use crate::auth::verify::dpop::Target;
 use crate::auth::verify::jwt::{Jwt, TOKEN_LIMIT};
 use crate::auth::verify::replays::Replays;
 pub use crate::auth::verify::verdicts::LastVerdict;
-use crate::auth::verify::verdicts::{TokenHash, Verdict, Verdicts};
+use crate::auth::verify::verdicts::{Lookups, TokenHash, Verdict, Verdicts};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -41,17 +41,7 @@ pub struct Verifier {
     verified: Verdicts,
     refused: Verdicts,
     replays: Replays,
-    counters: Counters,
-}
-
-/// Handles, looked up once.
-#[derive(Debug)]
-struct Counters {
-    connection: IntCounter,
-    hit: IntCounter,
-    miss: IntCounter,
-    negative: IntCounter,
-    duration: Histogram,
+    lookups: Lookups,
     proof_duration: Histogram,
 }
 
@@ -59,21 +49,13 @@ struct Counters {
 
 impl Verifier {
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
-        let count = |result| metrics.verified_token_cache.with_label_values(&[result]);
-        let counters = Counters {
-            connection: count("connection"),
-            hit: count("hit"),
-            miss: count("miss"),
-            negative: count("negative"),
-            duration: metrics.auth_duration.with_label_values(&["verify"]),
-            proof_duration: metrics.auth_duration.with_label_values(&["proof"]),
-        };
         Self {
             clock,
             verified: Verdicts::new(VERIFIED_LIMIT),
             refused: Verdicts::new(REFUSED_LIMIT),
             replays: Replays::new(PROOFS_LIMIT),
-            counters,
+            lookups: Lookups::new(&metrics, "verify"),
+            proof_duration: metrics.auth_duration.with_label_values(&["proof"]),
         }
     }
 
@@ -104,7 +86,7 @@ impl Verifier {
         let proof = proof.ok_or(Reason::ProofInvalid)?;
         let (started, now) = (Instant::now(), self.clock.unix());
         let checked = dpop::check(proof, key, token, target, now);
-        self.counters.proof_duration.observe(started.elapsed().as_secs_f64());
+        self.proof_duration.observe(started.elapsed().as_secs_f64());
         let jti = checked.map_err(|flaw| {
             tracing::debug!(%flaw, "a DPoP proof is refused");
             Reason::ProofInvalid
@@ -120,7 +102,7 @@ impl Verifier {
     ) -> Result<Arc<Token>, Reason> {
         let now = self.clock.unix();
         if let Some(verdict) = last.recall(token).filter(|verdict| accepted.holds(verdict, now)) {
-            self.counters.connection.inc();
+            self.lookups.connection.inc();
             return verdict.outcome.clone();
         }
         if token.len() > TOKEN_LIMIT {
@@ -128,18 +110,18 @@ impl Verifier {
         }
         let hash = verdicts::hash(token);
         if let Some(verdict) = self.verified.find(&hash).filter(|verdict| accepted.holds(verdict, now)) {
-            self.counters.hit.inc();
+            self.lookups.hit.inc();
             last.remember(token, verdict.clone());
             return verdict.outcome.clone();
         }
         if let Some(verdict) = self.refused.find(&hash).filter(|verdict| accepted.holds(verdict, now)) {
-            self.counters.negative.inc();
+            self.lookups.negative.inc();
             return verdict.outcome.clone();
         }
-        self.counters.miss.inc();
+        self.lookups.miss.inc();
         let started = Instant::now();
         let outcome = Box::pin(self.judge(last, token, hash, accepted)).await;
-        self.counters.duration.observe(started.elapsed().as_secs_f64());
+        self.lookups.duration.observe(started.elapsed().as_secs_f64());
         outcome
     }
 

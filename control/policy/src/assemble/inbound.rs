@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::compile::headers;
 use crate::compile::inbound::CheckedInbound;
 use crate::compile::report::Report;
 use crate::compile::values::WrittenTimeouts;
@@ -14,6 +13,7 @@ use crate::inbound::{Accepted, InboundTable, Policies, Policy, PortPolicy};
 use crate::problem::Problem;
 use crate::rule::Rule;
 use crate::snapshot::{Effect, IntrospectionId, RuleId, RuleName};
+use crate::untrusted;
 
 use super::{Parts, resource};
 
@@ -166,7 +166,8 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
     }
     let timeouts = of_mode(deciding).map(|policy| policy.written.timeouts);
     let written_headers = here.iter().flat_map(|policy| &policy.written.forward_claims);
-    let identity_headers: BTreeSet<String> = written_headers.map(|(name, _)| headers::normal(name)).collect();
+    let identity_headers: BTreeSet<String> =
+        written_headers.map(|(name, _)| untrusted::normal(name)).collect();
     Some(PortPolicy {
         enforce,
         audit,

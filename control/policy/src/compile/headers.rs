@@ -7,6 +7,7 @@ use crate::field::Field;
 use crate::inbound::ClaimSource;
 use crate::profile::Profile;
 use crate::rule::HeaderTest;
+use crate::untrusted::{self, Untrusted, normal};
 
 use super::from::{Certificates, Shown};
 use super::report::Report;
@@ -86,11 +87,6 @@ pub(crate) fn compile(
     headers
 }
 
-/// Lower case, with `-` for `_`: two names that are alike so are one header to many servers.
-pub(crate) fn normal(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
-}
-
 fn check_name(name: &str) -> Result<(), String> {
     if !values::is_http_token(name) {
         return Err("is no header name (RFC 9110 §5.1)".to_owned());
@@ -120,34 +116,6 @@ fn source(written: &str) -> Result<ClaimSource, String> {
 }
 
 // What a rule may ask of them: `to.headers`.
-
-/// Hop-by-hop fields (RFC 9110 §7.6.1), and those that frame a message.
-const OF_THE_CONNECTION: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// What proxies add and anybody can write (security IN-23).
-const HEARSAY: [&str; 8] = [
-    "client-ip",
-    "forwarded",
-    "true-client-ip",
-    "user-agent",
-    "via",
-    "x-client-ip",
-    "x-real-ip",
-    "x-rewrite-url",
-];
-const HEARSAY_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-countersign-"];
 
 /// In the order of the names.
 pub(crate) fn tests(
@@ -180,24 +148,30 @@ fn check_tested(name: &str, set: &[Text]) -> Result<(), String> {
     if !values::is_http_token(name) {
         return Err("is no header name (RFC 9110 §5.1)".to_owned());
     }
-    let normal = normal(name);
-    Err(match &*normal {
-        _ if name.contains('_') => format!("`_` counts as `-`, as many servers read it: write {}", name.replace('_', "-")),
-        "host" => "write `to.hosts`".to_owned(),
-        "authorization" | "cookie" | "dpop" => {
-            "is a credential: what it shows is verified first, and judged by `from`".to_owned()
+    if name.contains('_') {
+        return Err(format!("`_` counts as `-`, as many servers read it: write {}", name.replace('_', "-")));
+    }
+    if let Some(untrusted) = untrusted::why_not(name) {
+        return Err(why_not_tested(untrusted).to_owned());
+    }
+    if set.iter().any(|own| normal(own) == normal(name)) {
+        let message = "is set by `forwardClaims`, and a caller's own is removed: judge the claim in `from`";
+        return Err(message.to_owned());
+    }
+    Ok(())
+}
+
+fn why_not_tested(untrusted: Untrusted) -> &'static str {
+    match untrusted {
+        Untrusted::Host => "write `to.hosts`",
+        Untrusted::Credential => "is a credential: what it shows is verified first, and judged by `from`",
+        Untrusted::OfTheConnection => {
+            "is of one connection, and not judged: the application never sees it as it came"
         }
-        name if OF_THE_CONNECTION.contains(&name) => {
-            "is of one connection, and not judged: the application never sees it as it came".to_owned()
+        Untrusted::Hearsay => {
+            "anybody can write it, so nothing is decided by it: for addresses write `sources`, for hosts `to.hosts`"
         }
-        name if HEARSAY.contains(&name) || HEARSAY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) => {
-            "anybody can write it, so nothing is decided by it: for addresses write `sources`, for hosts `to.hosts`".to_owned()
-        }
-        _ if set.iter().any(|own| self::normal(own) == normal) => {
-            "is set by `forwardClaims`, and a caller's own is removed: judge the claim in `from`".to_owned()
-        }
-        _ => return Ok(()),
-    })
+    }
 }
 
 fn check_value(value: &str) -> Result<(), String> {

@@ -12,6 +12,7 @@ use crate::inbound::ClaimSource;
 use crate::rule::{RuleBody, To};
 use crate::snapshot::{Effect, InboundTls, Issuer};
 use crate::source::Source;
+use crate::untrusted;
 
 use super::from::{Certificates, KnownIssuer, Shown};
 use super::outbound::FindCredential;
@@ -228,7 +229,7 @@ impl PolicyBeingChecked<'_> {
         } else {
             None
         };
-        let set: Vec<String> = self.spec.forward_claims.keys().map(|name| headers::normal(name)).collect();
+        let set: Vec<String> = self.spec.forward_claims.keys().map(|name| untrusted::normal(name)).collect();
         let known = Known { no_claims, patterns: &to.paths, set: &set };
         match Condition::parse(spec.when.as_deref()?, &known) {
             Ok(condition) => Some(condition),

@@ -80,6 +80,15 @@ impl Selector {
         self.namespace == other.namespace && self.labels.iter().flatten().all(is_there)
     }
 
+    /// Can there be a workload that both select? One label has one value.
+    pub(crate) fn may_meet(&self, other: &Self) -> bool {
+        let contradicts = |(key, value): (&String, &String)| {
+            let theirs = other.labels.iter().find_map(|labels| labels.get(key));
+            theirs.is_some_and(|theirs| theirs != value)
+        };
+        self.namespace == other.namespace && !self.labels.iter().flatten().any(contradicts)
+    }
+
     /// Do both select just the same workloads?
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.namespace == other.namespace && self.labels == other.labels

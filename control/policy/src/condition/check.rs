@@ -34,11 +34,12 @@ struct Typed {
 struct Checker<'k> {
     known: &'k Known<'k>,
     problems: Vec<String>,
+    reads_claims: bool,
 }
 
-/// The whole, which is a boolean.
-pub(super) fn check(tree: &IdedExpr, known: &Known<'_>) -> Result<Node, Vec<String>> {
-    let mut checker = Checker { known, problems: Vec::new() };
+/// The whole, which is a boolean, and whether claims are among what it names.
+pub(super) fn check(tree: &IdedExpr, known: &Known<'_>) -> Result<(Node, bool), Vec<String>> {
+    let mut checker = Checker { known, problems: Vec::new(), reads_claims: false };
     if is_deeper(tree, MAX_DEPTH) {
         return Err(vec![format!("is nested deeper than {MAX_DEPTH}: write several rules")]);
     }
@@ -46,7 +47,7 @@ pub(super) fn check(tree: &IdedExpr, known: &Known<'_>) -> Result<Node, Vec<Stri
     let node =
         typed.and_then(|typed| checker.expect(tree, typed, &[Kind::Boolean], "is the whole condition"));
     match node {
-        Some(node) if checker.problems.is_empty() => Ok(node),
+        Some(node) if checker.problems.is_empty() => Ok((node, checker.reads_claims)),
         _ => Err(checker.problems),
     }
 }

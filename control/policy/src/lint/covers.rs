@@ -22,8 +22,20 @@ impl To {
 impl From {
     /// Is every caller of the other one of this too? Both of one policy, so that they see the same token.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let Self { needs_token, needs_certificate, issuers, scopes, clients, .. } = self;
-        let Self { subjects, roles, claims, bound, peers, service_accounts, sources, .. } = self;
+        let Self {
+            needs_token,
+            needs_certificate,
+            issuers,
+            scopes,
+            clients,
+            subjects,
+            roles,
+            claims,
+            bound,
+            peers,
+            service_accounts,
+            sources,
+        } = self;
         (!needs_token || other.needs_token)
             && (!needs_certificate || other.needs_certificate)
             && each(peers, &other.peers, |one, other| one == other)

@@ -52,19 +52,22 @@ fn public<'d>(
     let closes = |(_, other): &(&Policy, &RuleBody)| {
         other.effect == Effect::Deny
             && other.from.is_none()
-            && other.when.is_none()
+            && (other.when.is_none() || other.when_reads_claims())
             && other.unless.as_ref().is_none_or(|unless| unless.needs_token)
             && other.to.covers(&rule.to)
     };
-    if let Some((of, other)) = others.find(closes) {
-        let name = name(of, other, policy);
-        report.add(
-            at,
-            format!(
-                "can never allow: deny rule {name} hits all that it matches, as callers are anonymous here"
-            ),
-        );
-    }
+    let Some((of, other)) = others.find(closes) else { return };
+    let name = name(of, other, policy);
+    let message = match other.when {
+        None => format!(
+            "can never allow: deny rule {name} hits all that it matches, as callers are anonymous here"
+        ),
+        Some(_) => format!(
+            "may never allow: `when` of deny rule {name} reads claims, which callers do not have here, and what \
+             cannot be told is denied"
+        ),
+    };
+    report.add(at, message);
 }
 
 fn allow<'d>(

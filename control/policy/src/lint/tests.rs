@@ -209,3 +209,45 @@ fn documents_that_nobody_uses() {
     );
     assert!(found[1].contains("PolicyTest/default/t: spec.to: no policy selects"), "{found:?}");
 }
+
+#[test]
+fn a_deny_on_claims_that_a_public_rule_meets() {
+    let public = "name: p, public: true, to: { paths: [/health] }\n";
+    let told = Some("spec.rules[0]: may never allow: `when` of deny rule `d` reads claims");
+    rules(&format!("{public}name: d, effect: deny, when: 'claims.banned == true'"), told);
+    rules(
+        &format!("{public}name: d, effect: deny, when: 'request.method == \"POST\" && has(claims.x)'"),
+        told,
+    );
+    rules(&format!("{public}name: d, effect: deny, when: 'request.method == \"POST\"'"), None);
+    rules(
+        &format!("{public}name: d, effect: deny, to: {{ paths: [/x] }}, when: 'claims.banned == true'"),
+        None,
+    );
+    rules(
+        &format!("{public}name: d, effect: deny, from: {{ clients: [c] }}, when: 'claims.banned == true'"),
+        None,
+    );
+}
+
+#[test]
+fn a_certificate_that_nobody_asks_for() {
+    let rule = "  - { name: a, from: { peers: ['spiffe://x/y'] }, to: { paths: [/x] } }\n";
+    let told = Some("spec.rules[0].from: nobody meets it: no policy of this port asks for a certificate");
+    let other = |workloads: &str, ports: &str, tls: &str| {
+        format!(
+            "{BASE}{rule}---\n{HEAD}InboundPolicy\nmetadata: {{ name: tls }}\nspec:\n  default: none\n  {workloads}\n  \
+             ports: [{ports}]\n  tls: {{ certFile: a.pem, keyFile: a.key, {tls} }}\n"
+        )
+    };
+    expect(&format!("{BASE}{rule}"), told);
+    expect(&other("", "80", "clientCaFile: ca.pem"), None);
+    expect(&other("workloads: { labels: { tier: web } }", "80, 81", "clientCaFile: ca.pem"), None);
+    expect(&other("workloads: { labels: { app: other } }", "80", "clientCaFile: ca.pem"), told);
+    expect(&other("", "81", "clientCaFile: ca.pem"), told);
+    expect(&other("", "80", ""), told);
+    rules(
+        "name: d, effect: deny, to: { paths: [/x] }, unless: { serviceAccounts: [shop/checkout] }",
+        Some("spec.rules[0].unless: nobody meets it"),
+    );
+}

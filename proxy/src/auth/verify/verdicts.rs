@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use countersign_policy::{Reason, Token};
+use prometheus::{Histogram, IntCounter};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
+
+use crate::metrics::Metrics;
 
 /// What verification said of one token.
 #[derive(Debug)]
@@ -19,6 +22,16 @@ pub(crate) struct Verdict {
     /// Seconds since the epoch; void from then on.
     pub(crate) until: i64,
     pub(crate) outcome: Result<Arc<Token>, Reason>,
+}
+
+/// Where verdicts were found, and how long it takes to reach one. Handles, looked up once.
+#[derive(Debug)]
+pub(crate) struct Lookups {
+    pub(crate) connection: IntCounter,
+    pub(crate) hit: IntCounter,
+    pub(crate) miss: IntCounter,
+    pub(crate) negative: IntCounter,
+    pub(crate) duration: Histogram,
 }
 
 /// SHA-256 of a token.
@@ -84,6 +97,22 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         .fold(0, |difference, (a, b)| difference | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)));
     let rest = a_rest.iter().zip(b_rest).fold(0, |difference, (a, b)| difference | (a ^ b));
     a.len() == b.len() && std::hint::black_box(words | u64::from(rest)) == 0
+}
+
+// === impl Lookups ===
+
+impl Lookups {
+    /// `step` is the label of its durations.
+    pub(crate) fn new(metrics: &Metrics, step: &str) -> Self {
+        let count = |result| metrics.verified_token_cache.with_label_values(&[result]);
+        Self {
+            connection: count("connection"),
+            hit: count("hit"),
+            miss: count("miss"),
+            negative: count("negative"),
+            duration: metrics.auth_duration.with_label_values(&[step]),
+        }
+    }
 }
 
 // === impl LastVerdict ===

@@ -4,7 +4,7 @@ use cel::IdedExpr;
 use cel::common::ast::{Expr, LiteralValue};
 use http::HeaderName;
 
-use crate::untrusted;
+use crate::untrusted::{self, Untrusted};
 
 use super::super::kind::Kind;
 use super::super::node::{Node, Presence};
@@ -30,6 +30,7 @@ impl Checker<'_> {
     }
 
     fn claims(&mut self) -> Option<Typed> {
+        self.reads_claims = true;
         match self.known.no_claims {
             None => Some(Typed { node: Node::Claims, kind: Kind::Map }),
             Some(reason) => self.problem(reason),
@@ -113,8 +114,8 @@ impl Checker<'_> {
             return self
                 .problem(format!("{of}: `_` counts as `-`, as many servers read it: write {dashed:?}"));
         }
-        if let Some(reason) = untrusted::why_not(name) {
-            return self.problem(format!("{of} {reason}"));
+        if let Some(untrusted) = untrusted::why_not(name) {
+            return self.problem(format!("{of} {}", why_not_read(untrusted)));
         }
         if self.known.set.iter().any(|set| set == name) {
             return self.problem(format!(
@@ -152,6 +153,21 @@ impl Checker<'_> {
     fn needs_literal(&mut self, is_path: bool) -> Option<Typed> {
         let of = if is_path { "path" } else { "request.headers" };
         self.problem(format!("`{of}[…]`: which one is known beforehand: write its name in quotes"))
+    }
+}
+
+fn why_not_read(untrusted: Untrusted) -> &'static str {
+    match untrusted {
+        Untrusted::Host => "is the host: write request.host",
+        Untrusted::Credential => {
+            "is a credential: what it shows is verified first, and judged by `from` and `claims`"
+        }
+        Untrusted::OfTheConnection => {
+            "is of one connection, and not judged: the application never sees it as it came"
+        }
+        Untrusted::Hearsay => {
+            "can be written by anybody, so nothing is decided by it: write source.ip, request.host or a claim"
+        }
     }
 }
 
