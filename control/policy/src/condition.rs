@@ -31,6 +31,7 @@ const MAX_BRACKETS: u16 = 32;
 /// A condition that was checked: all that it names exists.
 #[derive(Debug)]
 pub(crate) struct Condition {
+    written: String,
     node: Node,
 }
 
@@ -46,7 +47,12 @@ impl Condition {
         }
         let parser = PrattParser::new().max_recursion_depth(MAX_BRACKETS);
         let tree = parser.parse(written).map_err(|errors| vec![syntax(&errors)])?;
-        check::check(&tree, known).map(|node| Self { node })
+        check::check(&tree, known).map(|node| Self { written: written.to_owned(), node })
+    }
+
+    /// As it is written.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.written
     }
 
     /// Does it hold? `None`: it cannot be evaluated.
