@@ -31,6 +31,7 @@ const MAX_BRACKETS: u16 = 32;
 /// A condition that was checked: all that it names exists.
 #[derive(Debug)]
 pub(crate) struct Condition {
+    written: String,
     node: Node,
     /// Does it ask what a token says?
     pub(crate) reads_claims: bool,
@@ -48,7 +49,13 @@ impl Condition {
         }
         let parser = PrattParser::new().max_recursion_depth(MAX_BRACKETS);
         let tree = parser.parse(written).map_err(|errors| vec![syntax(&errors)])?;
-        check::check(&tree, known).map(|(node, reads_claims)| Self { node, reads_claims })
+        let (node, reads_claims) = check::check(&tree, known)?;
+        Ok(Self { written: written.to_owned(), node, reads_claims })
+    }
+
+    /// As it is written.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.written
     }
 
     /// Does it hold? `None`: it cannot be evaluated.

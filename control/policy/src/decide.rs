@@ -150,7 +150,7 @@ impl Policies {
 
 impl Policy {
     /// The request's token, if it was verified and this policy accepts it.
-    fn token<'a>(&self, request: &AccessRequest<'a>) -> Option<&'a Token> {
+    pub(crate) fn token<'a>(&self, request: &AccessRequest<'a>) -> Option<&'a Token> {
         match request.principal.token {
             Presented::Verified(token) if self.accepts(token) => Some(token),
             _ => None,

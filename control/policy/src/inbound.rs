@@ -1,5 +1,6 @@
 //! Whom do we let in? The compiled inbound policies of each port, and what they show to the application.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::path::CanonicalPath;
@@ -70,6 +71,10 @@ pub struct Policies {
 /// One inbound policy, as it runs.
 #[derive(Debug)]
 pub(crate) struct Policy {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    /// Where it is written.
+    pub(crate) file: String,
     pub(crate) tokens: Vec<Accepted>,
     pub(crate) denies: Vec<Rule>,
     pub(crate) publics: Vec<Rule>,
@@ -88,6 +93,16 @@ pub(crate) struct Accepted {
     pub(crate) bound: bool,
     /// Opaque ones too.
     pub(crate) introspects: bool,
+}
+
+/// What keeps a token from being accepted by an entry of `tokens`; what is asked last is the least that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unfit {
+    Issuer,
+    /// Opaque, where the entry does not ask about such.
+    Opaque,
+    Audience,
+    Binding,
 }
 
 /// What policy says of a request.
@@ -190,6 +205,14 @@ impl PortPolicy {
 }
 
 impl PortPolicy {
+    /// The exact `iss` of each issuer whose tokens some policy on the port accepts.
+    pub fn issuers(&self) -> Vec<&str> {
+        let groups = self.enforce.iter().chain(&self.audit);
+        let accepted = groups.flat_map(|group| &group.policies).flat_map(|policy| &policy.tokens);
+        let issuers: BTreeSet<&str> = accepted.map(|accepted| &*accepted.issuer).collect();
+        issuers.into_iter().collect()
+    }
+
     /// Does any policy on the port accept this token, whatever its rules say?
     pub fn accepts(&self, token: &Token) -> bool {
         let groups = self.enforce.iter().chain(&self.audit);
@@ -213,7 +236,7 @@ impl Policy {
     /// Does this policy accept the token: its issuer, one of its audiences, and its binding? (Everything else has been
     /// verified.)
     pub(crate) fn accepts(&self, token: &Token) -> bool {
-        self.tokens.iter().any(|accepted| accepted.is_meant(token) && accepted.is_bound_as_demanded(token))
+        self.tokens.iter().any(|accepted| accepted.unfit(token).is_none())
     }
 }
 
@@ -231,12 +254,21 @@ impl Policy {
 impl Accepted {
     /// Issuer, kind and audience.
     pub(crate) fn is_meant(&self, token: &Token) -> bool {
-        self.issuer == token.issuer
-            && (self.introspects || !token.introspected)
-            && self.audiences.iter().any(|audience| token.audiences.contains(audience))
+        matches!(self.unfit(token), None | Some(Unfit::Binding))
     }
 
-    fn is_bound_as_demanded(&self, token: &Token) -> bool {
-        !self.bound || token.is_bound()
+    /// The first thing that keeps the token from being accepted.
+    pub(crate) fn unfit(&self, token: &Token) -> Option<Unfit> {
+        if self.issuer != token.issuer {
+            Some(Unfit::Issuer)
+        } else if token.introspected && !self.introspects {
+            Some(Unfit::Opaque)
+        } else if !self.audiences.iter().any(|audience| token.audiences.contains(audience)) {
+            Some(Unfit::Audience)
+        } else if self.bound && !token.is_bound() {
+            Some(Unfit::Binding)
+        } else {
+            None
+        }
     }
 }

@@ -82,6 +82,7 @@
 //!     audiences; none, two, or another one in another policy on the port are errors. It is served without a token, unless
 //!     a deny that needs none hits (5b).
 
+mod asked;
 mod assemble;
 pub mod bundle;
 mod compile;
@@ -89,6 +90,7 @@ pub mod condition;
 mod decide;
 mod document;
 pub mod documents;
+pub mod explain;
 mod field;
 mod fingerprint;
 pub mod host;
@@ -113,6 +115,7 @@ pub mod yaml;
 
 pub use bundle::{Acknowledgement, Bundle, Outcome};
 pub use documents::Documents;
+pub use explain::Explanation;
 pub use inbound::{Decision, PortPolicy};
 pub use problem::Problem;
 pub use profile::Profile;

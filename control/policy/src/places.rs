@@ -47,6 +47,19 @@ impl<'t> Places<'t> {
         self.all.get(found?).map(|place| place.line)
     }
 
+    /// The one-based line of each item of this list, in order. In one pass, however long the list.
+    pub(crate) fn item_lines(&self, list: &Field) -> impl Iterator<Item = usize> + '_ {
+        let mut found = None;
+        let is_there = list.steps().iter().all(|step| {
+            found = self.children(found, step).next();
+            found.is_some()
+        });
+        let is_item = move |place: &&Place<'t>| {
+            is_there && place.parent == found && matches!(place.name, Name::Index(_))
+        };
+        self.all.iter().filter(is_item).map(|place| place.line)
+    }
+
     /// The line of the second of several fields of this name.
     pub(crate) fn second(&self, field: &Field) -> Option<usize> {
         let (last, above) = field.steps().split_last()?;
@@ -111,6 +124,15 @@ last: 1
 
     fn line(path: &str) -> Option<usize> {
         Places::of(TEXT).line(&Field::parse(path))
+    }
+
+    #[test]
+    fn finds_the_lines_of_a_list() {
+        let lines = |path: &str| Places::of(TEXT).item_lines(&Field::parse(path)).collect::<Vec<_>>();
+        assert_eq!(lines("spec.rules"), [5, 8]);
+        assert_eq!(lines("spec.rules[1].to.paths"), [13, 14]);
+        assert_eq!(lines("spec.rulez"), [0; 0]);
+        assert_eq!(lines("spec.rules[7]"), [0; 0]);
     }
 
     #[test]

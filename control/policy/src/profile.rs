@@ -1,6 +1,7 @@
 //! Which claims does an issuer use for what? The token profiles: named presets, one per kind of issuer.
 
 mod binding;
+mod flawed;
 mod introspected;
 mod said;
 mod token;

@@ -4,6 +4,7 @@ mod claims;
 mod headers;
 mod peers;
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -30,6 +31,8 @@ pub(crate) struct Rule {
 #[derive(Debug)]
 pub(crate) struct RuleBody {
     pub(crate) name: String,
+    /// Of its file, from one; 0 where none is known.
+    pub(crate) line: usize,
     pub(crate) effect: Effect,
     pub(crate) public: bool,
     pub(crate) shadow: bool,
@@ -293,11 +296,17 @@ impl GrpcPattern {
     }
 }
 
+impl fmt::Display for GrpcPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.method.as_deref().unwrap_or("*"))
+    }
+}
+
 // === impl From ===
 
 impl From {
     /// What is shown, then what it says.
-    fn judge(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+    pub(crate) fn judge(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
         self.judge_shown(request, token).and(|| token.map_or(Judged::Yes, |token| self.judge_token(token)))
     }
 

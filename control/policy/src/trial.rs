@@ -106,6 +106,23 @@ impl Trials {
     }
 }
 
+#[cfg(test)]
+impl Trials {
+    /// What each case asks, and of which snapshot and port.
+    pub(crate) fn asked(
+        &self,
+        documents: &Documents,
+    ) -> Vec<(crate::Snapshot, u16, Vec<crate::asked::Asked>)> {
+        let asked = |test: &Checked<PolicyTestSpec>| {
+            let mut report = Report::new(&test.source, &test.name);
+            let cases = reading::cases(&test.value, documents, &mut report);
+            let snapshot = documents.compile(&test.workload()).unwrap();
+            (snapshot, test.value.to.port.0, cases.into_iter().map(|case| case.asked).collect())
+        };
+        self.tests.iter().map(asked).collect()
+    }
+}
+
 // === impl Outcome ===
 
 impl Outcome {

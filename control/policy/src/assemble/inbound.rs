@@ -47,7 +47,7 @@ pub(super) fn assemble(
             effect: rule.body.effect,
             shadow: rule.body.shadow,
         }));
-        let policy = Arc::new(self::policy(written, &rules, parts));
+        let policy = Arc::new(self::policy(policy, &rules, parts));
         let asking = written.tokens.iter().find_map(|tokens| tokens.introspect);
         let introspection = asking.and_then(|(credential, _)| parts.introspection(credential));
         table.rules.extend(rules.into_iter().map(|rule| (policy.clone(), rule)));
@@ -121,7 +121,8 @@ fn conflicts_over<T: PartialEq>(
     conflicts
 }
 
-fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Policy {
+fn policy(checked: &Checked<CheckedInbound>, rules: &[Rule], parts: &mut Parts<'_>) -> Policy {
+    let written = &checked.value;
     let accepted = written.tokens.iter().filter_map(|tokens| {
         let id = parts.issuer(tokens.issuer)?;
         let issuer = parts.issuers.all.get(id.0)?.issuer.clone();
@@ -136,6 +137,8 @@ fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Po
     let tokens = accepted.collect();
     let those = |wanted: fn(&Rule) -> bool| rules.iter().filter(|rule| wanted(rule)).cloned().collect();
     Policy {
+        name: format!("{}/{}", checked.name.namespace, checked.name.name),
+        file: checked.source.file.clone(),
         tokens,
         denies: those(|rule| rule.body.effect == Effect::Deny),
         publics: those(|rule| rule.body.effect == Effect::Allow && rule.body.public),

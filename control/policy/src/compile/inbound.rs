@@ -173,16 +173,17 @@ impl PolicyBeingChecked<'_> {
     fn rules(&self, at: &Field, report: &mut Report<'_>) -> Vec<RuleBody> {
         let mut names: Vec<&str> = Vec::new();
         let mut rules = Vec::new();
+        let mut lines = report.item_lines(at).into_iter();
         for (index, spec) in self.spec.rules.iter().enumerate() {
             let at = at.index(index);
             values::rule_name(&spec.name, &names, &at.key("name"), report);
             names.push(&spec.name);
-            rules.push(self.rule(spec, &at, report));
+            rules.push(self.rule(spec, lines.next().unwrap_or(0), &at, report));
         }
         rules
     }
 
-    fn rule(&self, spec: &InboundRuleSpec, at: &Field, report: &mut Report<'_>) -> RuleBody {
+    fn rule(&self, spec: &InboundRuleSpec, line: usize, at: &Field, report: &mut Report<'_>) -> RuleBody {
         let set: Vec<Text> = self.spec.forward_claims.keys().cloned().collect();
         let mut to = from::to(&spec.to, &set, &at.key("to"), report);
         to.raw_paths = spec.raw_paths;
@@ -205,6 +206,7 @@ impl PolicyBeingChecked<'_> {
         let (from, unless) = (condition("from", &spec.from), condition("unless", &spec.unless));
         RuleBody {
             name: spec.name.to_string(),
+            line,
             effect: spec.effect,
             public: spec.public,
             shadow: spec.shadow,

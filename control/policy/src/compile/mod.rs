@@ -28,6 +28,14 @@ pub(crate) struct Selector {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// What a selector demands and a workload has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unmet<'s> {
+    Namespace(&'s str),
+    /// Key and value.
+    Label(&'s str, &'s str),
+}
+
 /// What a name of another document leads to.
 #[derive(Debug)]
 pub(crate) enum Reference<T> {
@@ -64,8 +72,17 @@ impl Selector {
     }
 
     pub(crate) fn selects(&self, workload: &Workload) -> bool {
-        let has = |(key, value): (&String, &String)| workload.labels.get(key) == Some(value);
-        self.namespace == workload.namespace && self.labels.iter().flatten().all(has)
+        self.unmet(workload).is_none()
+    }
+
+    /// The first thing that keeps it from selecting the workload.
+    pub(crate) fn unmet(&self, workload: &Workload) -> Option<Unmet<'_>> {
+        if self.namespace != workload.namespace {
+            return Some(Unmet::Namespace(&self.namespace));
+        }
+        let lacks = |(key, value): &(&String, &String)| workload.labels.get(*key) != Some(*value);
+        let unmet = self.labels.iter().flatten().find(lacks);
+        unmet.map(|(key, value)| Unmet::Label(key, value))
     }
 
     /// Does it name workloads, rather than all of the namespace?

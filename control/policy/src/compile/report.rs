@@ -52,6 +52,12 @@ impl<'s> Report<'s> {
         result.map_err(|message| self.add(at, message)).ok()
     }
 
+    /// The line of the file on which each item of this list begins, as far as they were found.
+    pub(crate) fn item_lines(&mut self, at: &Field) -> Vec<usize> {
+        let first = self.source.line;
+        self.places().item_lines(at).map(|line| first + line - 1).collect()
+    }
+
     /// Is the value at this field written in quotes?
     pub(crate) fn is_quoted(&mut self, at: &Field) -> bool {
         self.places().is_quoted(at)

@@ -98,6 +98,7 @@ prop_compose! {
 fn body() -> impl Strategy<Value = RuleBody> {
     let of = |effect, public, shadow, to, from, unless| RuleBody {
         name: String::new(),
+        line: 0,
         effect,
         public,
         shadow,
@@ -146,6 +147,8 @@ fn policies() -> impl Strategy<Value = Policies> {
                 rules.iter().filter(|rule| wanted(&rule.body)).cloned().collect()
             };
             Arc::new(Policy {
+                name: String::new(),
+                file: String::new(),
                 tokens: issuers.into_iter().map(accepted).collect(),
                 denies: those(|rule| rule.effect == Effect::Deny),
                 publics: those(|rule| rule.effect == Effect::Allow && rule.public),
@@ -386,6 +389,8 @@ fn without_shadows(policies: &Policies) -> Policies {
     let live = |rules: &[Rule]| rules.iter().filter(|rule| !rule.body.shadow).cloned().collect();
     let policy = |policy: &Arc<Policy>| {
         Arc::new(Policy {
+            name: String::new(),
+            file: String::new(),
             tokens: policy.tokens.clone(),
             denies: live(&policy.denies),
             publics: live(&policy.publics),

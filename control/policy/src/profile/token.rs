@@ -93,12 +93,12 @@ pub(super) fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>
 }
 
 /// The first of these claims that is present.
-fn first_text<'a>(claims: &'a Claims, names: &[&str]) -> Result<Option<&'a str>, Reason> {
+pub(super) fn first_text<'a>(claims: &'a Claims, names: &[&str]) -> Result<Option<&'a str>, Reason> {
     names.iter().find(|name| claims.contains_key(**name)).map_or(Ok(None), |name| text(claims, name))
 }
 
 /// A NumericDate (RFC 7519 §2): a number of seconds since the epoch, fractions allowed.
-fn date(claims: &Claims, name: &str, round: fn(f64) -> f64) -> Result<Option<i64>, Reason> {
+pub(super) fn date(claims: &Claims, name: &str, round: fn(f64) -> f64) -> Result<Option<i64>, Reason> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let Value::Number(number) = value else { return Err(Reason::MissingClaim) };
     let seconds = number.as_i64().or_else(|| {
@@ -113,7 +113,7 @@ fn date(claims: &Claims, name: &str, round: fn(f64) -> f64) -> Result<Option<i64
 
 /// `aud` (RFC 7519 §4.1.3), a string or a list of strings. Where a profile does not demand it and it is missing, the
 /// client is the audience.
-fn audiences(claims: &Claims, client: Option<&str>) -> Result<Vec<String>, Reason> {
+pub(super) fn audiences(claims: &Claims, client: Option<&str>) -> Result<Vec<String>, Reason> {
     match claims.get("aud") {
         None => client.map(|client| vec![client.to_owned()]).ok_or(Reason::MissingClaim),
         Some(Value::String(audience)) if !audience.is_empty() => Ok(vec![audience.clone()]),
@@ -123,7 +123,7 @@ fn audiences(claims: &Claims, client: Option<&str>) -> Result<Vec<String>, Reaso
 }
 
 /// Scopes as a space-delimited string (RFC 6749 §3.3), or where the profile allows it as a list.
-fn scopes(claims: &Claims, shape: &Shape) -> Result<Vec<String>, Reason> {
+pub(super) fn scopes(claims: &Claims, shape: &Shape) -> Result<Vec<String>, Reason> {
     match shape.scopes.iter().find_map(|name| claims.get(*name)) {
         None => Ok(Vec::new()),
         Some(Value::String(scopes)) => {
@@ -143,7 +143,7 @@ fn scopes(claims: &Claims, shape: &Shape) -> Result<Vec<String>, Reason> {
 }
 
 /// Roles as a list of strings at the end of this path.
-fn roles(claims: &Claims, path: &[&str]) -> Result<Vec<String>, Reason> {
+pub(super) fn roles(claims: &Claims, path: &[&str]) -> Result<Vec<String>, Reason> {
     let Some((last, parents)) = path.split_last() else { return Ok(Vec::new()) };
     let mut object = claims;
     for parent in parents {

@@ -1,6 +1,6 @@
 //! Does a claim hold what a rule demands? Claims are compared in the token's own shape, and nothing is coerced (semantics 4).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a claim must be, in the token's own shape.
 #[derive(Debug, PartialEq)]
@@ -25,6 +25,34 @@ impl ClaimTest {
                 one(items.iter().map(|item| is_one_of(wanted, item)))
             }
             (Self::OneOf(wanted), claim) => is_one_of(wanted, claim),
+        }
+    }
+}
+
+// What an explanation says of it.
+
+impl ClaimTest {
+    /// As it is written.
+    pub(crate) fn written(&self) -> Value {
+        match self {
+            Self::OneOf(wanted) => Value::Array(wanted.clone()),
+            Self::Members(tests) => tests.iter().map(|(name, test)| (name.clone(), test.written())).collect(),
+        }
+    }
+
+    /// As much of a claim as it asks for: of an object, the members that it names and no others.
+    pub(crate) fn concerned(&self, claim: &Value) -> Value {
+        match (self, claim) {
+            (Self::Members(tests), Value::Object(claims)) => {
+                let named = |(name, test): &(String, Self)| {
+                    claims.get(name).map(|claim| (name.clone(), test.concerned(claim)))
+                };
+                Value::Object(tests.iter().filter_map(named).collect::<Map<_, _>>())
+            }
+            // Not what it asks for, so it is not said what is in it.
+            (Self::OneOf(_), Value::Object(_)) => Value::String("an object".to_owned()),
+            (Self::Members(_), Value::Array(_)) => Value::String("a list".to_owned()),
+            (_, claim) => claim.clone(),
         }
     }
 }

@@ -39,6 +39,11 @@ impl HeaderTest {
         }
     }
 
+    /// Is there a line of it, in its own spelling?
+    pub(crate) fn is_there(&self, headers: &HeaderMap) -> bool {
+        headers.keys().any(|name| name.as_str() == self.name)
+    }
+
     fn is_named(&self, name: &str) -> bool {
         let same = |(own, other)| own == other || (own == b'-' && other == b'_');
         self.name.len() == name.len() && self.name.bytes().zip(name.bytes()).all(same)

@@ -1,5 +1,6 @@
 //! Which workload, which address is it? SPIFFE IDs and networks of a rule, matched without allocation.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::spiffe;
@@ -50,6 +51,12 @@ impl PeerPattern {
     }
 }
 
+impl fmt::Display for PeerPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.id, if self.below { "/*" } else { "" })
+    }
+}
+
 // === impl Network ===
 
 impl Network {
@@ -90,6 +97,12 @@ impl Network {
                 IpAddr::V6((address.to_bits() & u128::MAX.checked_shl(beyond).unwrap_or(0)).into())
             }
         }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
     }
 }
 

@@ -1,38 +1,20 @@
 //! What comes of one case? It is decided as the proxy decides, and compared with what was expected.
 
-use std::net::IpAddr;
-
-use http::HeaderMap;
-
 use super::expected::{self, Expected};
+use crate::asked::Asked;
 use crate::inbound::{Decision, Policies, PortPolicy};
 use crate::reason::Reason;
-use crate::request::{AccessRequest, Peer, Presented, Principal, Token};
+use crate::request::Presented;
 use crate::snapshot::{RuleId, Snapshot};
 
 /// A case, in order.
 pub(super) struct Case {
     pub(super) name: String,
-    pub(super) method: String,
-    /// As received: it may be one that is refused.
-    pub(super) path: String,
-    pub(super) host: String,
-    pub(super) grpc: bool,
-    pub(super) headers: HeaderMap,
-    pub(super) source: IpAddr,
-    pub(super) shown: Shown,
-    pub(super) peer: Option<Peer>,
+    pub(super) asked: Asked,
     pub(super) expected: Expected,
     /// In the order of their names.
     pub(super) shadows: Option<Vec<(String, Expected)>>,
     pub(super) audit: Option<Expected>,
-}
-
-/// The token of a case, after verification.
-pub(super) enum Shown {
-    Nothing,
-    Rejected(Reason),
-    Verified(Box<Token>),
 }
 
 /// What came of a case.
@@ -99,20 +81,12 @@ impl Case {
             audit: None,
             shadows: Vec::new(),
         };
-        if matches!(&*self.method, "CONNECT" | "TRACE") {
-            return refused(Reason::MethodNotAllowed);
-        }
-        let Some(path) = port.path(&self.path) else { return refused(Reason::AmbiguousPath) };
-        let request = |token| AccessRequest {
-            principal: Principal { token, peer: self.peer.as_ref() },
-            method: &self.method,
-            path: &path,
-            host: &self.host,
-            headers: &self.headers,
-            grpc: self.grpc,
-            source: self.source,
+        let path = match self.asked.path(port) {
+            Ok(path) => path,
+            Err(reason) => return refused(reason),
         };
-        let (anonymous, asked) = (request(Presented::Nothing), request(self.presented(port)));
+        let anonymous = self.asked.request(&path, Presented::Nothing);
+        let asked = self.asked.request(&path, self.asked.presented(port));
         let beside = port.enforce.as_ref().and(port.audit.as_ref());
         let Some(deciding) = port.enforce.as_ref().or(port.audit.as_ref()) else {
             return refused(Reason::NoRule);
@@ -125,18 +99,6 @@ impl Case {
             decision: deciding.decide(&asked),
             audit: beside.map(|audit| audit.decide(&seen)),
             shadows: shadows.map(|shadow| (shadow.rule, shadow.would)).collect(),
-        }
-    }
-
-    fn presented(&self, port: &PortPolicy) -> Presented<'_> {
-        match &self.shown {
-            Shown::Nothing => Presented::Nothing,
-            Shown::Rejected(reason) => Presented::Rejected(*reason),
-            // Such a token is not verified any further.
-            Shown::Verified(token) if port.issuer(&token.issuer).is_none() => {
-                Presented::Rejected(Reason::UnknownIssuer)
-            }
-            Shown::Verified(token) => Presented::Verified(token),
         }
     }
 }

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::case::{Case, Shown};
+use super::case::Case;
 use super::expected::{self, Expected};
+use crate::asked::{Asked, CERTIFICATE, Shown};
 use crate::compile::report::Report;
 use crate::compile::values;
 use crate::document::policy_test::{
@@ -21,8 +22,7 @@ use crate::reason::Reason;
 use crate::request::{Binding, Peer, Token};
 use crate::spiffe;
 
-/// The certificate and the key of every caller that holds one: SHA-256 thumbprints, in base64url.
-const CERTIFICATE: [u8; 32] = [7; 32];
+/// [`CERTIFICATE`], and the key of every caller that holds one: SHA-256 thumbprints, in base64url.
 const CERTIFICATE_TEXT: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
 const KEY_TEXT: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
 /// The host of requests that name none.
@@ -66,14 +66,7 @@ impl Reading<'_> {
         let ((method, path, host), headers) = (request?, headers?);
         Some(Case {
             name: spec.name.to_string(),
-            method,
-            path,
-            host,
-            grpc: spec.grpc,
-            headers,
-            source: source?,
-            shown,
-            peer,
+            asked: Asked { method, path, host, grpc: spec.grpc, headers, source: source?, shown, peer },
             expected: expected(spec, at, report)?,
             shadows: shadows(spec, at, report)?,
             audit: match &spec.audit {

@@ -1,0 +1,352 @@
+//! Why was it decided so? Every policy of the port and each of its rules, with the first condition that keeps it from
+//! matching, expected against found. The rules are judged by the functions that decide, never a second time otherwise.
+//!
+//! What an explanation shows of a request is what identifies it and its caller: method, path, host, address, SPIFFE ID, and
+//! of a verified token who it is and the claims that a rule names. Never a header's value, a query or a token's text. All of
+//! it is clipped, so that one takes a bounded room, whatever was asked and however much policy there is.
+
+mod condition;
+mod flaw;
+mod question;
+mod text;
+mod token;
+mod words;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+pub use condition::Condition;
+pub use question::Question;
+pub use token::ShownToken;
+
+use condition::{Part, Seen};
+use words::clip;
+
+use crate::inbound::{Decision, Policies, Policy, PortPolicy};
+use crate::reason::Reason;
+use crate::request::{AccessRequest, Presented, Token};
+use crate::rule::{Judged, Rule, RuleBody, Word};
+use crate::snapshot::{Effect, RuleId};
+
+/// A decision, with all that led to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    pub decision: Answer,
+    /// Why it is denied: one of the closed list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The rule that decided, or lacks one thing only: `namespace/name/rule`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Audit policies alone select the port: what they deny passes.
+    pub audit: bool,
+    pub request: Requested,
+    pub token: ShownToken,
+    /// What was wrong with the token before any policy was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flaw: Option<Condition>,
+    /// The SPIFFE ID of the client certificate; empty where that has none. Absent: there is no certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The policies that select the port, in the order in which they are judged.
+    pub policies: Vec<PolicyExplained>,
+    /// Policies that select the port too and are not shown, for want of room.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_policies: usize,
+    /// Policies that do not select the workload or the port, and why. Known where all documents are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unselected: Vec<Unselected>,
+}
+
+/// Whether it may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    Allow,
+    Deny,
+}
+
+/// What was asked for, and from where.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Requested {
+    pub method: String,
+    /// Without a query.
+    pub path: String,
+    pub host: String,
+    pub grpc: bool,
+    pub source: IpAddr,
+}
+
+/// A policy that selects the port.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyExplained {
+    /// `namespace/name`.
+    pub policy: String,
+    pub file: String,
+    /// `enforce` or `audit`.
+    pub mode: &'static str,
+    /// Whether its `tokens` accept the token that was verified. Absent: there is none, or nobody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepts_token: Option<bool>,
+    /// And if not, why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_accepted: Option<Condition>,
+    /// In the order in which they are judged: deny rules, public rules, allow rules.
+    pub rules: Vec<RuleExplained>,
+    /// Rules that are not shown, for want of room: those that are about other paths first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_rules: usize,
+}
+
+/// A rule, as it was judged.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RuleExplained {
+    pub rule: String,
+    /// Of the policy's file; 0 where it is not known.
+    pub line: usize,
+    pub effect: &'static str,
+    pub public: bool,
+    /// It decides nothing, whether it matches or not.
+    pub shadow: bool,
+    pub matched: bool,
+    /// The first condition that keeps it from matching; or that cannot be told, which a deny rule matches in spite of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+    /// Of a deny rule that matches: why its `unless` does not spare the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_spared: Option<Condition>,
+}
+
+/// A policy that does not select the workload or the port.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unselected {
+    /// `namespace/name`.
+    pub policy: String,
+    pub file: String,
+    pub condition: Condition,
+}
+
+/// What there is still room for.
+struct Room {
+    policies: usize,
+    rules: usize,
+}
+
+/// Policies, and rules of all of them, that are shown.
+const MAX_POLICIES: usize = 16;
+const MAX_RULES: usize = 128;
+/// Rules of one policy that are shown.
+const MAX_RULES_OF_POLICY: usize = 64;
+
+// === impl PortPolicy ===
+
+impl PortPolicy {
+    /// What is decided about this request, and why.
+    pub fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
+        let deciding = self.enforce.as_ref().or(self.audit.as_ref());
+        let decision = deciding.map_or(deny(Reason::NoRule), |deciding| deciding.decide(request));
+        let is_screened = deciding.is_some_and(|deciding| deciding.screen(request).is_some());
+        let groups = || [("enforce", &self.enforce), ("audit", &self.audit)];
+        let mut room = Room { policies: MAX_POLICIES, rules: MAX_RULES };
+        let mut policies = Vec::new();
+        for (mode, group) in groups() {
+            policies.extend(group.iter().flat_map(|group| group.explain(mode, request, &mut room)));
+        }
+        let all: usize =
+            groups().iter().filter_map(|(_, group)| group.as_ref()).map(|g| g.policies.len()).sum();
+        let (answer, reason, rule) = match &decision {
+            Decision::Allow { rule, .. } => (Answer::Allow, None, Some(*rule)),
+            Decision::Deny { reason, rule } => (Answer::Deny, Some(reason.as_str()), *rule),
+        };
+        Explanation {
+            decision: answer,
+            reason,
+            rule: rule.zip(deciding).and_then(|(rule, deciding)| deciding.name(rule)),
+            audit: self.enforce.is_none(),
+            token: ShownToken::of(request, is_screened),
+            peer: request.principal.peer.map(|peer| clip(peer.id.as_deref().unwrap_or_default())),
+            more_policies: all.saturating_sub(policies.len()),
+            policies,
+            ..Explanation::refused(Requested::of(request), Reason::NoRule)
+        }
+    }
+}
+
+fn deny(reason: Reason) -> Decision {
+    Decision::Deny { reason, rule: None }
+}
+
+// === impl Policies ===
+
+impl Policies {
+    fn explain(
+        &self,
+        mode: &'static str,
+        request: &AccessRequest<'_>,
+        room: &mut Room,
+    ) -> Vec<PolicyExplained> {
+        // Nobody looks at the token where policy decides without it.
+        let is_screened = self.screen(request).is_some();
+        let shown = self.policies.get(..room.policies).unwrap_or(&self.policies);
+        room.policies -= shown.len();
+        let explained = shown.iter().map(|policy| policy.explain(mode, request, is_screened, room));
+        explained.collect()
+    }
+
+    /// `namespace/name/rule`
+    fn name(&self, id: RuleId) -> Option<String> {
+        let mut rules =
+            self.policies.iter().flat_map(|policy| policy.rules().map(move |rule| (policy, rule)));
+        let (policy, rule) = rules.find(|(_, rule)| rule.id == id)?;
+        Some(format!("{}/{}", policy.name, rule.body.name))
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    fn explain(
+        &self,
+        mode: &'static str,
+        request: &AccessRequest<'_>,
+        is_screened: bool,
+        room: &mut Room,
+    ) -> PolicyExplained {
+        let shown = match request.principal.token {
+            Presented::Verified(token) if !is_screened => Some(token),
+            _ => None,
+        };
+        let accepted = if is_screened { None } else { self.token(request) };
+        let seen = Seen { request, token: accepted, is_screened };
+        let judged: Vec<_> = self.rules().map(|rule| (rule, rule.body.judge(request, accepted))).collect();
+        let limit = MAX_RULES_OF_POLICY.min(room.rules);
+        let rules: Vec<_> =
+            nearest(&judged, limit).map(|(rule, judged)| rule.body.explain(*judged, &seen)).collect();
+        room.rules -= rules.len();
+        PolicyExplained {
+            policy: self.name.clone(),
+            file: clip(&self.file),
+            mode,
+            accepts_token: shown.map(|_| accepted.is_some()),
+            not_accepted: shown
+                .filter(|_| accepted.is_none())
+                .map(|token| token::not_accepted(&self.tokens, token)),
+            more_rules: judged.len() - rules.len(),
+            rules,
+        }
+    }
+
+    /// In the order in which they are judged.
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.denies.iter().chain(&self.publics).chain(&self.allows)
+    }
+}
+
+/// As many as there is room for, in order: those that are about other paths make room for the others.
+fn nearest<'j, 'r>(
+    judged: &'j [(&'r Rule, Judged<'r>)],
+    limit: usize,
+) -> impl Iterator<Item = &'j (&'r Rule, Judged<'r>)> {
+    let is_near = |judged: &Judged<'_>| !matches!(judged, Judged::No(Word::Paths | Word::Grpc));
+    let near = judged.iter().filter(|(_, judged)| is_near(judged)).count();
+    let (mut near, mut far) = (near.min(limit), limit.saturating_sub(near));
+    judged.iter().filter(move |(_, judged)| {
+        let left = if is_near(judged) { &mut near } else { &mut far };
+        let has_room = *left > 0;
+        *left = left.saturating_sub(1);
+        has_room
+    })
+}
+
+// === impl RuleBody ===
+
+impl RuleBody {
+    /// As it decides. `token` is one that the rule's own policy accepts; a public rule does not look at it.
+    fn judge(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        match (self.effect, self.public) {
+            (Effect::Deny, _) => self.judge_deny(request, token),
+            (Effect::Allow, true) => self.judge_allow(request, None),
+            (Effect::Allow, false) => self.judge_allow(request, token),
+        }
+    }
+
+    fn explain(&self, judged: Judged<'_>, seen: &Seen<'_>) -> RuleExplained {
+        let matched = match judged {
+            Judged::Yes => true,
+            Judged::No(_) => false,
+            Judged::Unknown(_) => self.effect == Effect::Deny,
+        };
+        RuleExplained {
+            rule: self.name.clone(),
+            line: self.line,
+            effect: match self.effect {
+                Effect::Allow => "allow",
+                Effect::Deny => "deny",
+            },
+            public: self.public,
+            shadow: self.shadow,
+            matched,
+            condition: condition::of(judged, self, Part::From, seen),
+            not_spared: self.unless.as_ref().filter(|_| matched).and_then(|unless| {
+                condition::of(unless.judge(seen.request, seen.token), self, Part::Unless, seen)
+            }),
+        }
+    }
+}
+
+// === impl Explanation ===
+
+impl Explanation {
+    /// Refused before any policy was asked.
+    pub fn refused(request: Requested, reason: Reason) -> Self {
+        Self {
+            decision: Answer::Deny,
+            reason: Some(reason.as_str()),
+            rule: None,
+            audit: false,
+            request,
+            token: ShownToken::NotLookedAt,
+            flaw: None,
+            peer: None,
+            policies: Vec::new(),
+            more_policies: 0,
+            unselected: Vec::new(),
+        }
+    }
+
+    /// Is it the token that was refused, before any rule was asked?
+    fn is_about_token(&self) -> bool {
+        match self.token {
+            ShownToken::Refused { .. } => true,
+            ShownToken::Verified { .. } => self.policies.iter().all(|p| p.accepts_token == Some(false)),
+            ShownToken::None | ShownToken::NotLookedAt => false,
+        }
+    }
+
+    /// Is it let through, by a rule or because policy is in audit mode?
+    pub fn passes(&self) -> bool {
+        self.decision == Answer::Allow || self.audit
+    }
+}
+
+// === impl Requested ===
+
+impl Requested {
+    fn of(request: &AccessRequest<'_>) -> Self {
+        Self {
+            method: clip(request.method),
+            path: clip(request.path.as_str()),
+            host: clip(request.host),
+            grpc: request.grpc,
+            source: request.source,
+        }
+    }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+#[cfg(test)]
+mod tests;
