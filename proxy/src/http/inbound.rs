@@ -11,7 +11,7 @@ use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{Request, Response, Version as HttpVersion};
+use http::{Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
@@ -22,6 +22,7 @@ use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
+use super::websocket::{self, Handshake, Open};
 use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -50,6 +51,8 @@ struct Caller {
     /// Was it opened before there was any policy, which could have demanded TLS of it?
     is_early: bool,
     last: LastVerdict,
+    /// Held by what outlives the connection as HTTP.
+    drain: Drain,
 }
 
 // === impl Application ===
@@ -90,7 +93,8 @@ pub async fn serve(
     let _connected = worker.connected(Direction::Inbound);
     let spoken = Spoken::on(&worker.sidecar, application.port);
     let is_early = matches!(spoken, Spoken::Unknown);
-    let caller = Caller { worker, application, address, tls: None, is_early, last: LastVerdict::default() };
+    let (last, drain_of) = (LastVerdict::default(), drain.clone());
+    let caller = Caller { worker, application, address, tls: None, is_early, last, drain: drain_of };
     match spoken {
         Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
@@ -126,8 +130,10 @@ impl Caller {
             }
             Err(refusal) => seen.refused(&refusal, active, recorder),
         };
-        // Policy demands other TLS now than when it was opened: this answer is its last.
-        if !self.is_current(active) {
+        // Policy demands other TLS now than when it was opened, or what follows may be meant as frames: this answer is its last.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && (seen.asks_websocket || !self.is_current(active))
+        {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -146,7 +152,12 @@ impl Caller {
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        let websocket = websocket::asked(&mut head, &incoming)?;
         headers::strip_hop_by_hop(&mut head.headers)?;
+        if websocket.is_some() {
+            seen.asks_websocket = true;
+            Handshake::write(&mut head.headers);
+        }
         let uri = head.uri.clone();
         let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
@@ -196,6 +207,7 @@ impl Caller {
         // What the application sees is what was judged.
         let outgoing = Outgoing {
             token: None,
+            websocket: websocket.as_ref(),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
@@ -203,7 +215,20 @@ impl Caller {
             head,
         };
         let upstream = self.application.for_version(seen.version);
-        Ok(forward(outgoing, upstream, timeouts).await?)
+        let mut response = forward(outgoing, upstream, timeouts).await?;
+        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let open = self.open(timeouts);
+            handshake.begin(&mut response, open, std::future::pending());
+        }
+        Ok(response)
+    }
+
+    fn open(&self, timeouts: Timeouts) -> Open {
+        Open {
+            connected: self.worker.tunnels(Direction::Inbound),
+            drain: self.drain.clone(),
+            idle: timeouts.idle,
+        }
     }
 
     /// Whose certificate the connection came with.
