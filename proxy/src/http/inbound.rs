@@ -18,6 +18,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
+use super::grant::Grant;
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
@@ -35,18 +36,18 @@ use crate::rejection::Refusal;
 #[derive(Debug)]
 pub struct Application {
     /// The port that policies select.
-    port: u16,
+    pub(super) port: u16,
     http1: Arc<Upstream>,
     http2: Arc<Upstream>,
 }
 
 /// One connection of a caller.
-struct Caller {
-    worker: Arc<Worker>,
-    application: Arc<Application>,
-    address: SocketAddr,
+pub(super) struct Caller {
+    pub(super) worker: Arc<Worker>,
+    pub(super) application: Arc<Application>,
+    pub(super) address: SocketAddr,
     /// None: plain text.
-    tls: Option<Secured>,
+    pub(super) tls: Option<Secured>,
     /// Was it opened before there was any policy, which could have demanded TLS of it?
     is_early: bool,
     last: LastVerdict,
@@ -135,7 +136,7 @@ impl Caller {
 
     /// The story itself, in the order of time.
     async fn pass(
-        &self,
+        self: &Arc<Self>,
         mut head: Parts,
         incoming: Arriving,
         active: Option<&Active>,
@@ -176,6 +177,7 @@ impl Caller {
             scheme: scheme.as_str(),
             peer: self.peer(),
         };
+        let grant;
         let (identity, timeouts) = match port {
             Some(port) => {
                 let door = self.door(port, active);
@@ -184,11 +186,13 @@ impl Caller {
                 }
                 let admission = door.admit(ask).await?;
                 note(seen, &admission);
+                grant = Grant::new(self, seen, &head.headers, port.reads_headers);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
                 self.unselected(seen)?;
+                grant = Grant::new(self, seen, &head.headers, false);
                 (&[][..], Timeouts::default())
             }
         };
@@ -201,22 +205,23 @@ impl Caller {
             incoming,
             identity: Some(identity),
             head,
+            grant: Some(grant),
         };
         let upstream = self.application.for_version(seen.version);
         Ok(forward(outgoing, upstream, timeouts).await?)
     }
 
     /// Whose certificate the connection came with.
-    fn peer(&self) -> Option<&Peer> {
+    pub(super) fn peer(&self) -> Option<&Peer> {
         self.tls.as_ref()?.peer.as_deref()
     }
 
     /// Is the connection still what policy demands of new ones?
-    fn is_current(&self, active: Option<&Active>) -> bool {
+    pub(super) fn is_current(&self, active: Option<&Active>) -> bool {
         Secured::is_current(self.tls.as_ref(), active, self.application.port)
     }
 
-    fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
+    pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
         let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
         Door { port, active, verifier, last: &self.last, metrics }
     }

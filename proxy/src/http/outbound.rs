@@ -112,6 +112,7 @@ impl Application {
             identity: None,
             token,
             head,
+            grant: None,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
         Ok(forward(outgoing, &upstream, timeouts).await?)
