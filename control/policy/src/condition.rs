@@ -49,6 +49,11 @@ impl Condition {
         check::check(&tree, known).map(|node| Self { node })
     }
 
+    /// Does it look at header fields?
+    pub(crate) fn reads_headers(&self) -> bool {
+        self.node.reads_headers()
+    }
+
     /// Does it hold? `None`: it cannot be evaluated.
     pub(crate) fn holds<'a>(&'a self, subject: &Subject<'a>) -> Option<bool> {
         subject.boolean(&self.node)

@@ -17,6 +17,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
+use super::grant::Grant;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use super::websocket::Handshake;
@@ -37,6 +38,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) identity: Option<&'a [String]>,
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
+    /// Inbound: what it rests on for as long as it is open.
+    pub(crate) grant: Option<Grant>,
     /// It asks to go on as WebSocket.
     pub(crate) websocket: Option<&'a Handshake>,
 }
@@ -47,9 +50,9 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity, token, websocket } = outgoing;
+    let Outgoing { head, target, authority, incoming, identity, token, mut grant, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some());
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), &mut grant);
     let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
@@ -65,7 +68,7 @@ pub(crate) async fn forward(
     if let Some(exchange) = &answer.exchange {
         exchange.forget();
     }
-    answer.relay(downstream, timeouts.idle, websocket)
+    answer.relay(downstream, timeouts.idle, grant, websocket)
 }
 
 /// Where a request goes.
@@ -138,6 +141,10 @@ impl Road<'_> {
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+                // What let it in holds no longer, while it was still arriving.
+                Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.ending().is_some()) => {
+                    return Err(exchange.and_then(|exchange| exchange.ending()).unwrap_or(Reason::Internal));
+                }
                 // The caller's fault, not the upstream's.
                 Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
                     return Err(Reason::BadRequest);
@@ -309,6 +316,7 @@ impl Answer {
         self,
         downstream: Version,
         idle: Duration,
+        grant: Option<Grant>,
         websocket: Option<&Handshake>,
     ) -> Result<Response<Body>, Reason> {
         if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -322,7 +330,7 @@ impl Answer {
         head.version = downstream;
         head.extensions.clear();
         let lease = self.lease.filter(|_| websocket.is_none());
-        Ok(Response::from_parts(head, Body::response(incoming, idle, lease, self.exchange)))
+        Ok(Response::from_parts(head, Body::response(incoming, idle, lease, self.exchange, grant)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
@@ -330,7 +338,7 @@ impl Answer {
         if self.lease.is_none() || self.response.body().size_hint().lower() > MAX_HEARD_OUT {
             return;
         }
-        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange);
+        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

@@ -18,11 +18,12 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
+use super::grant::Grant;
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
-use super::websocket::{self, Handshake, Open};
+use super::websocket::{self, Farewell, Handshake, Open};
 use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -36,18 +37,18 @@ use crate::rejection::Refusal;
 #[derive(Debug)]
 pub struct Application {
     /// The port that policies select.
-    port: u16,
+    pub(super) port: u16,
     http1: Arc<Upstream>,
     http2: Arc<Upstream>,
 }
 
 /// One connection of a caller.
-struct Caller {
-    worker: Arc<Worker>,
-    application: Arc<Application>,
-    address: SocketAddr,
+pub(super) struct Caller {
+    pub(super) worker: Arc<Worker>,
+    pub(super) application: Arc<Application>,
+    pub(super) address: SocketAddr,
     /// None: plain text.
-    tls: Option<Secured>,
+    pub(super) tls: Option<Secured>,
     /// Was it opened before there was any policy, which could have demanded TLS of it?
     is_early: bool,
     last: LastVerdict,
@@ -141,7 +142,7 @@ impl Caller {
 
     /// The story itself, in the order of time.
     async fn pass(
-        &self,
+        self: &Arc<Self>,
         mut head: Parts,
         incoming: Arriving,
         active: Option<&Active>,
@@ -187,6 +188,7 @@ impl Caller {
             scheme: scheme.as_str(),
             peer: self.peer(),
         };
+        let grant;
         let (identity, timeouts) = match port {
             Some(port) => {
                 let door = self.door(port, active);
@@ -195,30 +197,36 @@ impl Caller {
                 }
                 let admission = door.admit(ask).await?;
                 note(seen, &admission);
+                grant = Grant::new(self, seen, &head.headers, port.reads_headers);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
                 self.unselected(seen)?;
+                grant = Grant::new(self, seen, &head.headers, false);
                 (&[][..], Timeouts::default())
             }
         };
 
         // What the application sees is what was judged.
+        let websocket = websocket.map(|handshake| (handshake, grant.clone()));
         let outgoing = Outgoing {
             token: None,
-            websocket: websocket.as_ref(),
+            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
             identity: Some(identity),
             head,
+            grant: Some(grant),
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-            let open = self.open(timeouts);
-            handshake.begin(&mut response, open, std::future::pending());
+        if let Some((handshake, rests_on)) =
+            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+        {
+            let over = async move { Farewell::from(rests_on.ended().await) };
+            handshake.begin(&mut response, self.open(timeouts), over);
         }
         Ok(response)
     }
@@ -232,16 +240,16 @@ impl Caller {
     }
 
     /// Whose certificate the connection came with.
-    fn peer(&self) -> Option<&Peer> {
+    pub(super) fn peer(&self) -> Option<&Peer> {
         self.tls.as_ref()?.peer.as_deref()
     }
 
     /// Is the connection still what policy demands of new ones?
-    fn is_current(&self, active: Option<&Active>) -> bool {
+    pub(super) fn is_current(&self, active: Option<&Active>) -> bool {
         Secured::is_current(self.tls.as_ref(), active, self.application.port)
     }
 
-    fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
+    pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
         let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
         Door { port, active, verifier, last: &self.last, metrics }
     }

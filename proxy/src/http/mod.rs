@@ -8,6 +8,7 @@ mod challenge;
 pub(crate) mod dial;
 mod exchange;
 mod forward;
+pub mod grant;
 mod headers;
 pub mod inbound;
 mod metadata;

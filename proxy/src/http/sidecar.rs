@@ -8,6 +8,7 @@ use std::time::Duration;
 use countersign_policy::Reason;
 use prometheus::IntGauge;
 
+use super::grant::Watched;
 use super::inbound::Application;
 use super::pool::Pools;
 use crate::auth::active::Active;
@@ -32,6 +33,8 @@ pub struct Sidecar {
     pub inbound_default: InboundDefault,
     /// The outbound listener, which is never a destination.
     pub outbound: Option<SocketAddr>,
+    /// Inbound exchanges that have been open for a while.
+    pub watched: Watched,
 }
 
 /// One worker: a thread with its own listeners and upstream connections.
@@ -127,6 +130,7 @@ mod tests {
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
             outbound: None,
+            watched: Watched::default(),
         }))
     }
 

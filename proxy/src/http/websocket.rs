@@ -27,7 +27,9 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::sidecar::Connected;
 use crate::drain::Drain;
-use tunnel::{DRAINING, Farewell, Tunnel};
+use tunnel::{DRAINING, Tunnel};
+
+pub(super) use tunnel::Farewell;
 
 /// What a client asked for: to go on as WebSocket, in order.
 #[derive(Debug)]

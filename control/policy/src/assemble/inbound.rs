@@ -142,6 +142,7 @@ fn policy(written: &CheckedInbound, rules: &[Rule], parts: &mut Parts<'_>) -> Po
         allows: those(|rule| rule.body.effect == Effect::Allow && !rule.body.public),
         forward_claims: written.forward_claims.clone(),
         strip_token: written.strip_token,
+        expired_token_grace: written.expired_token_grace,
     }
 }
 
@@ -174,6 +175,7 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
         timeouts: timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest).or_default(),
         introspection: here.iter().find_map(|policy| policy.introspection),
         resource: resource::describe(&here),
+        reads_headers: here.iter().flat_map(|policy| &policy.written.rules).any(|rule| rule.reads_headers()),
         wants_bound: here.iter().any(|policy| policy.policy.wants_bound()),
         tls: here.iter().find_map(|policy| policy.written.tls.clone()),
     })

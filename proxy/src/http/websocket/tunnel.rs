@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::flow::{Flow, FlowError};
 use super::frames::{self, Frames, Sender};
+use crate::http::grant::Ending;
 
 /// Both sides of a connection that has become WebSocket. The client is whoever asked for it.
 #[derive(Debug)]
@@ -40,6 +41,21 @@ pub(super) enum End {
     /// Both sides have ended, or one of them broke off.
     Theirs,
     Ours(Farewell),
+}
+
+// === impl Farewell ===
+
+/// What let it in holds no longer: Policy Violation, or where the fault is ours, Try Again Later or Internal Error (RFC 6455
+/// §7.4.1, IANA). Nothing more passes.
+impl From<Ending> for Farewell {
+    fn from(Ending { reason, .. }: Ending) -> Self {
+        let code = match reason.status() {
+            500 => 1011,
+            501.. => 1013,
+            _ => 1008,
+        };
+        Self { code, word: reason.as_str(), patience: Duration::ZERO }
+    }
 }
 
 // === impl Tunnel ===
