@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::connect::Connector;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
+use crate::http::grant::Watched;
 use crate::http::inbound::{self, Application};
 use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
@@ -144,6 +145,7 @@ impl App {
             files: config.files,
             inbound_default: config.inbound_default,
             outbound: addresses.outbound,
+            watched: Watched::default(),
         });
         let (signal, drain) = drain::channel();
         let end = Arc::new(Notify::new());

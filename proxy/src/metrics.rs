@@ -88,6 +88,8 @@ metrics! {
         "Time from the request head to the response head.";
     auth_duration: HistogramVec "countersign_auth_duration_seconds" ["step"]
         "Time of an authentication step that was not answered from a cache.";
+    streams_ended: IntCounterVec "countersign_streams_ended_total" ["decision", "reason"]
+        "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been).";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]

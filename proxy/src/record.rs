@@ -166,9 +166,19 @@ impl Recorder {
     }
 
     /// Counts, logs and keeps a request that was refused or failed.
-    pub fn refused(&self, reason: Reason, mut entry: Entry) {
+    pub fn refused(&self, reason: Reason, entry: Entry) {
         self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
         self.counters(entry.protocol).duration(entry.direction).observe(entry.duration_ms / 1000.0);
+        self.keep(entry);
+    }
+
+    /// Counts, logs and keeps an exchange that was let in and may not go on.
+    pub fn ended(&self, reason: Reason, entry: Entry) {
+        self.metrics.streams_ended.with_label_values(&[entry.decision.as_str(), reason.as_str()]).inc();
+        self.keep(entry);
+    }
+
+    fn keep(&self, mut entry: Entry) {
         entry.time = self.now();
         if self.which != AccessLog::Off {
             self.log(&entry);

@@ -56,5 +56,6 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;
+mod with_ws;
 mod with_yaml_language_server;
 mod words;

@@ -58,6 +58,11 @@ impl Condition {
         &self.written
     }
 
+    /// Does it look at header fields?
+    pub(crate) fn reads_headers(&self) -> bool {
+        self.node.reads_headers()
+    }
+
     /// Does it hold? `None`: it cannot be evaluated.
     pub(crate) fn holds<'a>(&'a self, subject: &Subject<'a>) -> Option<bool> {
         subject.boolean(&self.node)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::path::CanonicalPath;
 use crate::reason::Reason;
@@ -38,6 +39,8 @@ pub struct PortPolicy {
     pub resource: Option<ProtectedResource>,
     /// Does any of them demand tokens that are bound to a certificate or key, at least for some requests?
     pub wants_bound: bool,
+    /// Does a rule look at header fields? Then whoever may have to ask again for a request keeps them.
+    pub reads_headers: bool,
     /// What every policy says that writes `tls`, whatever its mode. `None`: the port is spoken to in plain text.
     pub tls: Option<InboundTls>,
 }
@@ -81,6 +84,8 @@ pub(crate) struct Policy {
     pub(crate) allows: Vec<Rule>,
     pub(crate) forward_claims: Vec<(String, ClaimSource)>,
     pub(crate) strip_token: bool,
+    /// How long an open stream may outlive its token.
+    pub(crate) expired_token_grace: Duration,
 }
 
 /// Tokens that a policy accepts.
@@ -171,6 +176,11 @@ impl Snapshot {
             // No rule of this snapshot: show nothing.
             None => Forward { claims: &[], strip_token: true },
         }
+    }
+
+    /// How long an open stream that this rule allowed may outlive its token.
+    pub fn expired_token_grace(&self, rule: RuleId) -> Duration {
+        self.inbound.rules.get(rule.0).map_or(Duration::ZERO, |(policy, _)| policy.expired_token_grace)
     }
 
     /// The scopes that this rule demands, for the challenge of `insufficient_scope`.

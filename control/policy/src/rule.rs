@@ -135,6 +135,11 @@ impl RuleBody {
             && !conditions.into_iter().any(|condition| condition.needs_token)
     }
 
+    /// Does it look at header fields?
+    pub(crate) fn reads_headers(&self) -> bool {
+        !self.to.headers.is_empty() || self.when.as_ref().is_some_and(Condition::reads_headers)
+    }
+
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
     pub(crate) fn denies(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
         !matches!(self.judge_deny(request, token), Judged::No(_))

@@ -1,5 +1,7 @@
 //! May this request come in? The inbound door: from what the caller shows and what policy says to a decision.
 
+mod review;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
 use crate::metrics::Metrics;
 use crate::rejection::{Offers, Refusal};
+
+pub use review::Standing;
 
 /// A request at the door, whatever protocol brought it.
 #[derive(Clone, Copy, Debug)]

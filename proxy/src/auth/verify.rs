@@ -73,6 +73,16 @@ impl Verifier {
         self.check(last, token, Accepted { find: |iss: &str| port.issuer(iss), issuers, keys }).await
     }
 
+    /// The time by which tokens are judged, in seconds since the epoch.
+    pub fn unix(&self) -> i64 {
+        self.clock.unix()
+    }
+
+    /// How long it is until then, in seconds since the epoch.
+    pub fn left_until(&self, then: i64) -> Duration {
+        Duration::from_secs(u64::try_from(then).unwrap_or(0)).saturating_sub(self.clock.now())
+    }
+
     /// Does the caller hold the key with this thumbprint, to which its token is bound? `proof` is what it shows for this
     /// one request (RFC 9449 §7), and is good once. Asked when all else about the token is known, so that only who has
     /// such a token can make us verify a signature, or fill the store of proofs.

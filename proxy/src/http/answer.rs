@@ -1,7 +1,8 @@
 //! What does the caller hear when we refuse? The one place where a refusal becomes an HTTP or gRPC answer (RFC 9457).
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode, Version};
 
@@ -59,6 +60,15 @@ fn trailers_only(reason: Reason) -> Response<Body> {
     headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.title()));
     response
+}
+
+/// What ends a gRPC answer that may not go on.
+pub(crate) fn trailers(reason: Reason) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(3);
+    trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
+    trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.title()));
+    trailers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    trailers
 }
 
 fn closes(reason: Reason) -> bool {

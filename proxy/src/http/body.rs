@@ -6,13 +6,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_policy::Reason;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::answer;
 use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
+use super::grant::{Ending, Grant, Watch};
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -40,6 +43,8 @@ pub(crate) struct Relay {
     is_request: bool,
     /// The upstream connection, given back when an answer's body has ended well.
     lease: Option<Lease>,
+    /// Whether it may go on.
+    watch: Watch,
 }
 
 /// Which trailer fields are removed.
@@ -57,6 +62,16 @@ pub(crate) enum BodyError {
     Http(#[from] hyper::Error),
     #[error("nothing arrived for {0:?}")]
     Stalled(Duration),
+    /// Over HTTP/2 the stream is reset with the code that is the source of this.
+    #[error("it may not go on: {0}")]
+    Ended(Reason, #[source] h2::Error),
+}
+
+/// What a timer wakes a body for.
+enum Woken {
+    /// It has been open for a while.
+    Settled,
+    Stalled,
 }
 
 /// A timer between two frames, armed only while nothing is at hand.
@@ -65,6 +80,7 @@ struct Stall {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
+    until: Instant,
     /// The frames of the exchange when the timer was set.
     frames: usize,
 }
@@ -73,17 +89,21 @@ struct Stall {
 
 impl Body {
     /// A request's body, with what the answer's is to know of it: `None` where it is empty. One that is to be `kept` is,
-    /// while it flows, up to 64 KiB.
+    /// while it flows, up to 64 KiB. Both directions rest on the same `grant`, if any.
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
         identity: Option<&[String]>,
         kept: bool,
+        grant: &mut Option<Grant>,
     ) -> (Self, Option<Arc<Exchange>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let exchange = Exchange::new(kept, incoming.size_hint().lower());
+        if let Some(grant) = grant {
+            grant.share(&exchange);
+        }
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
@@ -91,6 +111,7 @@ impl Body {
             exchange: Some(exchange.clone()),
             is_request: true,
             lease: None,
+            watch: Watch::over(grant.clone()),
         };
         (Self::Relay(Box::new(relay)), Some(exchange))
     }
@@ -101,6 +122,7 @@ impl Body {
         idle: Duration,
         lease: Option<Lease>,
         exchange: Option<Arc<Exchange>>,
+        grant: Option<Grant>,
     ) -> Self {
         if incoming.is_end_stream() {
             if let Some(lease) = lease {
@@ -115,6 +137,7 @@ impl Body {
             exchange,
             is_request: false,
             lease,
+            watch: Watch::over(grant),
         }))
     }
 
@@ -172,12 +195,15 @@ impl HttpBody for Body {
 
 impl Relay {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.watch.is_over() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(ending) = self.watch.poll(context) {
+            return Poll::Ready(Some(self.cut(ending)));
+        }
         let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.stall.poll(context, self.exchange.as_deref()));
-                return Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit)))));
-            }
+            Poll::Pending => return self.wait(context).map(Some),
         };
         self.stall.armed = false;
         if let Some(exchange) = &self.exchange {
@@ -198,6 +224,28 @@ impl Relay {
             self.end();
         }
         Poll::Ready(frame)
+    }
+
+    /// Nothing is at hand.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, BodyError>> {
+        loop {
+            match ready!(self.stall.poll(context, self.exchange.as_deref(), self.watch.due())) {
+                Woken::Stalled => return Poll::Ready(Err(self.broken(BodyError::Stalled(self.stall.limit)))),
+                Woken::Settled => self.watch.settle(),
+            }
+            if let Poll::Ready(ending) = self.watch.poll(context) {
+                return Poll::Ready(self.cut(ending));
+            }
+        }
+    }
+
+    /// It may not go on. A gRPC caller is told why; any other sees that the end is missing, and so does the application.
+    fn cut(&mut self, ending: Ending) -> Result<Frame<Bytes>, BodyError> {
+        self.watch = Watch::Over;
+        if ending.is_grpc && !self.is_request {
+            return Ok(Frame::trailers(answer::trailers(ending.reason)));
+        }
+        Err(self.broken(BodyError::Ended(ending.reason, h2::Reason::CANCEL.into())))
     }
 
     fn broken(&self, error: impl Into<BodyError>) -> BodyError {
@@ -244,24 +292,36 @@ fn strip_trailers(trailers: &mut HeaderMap, names: &[String]) {
 
 impl Stall {
     fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, armed: false, frames: 0 }
+        Self { limit, sleep: None, armed: false, until: Instant::now(), frames: 0 }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, exchange: Option<&Exchange>) -> Poll<()> {
+    /// Ready when nothing has come for the limit, or once before when it is `due`.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        exchange: Option<&Exchange>,
+        due: Option<Instant>,
+    ) -> Poll<Woken> {
         let limit = self.limit;
         let frames = exchange.map_or(0, Exchange::frames);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.armed {
-            sleep.as_mut().reset(Instant::now() + limit);
+            self.until = Instant::now() + limit;
+            sleep.as_mut().reset(due.map_or(self.until, |due| due.min(self.until)));
             (self.armed, self.frames) = (true, frames);
         }
         loop {
             ready!(sleep.as_mut().poll(context));
+            if sleep.deadline() < self.until {
+                sleep.as_mut().reset(self.until);
+                return Poll::Ready(Woken::Settled);
+            }
             if frames == self.frames {
-                return Poll::Ready(());
+                return Poll::Ready(Woken::Stalled);
             }
             // The other direction was busy meanwhile.
-            sleep.as_mut().reset(Instant::now() + limit);
+            self.until = Instant::now() + limit;
+            sleep.as_mut().reset(self.until);
             self.frames = frames;
         }
     }

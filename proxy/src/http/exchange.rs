@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use countersign_policy::Reason;
 use http_body::Frame;
 
 /// What the two directions of an exchange know of each other.
@@ -13,6 +14,10 @@ use http_body::Frame;
 pub(crate) struct Exchange {
     sent: AtomicBool,
     broken: AtomicBool,
+    /// Does the answer stand?
+    answered: AtomicBool,
+    /// Why it may not go on, if so.
+    ending: OnceLock<Reason>,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
     /// What has been sent, where it may have to be sent again. None: nobody asked, it is too much, or it has arrived.
@@ -53,6 +58,20 @@ impl Exchange {
         self.broken.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Neither direction may go on. `true`: nobody said so before.
+    pub(crate) fn end(&self, reason: Reason) -> bool {
+        self.ending.set(reason).is_ok()
+    }
+
+    /// Why it may not go on, if so.
+    pub(crate) fn ending(&self) -> Option<Reason> {
+        self.ending.get().copied()
+    }
+
     /// Keeps what has been sent, without copying it. Trailers come too rarely to be kept.
     pub(crate) fn keep(&self, frame: &Frame<Bytes>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,6 +87,7 @@ impl Exchange {
 
     /// The answer stands: nothing will be sent again, and a stream that goes on for hours holds nothing of its beginning.
     pub(crate) fn forget(&self) {
+        self.answered.store(true, Ordering::Relaxed);
         self.take_kept();
     }
 

@@ -17,8 +17,10 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
+use super::grant::Grant;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
+use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
 use crate::auth::credentials::DPOP;
 use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, Unavailable, target_uri};
@@ -36,6 +38,10 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) identity: Option<&'a [String]>,
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
+    /// Inbound: what it rests on for as long as it is open.
+    pub(crate) grant: Option<Grant>,
+    /// It asks to go on as WebSocket.
+    pub(crate) websocket: Option<&'a Handshake>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -44,10 +50,10 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity, token } = outgoing;
+    let Outgoing { head, target, authority, incoming, identity, token, mut grant, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some());
-    let road = Road { upstream, target, authority, timeouts };
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), &mut grant);
+    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
         Some(mut token) => {
@@ -62,7 +68,7 @@ pub(crate) async fn forward(
     if let Some(exchange) = &answer.exchange {
         exchange.forget();
     }
-    answer.relay(downstream, timeouts.idle)
+    answer.relay(downstream, timeouts.idle, grant, websocket)
 }
 
 /// Where a request goes.
@@ -71,6 +77,8 @@ struct Road<'a> {
     target: PathAndQuery,
     authority: Authority,
     timeouts: Timeouts,
+    /// Over a connection that is for this request alone.
+    alone: bool,
 }
 
 /// The head of a request that may have to be sent again. Its body keeps itself.
@@ -98,11 +106,13 @@ impl Road<'_> {
         exchange: Option<Arc<Exchange>>,
         mut token: Option<&mut Attachment<'_>>,
     ) -> Result<Answer, Reason> {
-        let Self { upstream, target, authority, timeouts } = self;
+        let Self { upstream, target, authority, timeouts, .. } = self;
         let mut attempts = 0;
         loop {
-            let (carrier, waited) = match upstream.ready() {
+            let ready = if self.alone { None } else { upstream.ready() };
+            let (carrier, waited) = match ready {
                 Some(carrier) => (carrier, attempts > 0),
+                None if self.alone => (upstream.alone(timeouts.connect).await?, true),
                 None => (upstream.connection(timeouts.connect).await?, true),
             };
             attempts += 1;
@@ -131,6 +141,10 @@ impl Road<'_> {
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+                // What let it in holds no longer, while it was still arriving.
+                Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.ending().is_some()) => {
+                    return Err(exchange.and_then(|exchange| exchange.ending()).unwrap_or(Reason::Internal));
+                }
                 // The caller's fault, not the upstream's.
                 Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
                     return Err(Reason::BadRequest);
@@ -298,19 +312,25 @@ impl Answer {
     }
 
     /// The answer as the caller sees it: our own framing, no field of the upstream's connection.
-    fn relay(self, downstream: Version, idle: Duration) -> Result<Response<Body>, Reason> {
-        let (mut head, incoming) = self.response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: no `Upgrade` is forwarded.
-            return Err(Reason::UpstreamUnreachable);
+    fn relay(
+        self,
+        downstream: Version,
+        idle: Duration,
+        grant: Option<Grant>,
+        websocket: Option<&Handshake>,
+    ) -> Result<Response<Body>, Reason> {
+        if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response);
         }
+        let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
         }
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange)))
+        let lease = self.lease.filter(|_| websocket.is_none());
+        Ok(Response::from_parts(head, Body::response(incoming, idle, lease, self.exchange, grant)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
@@ -318,7 +338,7 @@ impl Answer {
         if self.lease.is_none() || self.response.body().size_hint().lower() > MAX_HEARD_OUT {
             return;
         }
-        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange);
+        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

@@ -11,17 +11,19 @@ use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{Request, Response, Version as HttpVersion};
+use http::{Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
+use super::grant::Grant;
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
+use super::websocket::{self, Farewell, Handshake, Open};
 use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -35,21 +37,23 @@ use crate::rejection::Refusal;
 #[derive(Debug)]
 pub struct Application {
     /// The port that policies select.
-    port: u16,
+    pub(super) port: u16,
     http1: Arc<Upstream>,
     http2: Arc<Upstream>,
 }
 
 /// One connection of a caller.
-struct Caller {
-    worker: Arc<Worker>,
-    application: Arc<Application>,
-    address: SocketAddr,
+pub(super) struct Caller {
+    pub(super) worker: Arc<Worker>,
+    pub(super) application: Arc<Application>,
+    pub(super) address: SocketAddr,
     /// None: plain text.
-    tls: Option<Secured>,
+    pub(super) tls: Option<Secured>,
     /// Was it opened before there was any policy, which could have demanded TLS of it?
     is_early: bool,
     last: LastVerdict,
+    /// Held by what outlives the connection as HTTP.
+    drain: Drain,
 }
 
 // === impl Application ===
@@ -90,7 +94,8 @@ pub async fn serve(
     let _connected = worker.connected(Direction::Inbound);
     let spoken = Spoken::on(&worker.sidecar, application.port);
     let is_early = matches!(spoken, Spoken::Unknown);
-    let caller = Caller { worker, application, address, tls: None, is_early, last: LastVerdict::default() };
+    let (last, drain_of) = (LastVerdict::default(), drain.clone());
+    let caller = Caller { worker, application, address, tls: None, is_early, last, drain: drain_of };
     match spoken {
         Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
@@ -126,8 +131,10 @@ impl Caller {
             }
             Err(refusal) => seen.refused(&refusal, active, recorder),
         };
-        // Policy demands other TLS now than when it was opened: this answer is its last.
-        if !self.is_current(active) {
+        // Policy demands other TLS now than when it was opened, or what follows may be meant as frames: this answer is its last.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && (seen.asks_websocket || !self.is_current(active))
+        {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -135,7 +142,7 @@ impl Caller {
 
     /// The story itself, in the order of time.
     async fn pass(
-        &self,
+        self: &Arc<Self>,
         mut head: Parts,
         incoming: Arriving,
         active: Option<&Active>,
@@ -146,7 +153,12 @@ impl Caller {
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        let websocket = websocket::asked(&mut head, &incoming)?;
         headers::strip_hop_by_hop(&mut head.headers)?;
+        if websocket.is_some() {
+            seen.asks_websocket = true;
+            Handshake::write(&mut head.headers);
+        }
         let uri = head.uri.clone();
         let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
@@ -176,6 +188,7 @@ impl Caller {
             scheme: scheme.as_str(),
             peer: self.peer(),
         };
+        let grant;
         let (identity, timeouts) = match port {
             Some(port) => {
                 let door = self.door(port, active);
@@ -184,39 +197,59 @@ impl Caller {
                 }
                 let admission = door.admit(ask).await?;
                 note(seen, &admission);
+                grant = Grant::new(self, seen, &head.headers, port.reads_headers);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
                 self.unselected(seen)?;
+                grant = Grant::new(self, seen, &head.headers, false);
                 (&[][..], Timeouts::default())
             }
         };
 
         // What the application sees is what was judged.
+        let websocket = websocket.map(|handshake| (handshake, grant.clone()));
         let outgoing = Outgoing {
             token: None,
+            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
             identity: Some(identity),
             head,
+            grant: Some(grant),
         };
         let upstream = self.application.for_version(seen.version);
-        Ok(forward(outgoing, upstream, timeouts).await?)
+        let mut response = forward(outgoing, upstream, timeouts).await?;
+        if let Some((handshake, rests_on)) =
+            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+        {
+            let over = async move { Farewell::from(rests_on.ended().await) };
+            handshake.begin(&mut response, self.open(timeouts), over);
+        }
+        Ok(response)
+    }
+
+    fn open(&self, timeouts: Timeouts) -> Open {
+        Open {
+            connected: self.worker.tunnels(Direction::Inbound),
+            drain: self.drain.clone(),
+            idle: timeouts.idle,
+        }
     }
 
     /// Whose certificate the connection came with.
-    fn peer(&self) -> Option<&Peer> {
+    pub(super) fn peer(&self) -> Option<&Peer> {
         self.tls.as_ref()?.peer.as_deref()
     }
 
     /// Is the connection still what policy demands of new ones?
-    fn is_current(&self, active: Option<&Active>) -> bool {
+    pub(super) fn is_current(&self, active: Option<&Active>) -> bool {
         Secured::is_current(self.tls.as_ref(), active, self.application.port)
     }
 
-    fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
+    pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
         let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
         Door { port, active, verifier, last: &self.last, metrics }
     }

@@ -8,6 +8,7 @@ mod challenge;
 pub(crate) mod dial;
 mod exchange;
 mod forward;
+pub mod grant;
 mod headers;
 pub mod inbound;
 mod metadata;
@@ -18,6 +19,7 @@ mod seen;
 pub mod sidecar;
 mod target;
 mod tls;
+mod websocket;
 
 use std::convert::Infallible;
 use std::io;
@@ -114,7 +116,8 @@ async fn drive<S, F>(
             let response = handle(Arriving::request(request));
             async move { Ok::<_, Infallible>(response.await) }
         });
-        let mut connection = pin!(http1_server().serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            pin!(http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             biased;
             result = connection.as_mut() => result,

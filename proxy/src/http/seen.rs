@@ -17,20 +17,23 @@ use crate::record::{Direction, Entry, Outcome, Protocol, Recorder};
 use crate::rejection::Refusal;
 
 /// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
+#[derive(Clone)]
 pub(super) struct Seen {
     direction: Direction,
     source: IpAddr,
-    started: Instant,
+    pub(super) started: Instant,
     pub(super) protocol: Protocol,
     pub(super) version: Version,
-    method: Method,
+    pub(super) method: Method,
     pub(super) uri: Uri,
-    host: Option<HeaderValue>,
+    pub(super) host: Option<HeaderValue>,
     /// How it goes on, if it does.
     pub(super) outcome: Outcome,
     /// Why it would have been refused, in audit mode.
     pub(super) would_refuse: Option<Reason>,
     pub(super) token: Option<Arc<Token>>,
+    /// It asked to go on as WebSocket, in order.
+    pub(super) asks_websocket: bool,
 }
 
 // === impl Seen ===
@@ -49,6 +52,7 @@ impl Seen {
             outcome,
             would_refuse: None,
             token: None,
+            asks_websocket: false,
         }
     }
 
@@ -79,14 +83,22 @@ impl Seen {
         let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
         let decision = Outcome::of(self.direction, refusal.reason);
         let mut entry = self.entry(recorder, decision, response.status().as_u16());
-        if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
-            entry.policy = Some(name.policy.clone());
-            entry.rule = Some(name.rule.clone());
-        }
-        entry.reason = Some(refusal.reason.as_str());
-        entry.decision_id = Some(id);
+        explain(&mut entry, refusal, active, id);
         recorder.refused(refusal.reason, entry);
         response
+    }
+
+    /// Records that an answer may not go on, or would not if policy were enforced.
+    pub(super) fn ended(
+        &self,
+        refusal: &Refusal,
+        active: Option<&Active>,
+        recorder: &Recorder,
+        decision: Outcome,
+    ) {
+        let mut entry = self.entry(recorder, decision, refusal.reason.status());
+        explain(&mut entry, refusal, active, recorder.decision_id());
+        recorder.ended(refusal.reason, entry);
     }
 
     fn entry(&self, recorder: &Recorder, decision: Outcome, status: u16) -> Entry {
@@ -110,6 +122,15 @@ impl Seen {
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
         }
     }
+}
+
+fn explain(entry: &mut Entry, refusal: &Refusal, active: Option<&Active>, decision_id: String) {
+    if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
+        entry.policy = Some(name.policy.clone());
+        entry.rule = Some(name.rule.clone());
+    }
+    entry.reason = Some(refusal.reason.as_str());
+    entry.decision_id = Some(decision_id);
 }
 
 /// The beginning is enough to find a request again, and a flood of long ones costs no memory.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use countersign_policy::Reason;
 use prometheus::IntGauge;
 
+use super::grant::Watched;
 use super::inbound::Application;
 use super::pool::Pools;
 use crate::auth::active::Active;
@@ -32,6 +33,8 @@ pub struct Sidecar {
     pub inbound_default: InboundDefault,
     /// The outbound listener, which is never a destination.
     pub outbound: Option<SocketAddr>,
+    /// Inbound exchanges that have been open for a while.
+    pub watched: Watched,
 }
 
 /// One worker: a thread with its own listeners and upstream connections.
@@ -44,6 +47,7 @@ pub struct Worker {
 }
 
 /// An open connection in the metrics.
+#[derive(Debug)]
 pub(super) struct Connected(IntGauge);
 
 /// Counts a request as under way until it is dropped.
@@ -68,7 +72,16 @@ impl Worker {
 
     /// Counts a connection as open until what is returned is dropped.
     pub(super) fn connected(&self, direction: Direction) -> Connected {
-        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), "http"]);
+        self.counted(direction, "http")
+    }
+
+    /// The same, once it has become WebSocket.
+    pub(super) fn tunnels(&self, direction: Direction) -> Connected {
+        self.counted(direction, "websocket")
+    }
+
+    fn counted(&self, direction: Direction, protocol: &str) -> Connected {
+        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), protocol]);
         gauge.inc();
         Connected(gauge)
     }
@@ -117,6 +130,7 @@ mod tests {
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
             outbound: None,
+            watched: Watched::default(),
         }))
     }
 

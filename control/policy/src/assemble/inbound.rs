@@ -145,6 +145,7 @@ fn policy(checked: &Checked<CheckedInbound>, rules: &[Rule], parts: &mut Parts<'
         allows: those(|rule| rule.body.effect == Effect::Allow && !rule.body.public),
         forward_claims: written.forward_claims.clone(),
         strip_token: written.strip_token,
+        expired_token_grace: written.expired_token_grace,
     }
 }
 
@@ -178,6 +179,7 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
         timeouts: timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest).or_default(),
         introspection: here.iter().find_map(|policy| policy.introspection),
         resource: resource::describe(&here),
+        reads_headers: here.iter().flat_map(|policy| &policy.written.rules).any(|rule| rule.reads_headers()),
         wants_bound: here.iter().any(|policy| policy.policy.wants_bound()),
         tls: here.iter().find_map(|policy| policy.written.tls.clone()),
     })

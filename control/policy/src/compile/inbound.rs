@@ -1,6 +1,7 @@
 //! Whom a policy lets in, checked: tokens, headers and rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::condition::{Condition, Known};
 use crate::document::inbound::{
@@ -20,6 +21,8 @@ use super::report::Report;
 use super::values::{self, WrittenTimeouts};
 use super::{Reference, Selector, from, headers, introspect, resource, tls};
 
+/// The longest that an open stream may outlive its token.
+const MAX_GRACE: Duration = Duration::from_secs(60 * 60);
 /// The most ports that a policy names.
 const MAX_PORTS: usize = 100;
 
@@ -36,6 +39,7 @@ pub(crate) struct CheckedInbound {
     pub(crate) strip_token: bool,
     /// With `resourceMetadata`: the resource's identifier.
     pub(crate) resource: Option<String>,
+    pub(crate) expired_token_grace: Duration,
     pub(crate) timeouts: WrittenTimeouts,
     pub(crate) rules: Vec<Arc<RuleBody>>,
 }
@@ -94,6 +98,7 @@ pub(crate) fn compile(
             true => resource::compile(&spec.tokens, &at.key("resourceMetadata"), report),
             false => None,
         },
+        expired_token_grace: grace(spec, &at.key("expiredTokenGrace"), report),
         timeouts: WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report),
         rules: rules.into_iter().map(Arc::new).collect(),
     }
@@ -102,6 +107,18 @@ pub(crate) fn compile(
 fn refuse_unsupported(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) {
     report.unsupported_if(spec.protocol != ProtocolWord::Http, &at.key("protocol"));
     report.unsupported_if(spec.mtls.is_some(), &at.key("mtls"));
+}
+
+fn grace(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) -> Duration {
+    // Unlike other durations it may be nothing at all.
+    let Some(text) = spec.expired_token_grace.as_ref().filter(|text| &***text != "0s") else {
+        return Duration::ZERO;
+    };
+    let grace = report.ok(at, words::duration(text)).unwrap_or_default();
+    if grace > MAX_GRACE {
+        report.add(at, "must be at most 1h");
+    }
+    grace
 }
 
 struct PolicyBeingChecked<'s> {

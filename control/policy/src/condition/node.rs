@@ -105,3 +105,27 @@ impl TextTest {
         }
     }
 }
+
+// === impl Node ===
+
+impl Node {
+    /// Does it look at header fields, anywhere in it?
+    pub(super) fn reads_headers(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Has(Presence::Header(_)) => true,
+            Self::Constant(_) | Self::Claims | Self::Method | Self::Path | Self::Host => false,
+            Self::Capture(_) | Self::PeerId | Self::SourceIp => false,
+            Self::Has(Presence::Capture(_) | Presence::PeerId) => false,
+            Self::Has(Presence::Member(node, _)) | Self::Member(node, _) => node.reads_headers(),
+            Self::Not(node) | Self::Negate(node) | Self::IsNull(node) => node.reads_headers(),
+            Self::Size(node) | Self::ToInteger(node) | Self::ToText(node) => node.reads_headers(),
+            Self::Index(pair) | Self::And(pair) | Self::Or(pair) => pair.iter().any(Self::reads_headers),
+            Self::Equal(pair) | Self::Order(_, pair) | Self::Arithmetic(_, pair) => {
+                pair.iter().any(Self::reads_headers)
+            }
+            Self::In(pair) | Self::Text(_, pair) => pair.iter().any(Self::reads_headers),
+            Self::If(parts) => parts.iter().any(Self::reads_headers),
+            Self::OneOf(node, list) => node.reads_headers() || list.iter().any(Self::reads_headers),
+        }
+    }
+}

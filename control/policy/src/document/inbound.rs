@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::words::{Port, Text, TimeoutsSpec, Workloads};
+use super::words::{Port, Span, Text, TimeoutsSpec, Workloads};
 use crate::snapshot::Effect;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,6 +41,9 @@ pub(crate) struct InboundSpec {
     /// Serves the metadata of the protected resource (RFC 9728), and names it in challenges.
     #[serde(default)]
     pub(crate) resource_metadata: bool,
+    /// How long an open stream may outlive its token: `0s` (the default) to `1h`. New requests need a token that is good.
+    #[schemars(with = "Option<Span>")]
+    pub(crate) expired_token_grace: Option<Text>,
     /// Time limits towards the application.
     #[serde(default)]
     pub(crate) timeouts: TimeoutsSpec,

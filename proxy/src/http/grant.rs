@@ -1,0 +1,310 @@
+//! On what does an open exchange rest, and when does it end? What let a request in is asked again while its answer flows: when
+//! policy changes, and when its token expires.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use countersign_policy::{Reason, host};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::uri::Scheme;
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use super::headers;
+use super::inbound::Caller;
+use super::seen::Seen;
+use crate::auth::active::Active;
+use crate::auth::enforce::{Ask, Standing};
+use crate::config::InboundDefault;
+use crate::record::{Direction, Outcome};
+use crate::rejection::Refusal;
+
+/// An inbound request that was let in, with all that it takes to ask again whether it may. Cheap to make and to clone: shared
+/// with the request and its connection, not copied.
+#[derive(Clone)]
+pub(crate) struct Grant {
+    caller: Arc<Caller>,
+    seen: Seen,
+    /// The one field with a credential.
+    credential: Option<HeaderValue>,
+    /// Every field, where policy looked at some.
+    headers: Option<Arc<HeaderMap>>,
+    /// What the other direction knows, where the request has a body.
+    exchange: Option<Arc<Exchange>>,
+}
+
+/// An exchange that may not go on. What made it end has been recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) reason: Reason,
+    /// Is the caller told by gRPC trailers?
+    pub(crate) is_grpc: bool,
+}
+
+/// What one direction of an exchange does about the grant: nothing, until it has been open for a while.
+pub(crate) enum Watch {
+    /// There is none (outbound).
+    Nothing,
+    Young {
+        grant: Grant,
+        polls: u8,
+    },
+    Open(Pin<Box<dyn Future<Output = Ending> + Send>>),
+    /// The body was ended before its end.
+    Over,
+}
+
+/// How many exchanges are watched, so that they do not all ask at the same moment when policy changes.
+#[derive(Debug, Default)]
+pub struct Watched {
+    count: AtomicUsize,
+    turns: AtomicUsize,
+}
+
+/// One of them, until it is dropped.
+struct Place<'a>(&'a Watched);
+
+// === impl Grant ===
+
+impl Grant {
+    /// What let this request in: `fields` are those that were judged, to be `kept` where policy looks at them.
+    pub(super) fn new(caller: &Arc<Caller>, seen: &Seen, fields: &HeaderMap, kept: bool) -> Self {
+        Self {
+            caller: caller.clone(),
+            seen: seen.clone(),
+            credential: fields.get(AUTHORIZATION).cloned(),
+            headers: kept.then(|| Arc::new(fields.clone())),
+            exchange: None,
+        }
+    }
+
+    /// The same for both directions of an exchange.
+    pub(super) fn share(&mut self, exchange: &Arc<Exchange>) {
+        self.exchange = Some(exchange.clone());
+    }
+
+    /// Resolves when the exchange may not go on, which is recorded then. Until it is polled for the first time it asks nothing,
+    /// and then policy once at least. Dropped, it is as if nobody had asked.
+    pub(crate) async fn ended(&self) -> Ending {
+        let sidecar = &self.caller.worker.sidecar;
+        let place = sidecar.watched.enter();
+        let (mut would_end, mut patience) = (None, PATIENCE);
+        loop {
+            if let Some(reason) = self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
+                return self.ending(reason);
+            }
+            let edition = sidecar.policy.edition();
+            let policy = sidecar.policy.load();
+            let active = policy.as_ref().as_ref();
+            let standing = match super::guarded(self.stands(active)).await {
+                // Keys that are not there yet may come: policy may just have named their issuer.
+                Err(refusal) if refusal.reason == Reason::KeysUnavailable && !patience.is_zero() => {
+                    patience = patience.saturating_sub(RETRY);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+                Err(refusal) => return self.end(&refusal, active),
+                Ok(standing) => standing,
+            };
+            if let Some(reason) = standing.would_end.filter(|reason| would_end != Some(*reason)) {
+                self.seen.ended(&reason.into(), active, &sidecar.recorder, Outcome::Audit);
+            }
+            would_end = standing.would_end;
+            patience = PATIENCE;
+            drop(policy);
+            let left = standing.until.map_or(LOOK_AGAIN, |until| sidecar.verifier.left_until(until));
+            tokio::select! {
+                () = sidecar.policy.later_than(edition) => tokio::time::sleep(place.turn()).await,
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    /// Does policy still let it in?
+    async fn stands(&self, active: Option<&Active>) -> Result<Standing, Refusal> {
+        let caller = self.caller.as_ref();
+        let active = active.ok_or(Reason::PolicyUnavailable)?;
+        if !caller.is_current(Some(active)) {
+            // Nobody gets in any more over a connection like this one.
+            return Err(Reason::NoRule.into());
+        }
+        let Some(port) = active.snapshot.inbound(caller.application.port) else {
+            return self.unselected();
+        };
+        let uri = &self.seen.uri;
+        let path = port.path(uri.path()).ok_or(Reason::AmbiguousPath)?;
+        let fields = self.fields(port.reads_headers, &port.identity_headers)?;
+        let (host, named) = self.host().ok_or(Reason::BadRequest)?;
+        let scheme = if caller.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let ask = Ask {
+            method: self.seen.method.as_str(),
+            path: &path,
+            query: uri.query(),
+            host: &host,
+            port: named,
+            grpc: self.seen.is_grpc(),
+            headers: &fields,
+            source: caller.address.ip(),
+            scheme: scheme.as_str(),
+            peer: caller.peer(),
+        };
+        caller.door(port, active).review(ask, self.seen.token.as_ref()).await
+    }
+
+    /// A port that no policy selects any more (semantics 7).
+    fn unselected(&self) -> Result<Standing, Refusal> {
+        let would_end = match self.caller.worker.sidecar.inbound_default {
+            InboundDefault::Deny => return Err(Reason::NoRule.into()),
+            InboundDefault::Audit => Some(Reason::NoRule),
+            InboundDefault::Pass => None,
+        };
+        Ok(Standing { until: None, would_end })
+    }
+
+    /// The fields that a decision rests on. Where policy looks at fields only now they are gone, and it cannot be told what it
+    /// would say: a new request tells.
+    fn fields(&self, are_read: bool, identity: &[String]) -> Result<HeaderMap, Reason> {
+        if let Some(headers) = self.headers.as_ref().filter(|_| are_read) {
+            let mut fields = headers.as_ref().clone();
+            headers::strip_identity(&mut fields, identity);
+            return Ok(fields);
+        }
+        if are_read {
+            return Err(Reason::NoRule);
+        }
+        Ok(self.credential.iter().map(|credential| (AUTHORIZATION, credential.clone())).collect())
+    }
+
+    /// As it was found to be in order when the request came.
+    fn host(&self) -> Option<(std::borrow::Cow<'_, str>, Option<u16>)> {
+        let authority = self.seen.uri.authority().map(|authority| authority.as_str());
+        let field = || self.seen.host.as_ref()?.to_str().ok();
+        host::normalize(authority.or_else(field)?)
+    }
+
+    /// Records it, once for both directions.
+    fn end(&self, refusal: &Refusal, active: Option<&Active>) -> Ending {
+        let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.end(refusal.reason));
+        // Without an answer yet it is a request that is refused, and recorded as such.
+        let is_answered = self.exchange.as_ref().is_none_or(|exchange| exchange.is_answered());
+        if is_first && is_answered {
+            let decision = Outcome::of(Direction::Inbound, refusal.reason);
+            self.seen.ended(refusal, active, &self.caller.worker.sidecar.recorder, decision);
+        }
+        self.ending(refusal.reason)
+    }
+
+    fn ending(&self, reason: Reason) -> Ending {
+        Ending { reason, is_grpc: self.seen.is_grpc() }
+    }
+
+    /// When it is no short exchange any more, which would end on the policy that it began with.
+    fn settles_at(&self) -> Instant {
+        Instant::from_std(self.seen.started) + SHORT
+    }
+}
+
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Grant([redacted])")
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    pub(crate) fn over(grant: Option<Grant>) -> Self {
+        grant.map_or(Self::Nothing, |grant| Self::Young { grant, polls: 0 })
+    }
+
+    /// Asked with every frame, and when there is none. A short exchange pays for nothing but the question.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ending> {
+        if let Self::Young { grant, polls } = self {
+            *polls = polls.wrapping_add(1);
+            // While frames keep coming the time is looked at now and then; otherwise a timer is set for it.
+            if !polls.is_multiple_of(LOOK_EVERY) || Instant::now() < grant.settles_at() {
+                return Poll::Pending;
+            }
+            self.settle();
+        }
+        match self {
+            Self::Open(ended) => ended.as_mut().poll(context),
+            Self::Nothing | Self::Young { .. } | Self::Over => Poll::Pending,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Over)
+    }
+
+    /// When to [settle](Self::settle) at the latest.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Young { grant, .. } => Some(grant.settles_at()),
+            Self::Nothing | Self::Open(_) | Self::Over => None,
+        }
+    }
+
+    /// It has been open for a while: from now on it is watched.
+    pub(crate) fn settle(&mut self) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Young { grant, .. } => Self::Open(Box::pin(async move { grant.ended().await })),
+            other => other,
+        };
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Young { .. } => "Young",
+            Self::Open(_) => "Open",
+            Self::Over => "Over",
+        })
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn enter(&self) -> Place<'_> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Place(self)
+    }
+}
+
+// === impl Place ===
+
+impl Place<'_> {
+    /// How long to wait for one's turn when all are woken at once: new requests are served in between.
+    fn turn(&self) -> Duration {
+        let Self(watched) = self;
+        let count = watched.count.load(Ordering::Relaxed).max(1);
+        let turn = watched.turns.fetch_add(1, Ordering::Relaxed) % count;
+        u32::try_from(turn).map_or(LONGEST_TURN, |turn| (TURN * turn).min(LONGEST_TURN))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An exchange that takes no longer ends on the policy that it began with.
+const SHORT: Duration = Duration::from_secs(1);
+/// In frames.
+const LOOK_EVERY: u8 = 8;
+/// Also when nothing has changed that we know of: keys may be withdrawn, and the clock may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How long keys may be lacking for what is open already, and between two looks for them.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(3);
+/// What asking again and ending takes, generously: 10,000 of them take half a second.
+const TURN: Duration = Duration::from_micros(50);
+const LONGEST_TURN: Duration = Duration::from_secs(2);
