@@ -18,6 +18,7 @@ mod seen;
 pub mod sidecar;
 mod target;
 mod tls;
+mod trace;
 
 use std::convert::Infallible;
 use std::io;
