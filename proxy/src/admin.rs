@@ -26,6 +26,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use crate::auth::active::Armory;
 use crate::http::sidecar::Sidecar;
 use crate::listen::Listeners;
+use crate::metrics::Metrics;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -84,12 +85,14 @@ pub async fn serve(mut listeners: Listeners, admin: Admin, pages: Pages) {
     }
 }
 
-/// Writes access-log lines to stdout for as long as somebody sends them. Blocks.
-pub fn write_lines(mut lines: mpsc::Receiver<String>) {
+/// Writes access-log lines to stdout for as long as somebody sends them, and counts those that it cannot write. Blocks.
+pub fn write_lines(mut lines: mpsc::Receiver<String>, metrics: &Metrics) {
+    let lost = metrics.access_log_dropped.with_label_values(&["unwritable"]);
     while let Some(mut line) = lines.blocking_recv() {
         line.push('\n');
+        // A full disk may have room again.
         if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
-            return;
+            lost.inc();
         }
     }
 }

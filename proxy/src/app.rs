@@ -118,7 +118,8 @@ impl App {
         };
         let (recorder, lines) =
             Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
-        background.spawn_blocking(|| admin::write_lines(lines));
+        let counting = metrics.clone();
+        background.spawn_blocking(move || admin::write_lines(lines, &counting));
         let services = Services {
             fetcher: Fetcher::new(),
             clock: clock.clone(),

@@ -134,6 +134,8 @@ metrics! {
         "When the workload certificate expires; 0 without one.";
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
         "Outbound requests forwarded without a token.";
+    access_log_dropped: IntCounterVec "countersign_access_log_dropped_total" ["cause"]
+        "Access-log lines that were not written: rate_limited (too many for one reason), full (stdout does not keep up), unwritable.";
     build_info: IntGaugeVec "countersign_build_info" ["version"]
         "The version of the sidecar; always 1.";
 }

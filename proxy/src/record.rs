@@ -1,5 +1,7 @@
 //! What became of a request? Counted for all, logged for some, kept to be explained for those that were refused.
 
+mod log;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use prometheus::{Histogram, IntCounter};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use self::log::Log;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
@@ -79,7 +82,25 @@ pub struct Entry {
     pub rule: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// Of the caller's `traceparent`: the trace, and the caller's span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
     pub duration_ms: f64,
+}
+
+/// A request that went on to its upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    pub direction: Direction,
+    pub protocol: Protocol,
+    pub outcome: Outcome,
+    /// Why policy in audit mode would have refused it.
+    pub would_refuse: Option<Reason>,
+    /// The caller says that it samples the trace that this request is part of.
+    pub is_traced: bool,
+    pub duration: Duration,
 }
 
 /// Records requests; shared by all workers.
@@ -88,9 +109,7 @@ pub struct Recorder {
     instance: String,
     next: AtomicU64,
     refused: Mutex<VecDeque<Entry>>,
-    which: AccessLog,
-    passed: AtomicU64,
-    lines: mpsc::Sender<String>,
+    log: Log,
     counters: [Counters; 3],
     clock: Clock,
     metrics: std::sync::Arc<Metrics>,
@@ -119,20 +138,18 @@ impl Recorder {
         let mut instance = [0; 4];
         rand::fill(&mut instance)?;
         let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (lines, receiver) = mpsc::channel(MAX_LINES);
+        let (log, lines) = Log::new(which, clock.clone(), &metrics);
         let counters = [Protocol::Http1, Protocol::Http2, Protocol::Grpc].map(|p| Counters::new(&metrics, p));
         let recorder = Self {
             instance,
             next: AtomicU64::new(1),
             refused: Mutex::default(),
-            which,
-            passed: AtomicU64::new(0),
-            lines,
+            log,
             counters,
             clock,
             metrics,
         };
-        Ok((recorder, receiver))
+        Ok((recorder, lines))
     }
 
     /// A new decision id; begins with this instance's.
@@ -140,17 +157,9 @@ impl Recorder {
         format!("{}-{}", self.instance, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts a request that went on to its upstream; `would_refuse` is why policy in audit mode would have refused it.
-    /// `describe` is called only if it is to be logged.
-    pub fn passed(
-        &self,
-        direction: Direction,
-        protocol: Protocol,
-        outcome: Outcome,
-        would_refuse: Option<Reason>,
-        duration: Duration,
-        describe: impl FnOnce() -> Entry,
-    ) {
+    /// Counts a request that went on to its upstream. `describe` is called only if it is to be logged.
+    pub fn passed(&self, passed: Passed, describe: impl FnOnce() -> Entry) {
+        let Passed { direction, protocol, outcome, would_refuse, is_traced, duration } = passed;
         let counters = self.counters(protocol);
         counters.duration(direction).observe(duration.as_secs_f64());
         match outcome {
@@ -160,8 +169,8 @@ impl Recorder {
             Outcome::Bypass => counters.bypass.inc(),
             outcome => self.count(direction, protocol, outcome, would_refuse.map_or("", Reason::as_str)),
         }
-        if self.is_sampled() {
-            self.log(&describe());
+        if let Some(place) = self.log.passed(would_refuse, is_traced) {
+            self.log.write(&describe(), place);
         }
     }
 
@@ -169,19 +178,19 @@ impl Recorder {
     pub fn refused(&self, reason: Reason, entry: Entry) {
         self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
         self.counters(entry.protocol).duration(entry.direction).observe(entry.duration_ms / 1000.0);
-        self.keep(entry);
+        self.keep(reason, entry);
     }
 
     /// Counts, logs and keeps an exchange that was let in and may not go on.
     pub fn ended(&self, reason: Reason, entry: Entry) {
         self.metrics.streams_ended.with_label_values(&[entry.decision.as_str(), reason.as_str()]).inc();
-        self.keep(entry);
+        self.keep(reason, entry);
     }
 
-    fn keep(&self, mut entry: Entry) {
+    fn keep(&self, reason: Reason, mut entry: Entry) {
         entry.time = self.now();
-        if self.which != AccessLog::Off {
-            self.log(&entry);
+        if let Some(place) = self.log.refused(entry.direction, reason) {
+            self.log.write(&entry, place);
         }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= MAX_REFUSED {
@@ -212,21 +221,6 @@ impl Recorder {
             Protocol::Http1 => http1,
             Protocol::Http2 => http2,
             Protocol::Grpc => grpc,
-        }
-    }
-
-    /// Evenly spread: of N passed requests, this share.
-    fn is_sampled(&self) -> bool {
-        let AccessLog::Sampled(share) = self.which else { return false };
-        let before = self.passed.fetch_add(1, Ordering::Relaxed);
-        let taken = |count: u64| (count as f64 * share).floor();
-        taken(before.wrapping_add(1)) > taken(before)
-    }
-
-    fn log(&self, entry: &Entry) {
-        if let Ok(line) = serde_json::to_string(entry) {
-            // A log that cannot keep up loses lines, never requests.
-            let _ = self.lines.try_send(line);
         }
     }
 }
@@ -302,8 +296,6 @@ impl Outcome {
 
 /// Refused requests that `/explain` remembers.
 const MAX_REFUSED: usize = 1000;
-/// Access-log lines that wait to be written.
-const MAX_LINES: usize = 4096;
 
 #[cfg(test)]
 mod tests;

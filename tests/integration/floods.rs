@@ -45,14 +45,14 @@ fn bad_token(n: usize, good: &str, key: &Key) -> String {
 }
 
 /// Resident memory of the sidecar, in KiB.
-fn resident(proxy: &Proxy) -> usize {
+pub(crate) fn resident(proxy: &Proxy) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.process.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Sends these tokens over one connection, twenty at a time; every answer is a 401.
-fn send(to: SocketAddr, mut tokens: impl Iterator<Item = String>) {
+pub(crate) fn send(to: SocketAddr, mut tokens: impl Iterator<Item = String>) {
     let stream = TcpStream::connect(to).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let mut reader = BufReader::new(&stream);
@@ -123,7 +123,7 @@ fn in_11_in_13_distinct_bad_tokens_without_number_leave_memory_flat() {
 }
 
 /// Callers that never pause, and what they got that is not 200.
-struct Load {
+pub(crate) struct Load {
     token: Arc<Mutex<String>>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
@@ -131,7 +131,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(to: SocketAddr, token: String) -> Self {
+    pub(crate) fn start(to: SocketAddr, token: String) -> Self {
         let (token, stop, sent) =
             (Arc::new(Mutex::new(token)), Arc::default(), Arc::<AtomicUsize>::default());
         let callers = (0..3)
@@ -157,7 +157,7 @@ impl Load {
     }
 
     /// From now on this one; returns when every caller has used it for a while.
-    fn switch(&self, token: &str) {
+    pub(crate) fn switch(&self, token: &str) {
         token.clone_into(&mut self.token.lock().expect("no caller panics with it"));
         let before = self.sent.load(Ordering::Relaxed);
         wait_until("requests with the new token", Duration::from_secs(20), || {
@@ -165,7 +165,7 @@ impl Load {
         });
     }
 
-    fn end(self) -> Vec<String> {
+    pub(crate) fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.callers.into_iter().flat_map(|caller| caller.join().expect("a caller")).collect()
     }

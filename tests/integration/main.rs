@@ -10,6 +10,7 @@
     reason = "a test may fail so"
 )]
 
+mod access_log;
 mod admin_pages;
 mod authoring;
 mod bindings;
@@ -50,6 +51,7 @@ mod with_oidc_provider;
 mod with_oidc_provider_auth;
 mod with_oidc_provider_dpop;
 mod with_oidc_provider_exchange;
+mod with_oidc_provider_keys;
 mod with_oidc_provider_mtls;
 mod with_oidc_provider_opaque;
 mod with_oidc_provider_outbound;

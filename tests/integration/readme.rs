@@ -227,8 +227,12 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::UnknownIssuer => {
             "Compare the token's `iss` with the issuers of the policy's `tokens`, byte by byte"
         }
-        Reason::UnknownKey => "The issuer has to publish a key before it signs",
-        Reason::BadSignature => "The token was altered, or signed by somebody else",
+        Reason::UnknownKey => {
+            "The issuer has to publish a key before it signs; keys that we do not know are looked for once in 30 s"
+        }
+        Reason::BadSignature => {
+            "The token was altered, or signed by somebody else: get one from the issuer, and pass it on as it is"
+        }
         Reason::Expired => "Get a new one; mind the clocks",
         Reason::NotYetValid => "Mind the clocks, or raise the issuer's `leeway`",
         Reason::WrongAudience => "Ask for one of the policy's `audiences`",

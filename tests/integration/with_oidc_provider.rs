@@ -224,14 +224,15 @@ fn every_metric_is_alive() {
         connection
     });
 
-    // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; and where
-    // tokens are opaque (`with_oidc_provider_opaque.rs`).
+    // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; where tokens
+    // are opaque (`with_oidc_provider_opaque.rs`); and in a flood (`access_log.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
         "countersign_tls_handshakes_total",
         "countersign_issuer_clock_skew_seconds",
         "countersign_introspection_requests_total",
         "countersign_introspection_duration_seconds",
+        "countersign_access_log_dropped_total",
     ];
     wait_until("every metric", Duration::from_secs(20), || {
         let scrape = proxy.scrape();

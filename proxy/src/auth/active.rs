@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_policy::Snapshot;
-use countersign_policy::snapshot::{Effect, InboundTls, RuleId, RuleName};
+use countersign_policy::snapshot::{Effect, InboundTls, RuleName};
 use prometheus::IntCounter;
 
 use super::introspect::{Introspections, Introspector};
 use super::issuers::{IssuerKeys, Issuers, Services};
+use super::shadow::{ShadowSeries, Shadows};
 use super::tokens::{Exchange, TokenSlot, Tokens};
 use crate::metrics::{MAX_SERIES, Metrics, OTHER};
 use crate::state::server_tls::{TlsServer, TlsServers};
@@ -25,6 +26,7 @@ pub struct Active {
     pub exchanges: Vec<Arc<Exchange>>,
     /// Decisions by inbound rule.
     pub decisions: Vec<IntCounter>,
+    pub(super) shadows: Shadows,
     /// What ports serve TLS with, by fingerprint: looked up once per connection.
     servers: HashMap<[u8; 32], Arc<TlsServer>>,
 }
@@ -37,6 +39,7 @@ pub struct Armory {
     pub tokens: Tokens,
     servers: TlsServers,
     metrics: Arc<Metrics>,
+    shadows: ShadowSeries,
     /// The rules that have series of metrics.
     counted: Mutex<HashSet<[String; 3]>>,
 }
@@ -48,17 +51,7 @@ impl Active {
     pub(crate) fn server(&self, tls: &InboundTls) -> Option<&TlsServer> {
         self.servers.get(&tls.fingerprint).map(Arc::as_ref)
     }
-
-    /// Counts what a shadow rule would have had decided.
-    pub fn count_shadow(&self, RuleId(index): RuleId, would: &str, metrics: &Metrics) {
-        let name = self.snapshot.rules.get(index).filter(|_| index < MAX_SERIES / WOULD.len());
-        let (policy, rule) = name.map_or((OTHER, OTHER), |name| (&name.policy, &name.rule));
-        metrics.shadow_decisions.with_label_values(&[policy, rule, would]).inc();
-    }
 }
-
-/// What a shadow rule may have had decided.
-const WOULD: [&str; 2] = ["allow", "deny"];
 
 // === impl Armory ===
 
@@ -66,6 +59,7 @@ impl Armory {
     pub fn new(services: Services) -> Self {
         Self {
             metrics: services.metrics.clone(),
+            shadows: ShadowSeries::new(services.metrics.clone(), services.clock.clone()),
             servers: TlsServers::new(services.files.clone(), services.background.clone()),
             issuers: Issuers::new(services.clone()),
             introspections: Introspections::new(services.clone()),
@@ -82,6 +76,7 @@ impl Armory {
             tokens: self.tokens.arm(&snapshot),
             exchanges: self.tokens.arm_exchanges(&snapshot),
             decisions: self.count(&snapshot.rules),
+            shadows: self.shadows.arm(&snapshot.rules),
             servers: self.servers.arm(&snapshot),
             snapshot,
         }
@@ -96,10 +91,6 @@ impl Armory {
         for gone in counted.difference(&kept) {
             // It was there, or was never incremented: either way it is gone now.
             let _ = family.remove_label_values(&gone.each_ref().map(String::as_str));
-            for would in WOULD {
-                let [policy, rule, _] = gone;
-                let _ = self.metrics.shadow_decisions.remove_label_values(&[policy, rule, would]);
-            }
         }
         let counters = labels
             .iter()
@@ -144,8 +135,7 @@ mod tests {
         let armory = Armory::new(services);
         let series = || String::from_utf8(metrics.encode().unwrap()).unwrap().matches("rule=\"r").count();
         armory.count(&rules(0..3)).iter().for_each(IntCounter::inc);
-        metrics.shadow_decisions.with_label_values(&["shop/orders", "r0", "deny"]).inc();
-        assert_eq!(series(), 4);
+        assert_eq!(series(), 3);
         let next = armory.count(&rules(2..4));
         assert_eq!(series(), 2);
         assert_eq!(

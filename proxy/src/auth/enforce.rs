@@ -5,7 +5,7 @@ mod review;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use countersign_policy::inbound::{Decision, Policies, PortPolicy, ProtectedResource};
+use countersign_policy::inbound::{Decision, PortPolicy, ProtectedResource};
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::{AccessRequest, Binding, Peer, Presented, Principal};
 use countersign_policy::snapshot::{IntrospectionId, RuleId};
@@ -16,7 +16,6 @@ use super::active::Active;
 use super::credentials::{self, Shown};
 use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
-use crate::metrics::Metrics;
 use crate::rejection::{Offers, Refusal};
 
 pub use review::Standing;
@@ -60,7 +59,6 @@ pub struct Door<'a> {
     pub verifier: &'a Verifier,
     /// What the caller's connection remembers.
     pub last: &'a LastVerdict,
-    pub metrics: &'a Metrics,
 }
 
 /// What verification said of what was shown.
@@ -133,7 +131,9 @@ impl Door<'_> {
             let request = ask.presenting(&token);
             self.shadow(policies, &request, &decision);
             if let Some(audited) = &self.port.audit {
-                self.count(&audited.decide(&request));
+                let beside = audited.decide(&request);
+                self.count(&beside);
+                self.audit_beside(&beside, &request, &decision);
                 self.shadow(audited, &request, &decision);
             }
         }
@@ -253,33 +253,6 @@ impl Door<'_> {
         };
         if let Some(counter) = rule.and_then(|RuleId(index)| self.active.decisions.get(index)) {
             counter.inc();
-        }
-    }
-
-    /// Records what the shadow rules that match would have changed.
-    fn shadow(self, policies: &Policies, request: &AccessRequest<'_>, enforced: &Decision) {
-        if !policies.has_shadows() {
-            return;
-        }
-        for shadow in policies.shadows(request) {
-            let Some(name) = self.active.snapshot.rules.get(shadow.rule.0) else { continue };
-            let word = |decision: &Decision| match decision {
-                Decision::Allow { .. } => "allow",
-                Decision::Deny { .. } => "deny",
-            };
-            let would = word(&shadow.would);
-            self.active.count_shadow(shadow.rule, would, self.metrics);
-            if would != word(enforced) {
-                tracing::info!(
-                    policy = name.policy,
-                    rule = name.rule,
-                    would,
-                    enforced = word(enforced),
-                    method = request.method,
-                    path = request.path.as_str(),
-                    "a shadow rule would decide otherwise"
-                );
-            }
         }
     }
 }

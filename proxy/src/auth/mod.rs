@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod enforce;
 pub mod introspect;
 pub mod issuers;
+mod shadow;
 pub mod tokens;
 pub mod verify;
 

@@ -250,8 +250,7 @@ impl Caller {
     }
 
     pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
-        let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
-        Door { port, active, verifier, last: &self.last, metrics }
+        Door { port, active, verifier: &self.worker.sidecar.verifier, last: &self.last }
     }
 
     /// A port that no policy selects (semantics 7).

@@ -19,6 +19,7 @@ mod seen;
 pub mod sidecar;
 mod target;
 mod tls;
+mod trace;
 mod websocket;
 
 use std::convert::Infallible;

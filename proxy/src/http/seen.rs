@@ -12,8 +12,9 @@ use http::{Method, Response, Version};
 
 use super::answer::answer;
 use super::body::Body;
+use super::trace::TraceContext;
 use crate::auth::active::Active;
-use crate::record::{Direction, Entry, Outcome, Protocol, Recorder};
+use crate::record::{Direction, Entry, Outcome, Passed, Protocol, Recorder};
 use crate::rejection::Refusal;
 
 /// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
@@ -27,6 +28,7 @@ pub(super) struct Seen {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) host: Option<HeaderValue>,
+    trace: Option<TraceContext>,
     /// How it goes on, if it does.
     pub(super) outcome: Outcome,
     /// Why it would have been refused, in audit mode.
@@ -49,6 +51,7 @@ impl Seen {
             method: head.method.clone(),
             uri: head.uri.clone(),
             host: head.headers.get(HOST).cloned(),
+            trace: TraceContext::read(&head.headers),
             outcome,
             would_refuse: None,
             token: None,
@@ -67,8 +70,15 @@ impl Seen {
             entry.reason = self.would_refuse.map(Reason::as_str);
             entry
         };
-        let duration = self.started.elapsed();
-        recorder.passed(self.direction, self.protocol, self.outcome, self.would_refuse, duration, describe);
+        let passed = Passed {
+            direction: self.direction,
+            protocol: self.protocol,
+            outcome: self.outcome,
+            would_refuse: self.would_refuse,
+            is_traced: self.trace.is_some_and(|trace| trace.is_sampled),
+            duration: self.started.elapsed(),
+        };
+        recorder.passed(passed, describe);
     }
 
     /// Records a request that did not, and answers it.
@@ -119,6 +129,8 @@ impl Seen {
             policy: None,
             rule: None,
             client: self.token.as_ref().and_then(|token| token.client.clone()),
+            trace_id: self.trace.map(|trace| trace.trace_id()),
+            span_id: self.trace.map(|trace| trace.span_id()),
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
         }
     }

@@ -1,10 +1,12 @@
 use std::net::Ipv4Addr;
 
+use super::log::MAX_LINES;
 use super::*;
 
 struct World {
     recorder: Recorder,
     lines: mpsc::Receiver<String>,
+    clock: Clock,
     metrics: std::sync::Arc<Metrics>,
 }
 
@@ -13,21 +15,47 @@ struct World {
 impl World {
     fn new(which: AccessLog) -> Self {
         let metrics = Metrics::new().unwrap();
-        let (recorder, lines) = Recorder::new(which, Clock::default(), metrics.clone()).unwrap();
-        Self { recorder, lines, metrics }
+        let clock = Clock::default();
+        let (recorder, lines) = Recorder::new(which, clock.clone(), metrics.clone()).unwrap();
+        Self { recorder, lines, clock, metrics }
     }
 
     fn pass(&self, outcome: Outcome, would_refuse: Option<Reason>) {
-        let (inbound, http1) = (Direction::Inbound, Protocol::Http1);
-        self.recorder.passed(inbound, http1, outcome, would_refuse, Duration::from_millis(1), || entry("-"));
+        self.pass_of(outcome, would_refuse, false);
+    }
+
+    fn pass_of(&self, outcome: Outcome, would_refuse: Option<Reason>, is_traced: bool) {
+        let passed = Passed {
+            direction: Direction::Inbound,
+            protocol: Protocol::Http1,
+            outcome,
+            would_refuse,
+            is_traced,
+            duration: Duration::from_millis(1),
+        };
+        self.recorder.passed(passed, || entry("-"));
     }
 
     fn refuse(&self, id: &str) {
-        self.recorder.refused(Reason::Expired, entry(id));
+        self.refuse_for(Reason::Expired, id);
+    }
+
+    fn refuse_for(&self, reason: Reason, id: &str) {
+        self.recorder.refused(reason, entry(id));
+    }
+
+    /// The lines that wait, as JSON.
+    fn read(&mut self) -> Vec<serde_json::Value> {
+        let parse = |line: String| serde_json::from_str(&line).unwrap();
+        std::iter::from_fn(|| self.lines.try_recv().ok()).map(parse).collect()
+    }
+
+    fn dropped(&self, cause: &str) -> u64 {
+        self.metrics.access_log_dropped.with_label_values(&[cause]).get()
     }
 
     fn lines(&mut self) -> usize {
-        std::iter::from_fn(|| self.lines.try_recv().ok()).count()
+        self.read().len()
     }
 
     /// `requests_total` of inbound HTTP/1 by decision and reason.
@@ -52,6 +80,8 @@ fn entry(id: &str) -> Entry {
         policy: None,
         rule: None,
         client: None,
+        trace_id: None,
+        span_id: None,
         duration_ms: 1.0,
     }
 }
@@ -99,8 +129,74 @@ fn a_flood_of_refusals_is_bounded_and_blocks_nobody() {
     let mut world = World::new(AccessLog::Denied);
     let flood = MAX_REFUSED + MAX_LINES;
     (0..flood).for_each(|index| world.refuse(&index.to_string()));
-    assert_eq!(world.lines(), MAX_LINES, "lines that nobody reads are lost");
+    assert_eq!(world.lines(), 100);
+    assert_eq!(world.dropped("rate_limited"), u64::try_from(flood - 100).unwrap());
     assert!(world.recorder.explain("0").is_none());
     assert!(world.recorder.explain(&(flood - MAX_REFUSED).to_string()).is_some());
     assert!(world.recorder.explain(&(flood - 1).to_string()).is_some());
+}
+
+#[test]
+fn when_a_flood_is_over_the_next_line_says_what_was_left_out() {
+    let mut world = World::new(AccessLog::Sampled(1.0));
+    (0..130).for_each(|_| world.refuse("flood"));
+    // Another reason, another direction and what passes have room of their own.
+    world.refuse_for(Reason::NoRule, "other");
+    world.recorder.refused(Reason::Expired, Entry { direction: Direction::Outbound, ..entry("outbound") });
+    world.pass(Outcome::Allow, None);
+    let lines = world.read();
+    assert_eq!(lines.len(), 103);
+    assert!(lines.iter().all(|line| line.get("suppressed").is_none()), "nothing was left out before them");
+    world.clock.advance(Duration::from_secs(60));
+    world.refuse("later");
+    world.refuse("last");
+    let lines = world.read();
+    assert_eq!((&lines[0]["decision_id"], &lines[0]["suppressed"]), (&"later".into(), &30.into()));
+    assert!(lines[1].get("suppressed").is_none(), "it is said once");
+    let explained = serde_json::to_string(&world.recorder.explain("later")).unwrap();
+    assert!(!explained.contains("suppressed"), "the log's own matter: {explained}");
+}
+
+#[test]
+fn lines_that_nobody_reads_are_lost_and_counted() {
+    let mut world = World::new(AccessLog::Sampled(1.0));
+    (0..MAX_LINES + 7).for_each(|_| world.pass(Outcome::Allow, None));
+    assert_eq!((world.dropped("full"), world.dropped("rate_limited")), (7, 0));
+    assert_eq!(world.lines(), MAX_LINES);
+}
+
+#[test]
+fn what_audit_mode_would_refuse_is_logged_as_if_it_were() {
+    for (which, lines) in [(AccessLog::Off, 0), (AccessLog::Denied, 100), (AccessLog::Sampled(1.0), 300)] {
+        let mut world = World::new(which);
+        (0..300).for_each(|_| world.pass(Outcome::Audit, Some(Reason::MissingToken)));
+        assert_eq!(world.lines(), lines, "{which:?}");
+        assert_eq!(world.counted("audit", "missing_token"), 300);
+        let left_out = if which == AccessLog::Denied { 200 } else { 0 };
+        assert_eq!(world.dropped("rate_limited"), left_out, "{which:?}");
+    }
+}
+
+#[test]
+fn a_trace_that_the_caller_samples_is_logged_but_sets_no_pace() {
+    for (which, few, many) in [
+        (AccessLog::Off, 0, 0..=0),
+        (AccessLog::Denied, 0, 0..=0),
+        (AccessLog::Sampled(0.0), 0, 0..=0),
+        // One of ten by itself, and of the others a hundred, or a few more if this test takes long.
+        (AccessLog::Sampled(0.1), 50, 1100..=1400),
+        (AccessLog::Sampled(1.0), 50, 10_000..=10_000),
+    ] {
+        let mut world = World::new(which);
+        (0..50).for_each(|_| world.pass_of(Outcome::Allow, None, true));
+        assert_eq!(world.lines(), few, "{which:?}");
+        world.clock.advance(Duration::from_secs(3600));
+        let mut written = 0;
+        for _ in 0..10 {
+            (0..1000).for_each(|_| world.pass_of(Outcome::Allow, None, true));
+            written += world.lines();
+        }
+        assert!(many.contains(&written), "{which:?}: {written}");
+        assert_eq!(world.dropped("rate_limited"), 0, "they are as any other that is not sampled");
+    }
 }

@@ -96,9 +96,7 @@ impl Door {
             peer,
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
-        let metrics = &self.services.metrics;
-        let door =
-            super::Door { port, active: &self.active, verifier: &self.verifier, last: &self.last, metrics };
+        let door = super::Door { port, active: &self.active, verifier: &self.verifier, last: &self.last };
         door.admit(ask).await.map_err(|refusal| refusal.reason)
     }
 

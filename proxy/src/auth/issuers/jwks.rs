@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use countersign_policy::snapshot::{Algorithm, Issuer};
 use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, KeyAlgorithm, KeyOperations,
+    AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, KeyOperations,
     OctetKeyPairParameters, PublicKeyUse, RSAKeyParameters, ThumbprintHash,
 };
 use serde_json::Value;
@@ -147,7 +147,7 @@ fn fingerprint(issuer: &[u8; 32], keys: &[Key]) -> [u8; 32] {
 impl Key {
     /// The key, if it may verify with at least one of these algorithms.
     fn parse(member: &Value, allowed: &[Algorithm]) -> Option<Self> {
-        Self::prepare(serde_json::from_value(member.clone()).ok()?, allowed)
+        Self::prepare(serde_json::from_value(member.clone()).ok()?, named(member), allowed)
     }
 
     /// The key in the header of a proof (RFC 9449 §4.2), if it has this thumbprint and may verify with the algorithm. Asks for
@@ -157,18 +157,18 @@ impl Key {
         if jwk.thumbprint(ThumbprintHash::SHA256).ok()? != thumbprint {
             return None;
         }
-        Self::prepare(jwk, &[algorithm])
+        Self::prepare(jwk, named(member), &[algorithm])
     }
 
-    fn prepare(jwk: Jwk, allowed: &[Algorithm]) -> Option<Self> {
+    /// `own`: the one algorithm that the key is for, if it names one.
+    fn prepare(jwk: Jwk, own: Option<&str>, allowed: &[Algorithm]) -> Option<Self> {
         if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
             return None;
         }
         if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
             return None;
         }
-        let own = jwk.common.key_algorithm;
-        let admits = |a: &Algorithm| allowed.contains(a) && own.is_none_or(|own| own == key_algorithm(*a));
+        let admits = |a: &Algorithm| allowed.contains(a) && own.is_none_or(|own| is_name_of(own, *a));
         let verifiers = match &jwk.algorithm {
             AlgorithmParameters::RSA(key) => rsa(key, admits)?,
             AlgorithmParameters::EllipticCurve(key) => elliptic(key, admits)?,
@@ -293,18 +293,14 @@ fn integer(text: &str) -> Option<Vec<u8>> {
     bytes.get(start..).map(<[u8]>::to_vec)
 }
 
-fn key_algorithm(algorithm: Algorithm) -> KeyAlgorithm {
-    match algorithm {
-        Algorithm::RS256 => KeyAlgorithm::RS256,
-        Algorithm::RS384 => KeyAlgorithm::RS384,
-        Algorithm::RS512 => KeyAlgorithm::RS512,
-        Algorithm::PS256 => KeyAlgorithm::PS256,
-        Algorithm::PS384 => KeyAlgorithm::PS384,
-        Algorithm::PS512 => KeyAlgorithm::PS512,
-        Algorithm::ES256 => KeyAlgorithm::ES256,
-        Algorithm::ES384 => KeyAlgorithm::ES384,
-        Algorithm::EdDSA => KeyAlgorithm::EdDSA,
-    }
+/// `alg` of a JWK (RFC 7517 §4.4). Parsing has made sure that it is a string.
+fn named(member: &Value) -> Option<&str> {
+    member.get("alg").and_then(Value::as_str)
+}
+
+/// `Ed25519` is the new name of the one thing that `EdDSA` stands for here (RFC 9864 §2.2).
+fn is_name_of(name: &str, algorithm: Algorithm) -> bool {
+    name == algorithm.as_str() || (name == "Ed25519" && algorithm == Algorithm::EdDSA)
 }
 
 #[cfg(test)]

@@ -233,6 +233,33 @@ fn in_3_the_alg_of_a_key_binds_it() {
     }
 }
 
+/// `Ed25519` says more exactly what `EdDSA` says (RFC 9864 §2.2); it is the name of nothing else.
+#[test]
+fn v9_v23_ed25519_is_eddsa_by_its_new_name() {
+    let key = TestKey::ed25519();
+    for name in ["EdDSA", "Ed25519"] {
+        let set = set(vec![with(key.jwk("k"), "alg", name.into())]).unwrap();
+        let Lookup::Key(found) = set.find(Some("k"), Algorithm::EdDSA) else { panic!("{name}") };
+        assert!(found.verify(Algorithm::EdDSA, b"m", &key.signature("EdDSA", b"m")), "{name}");
+        assert!(matches!(set.find(Some("k"), Algorithm::ES256), Lookup::Unfit), "{name}");
+    }
+    for name in ["Ed448", "ed25519", "EDDSA", "ES256", ""] {
+        assert_skipped(with(key.jwk("k"), "alg", name.into()));
+    }
+    assert_skipped(with(TestKey::p256().jwk("k"), "alg", "Ed25519".into()));
+    assert_skipped(with(TestKey::rsa().jwk("k"), "alg", "Ed25519".into()));
+    // Listed under both names it is one key.
+    let both = ["EdDSA", "Ed25519"].map(|name| with(key.jwk("k"), "alg", name.into()));
+    let both = set(both.to_vec()).unwrap();
+    assert_eq!(both.len(), 1);
+    assert!(matches!(both.find(Some("k"), Algorithm::EdDSA), Lookup::Key(_)));
+    // The issuer's `algorithms` bind it under either name.
+    let mut issuer = corp();
+    issuer.algorithms = vec![Algorithm::ES256];
+    let keys = json!({"keys": [with(key.jwk("k"), "alg", "Ed25519".into())]});
+    assert_eq!(KeySet::from_document(&keys, &issuer).unwrap_err(), JwksError::NoUsableKey);
+}
+
 #[test]
 fn v9_the_issuers_algorithms_bind_its_keys() {
     let mut issuer = corp();

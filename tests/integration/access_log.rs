@@ -1,0 +1,128 @@
+//! What does the access log tell, and how much of it? One JSON object per line, its trace, and a flood that does not fill a disk.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Connection, get};
+use crate::support::policy::{Folder, inbound_with};
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::upstream::Upstream;
+use crate::support::wait_until;
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What is below `/orders` is for everybody, anything else for nobody.
+fn orders(target: SocketAddr, access_log: &str) -> (Proxy, Folder) {
+    let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/orders/*"]}}]);
+    let folder = Folder::with(&[("policy.yaml", &inbound_with(&rules, &json!({"tokens": []})))]);
+    let settings = Settings::policies(folder.path(), "orders").before(target);
+    (settings.with(&["--access-log", access_log]).start(), folder)
+}
+
+/// The lines so far; every one is an object.
+fn lines(proxy: &Proxy) -> Vec<Value> {
+    let text = proxy.process.stdout();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")));
+    lines.inspect(|line: &Value| assert!(line.is_object())).collect()
+}
+
+/// The line of the request for this path.
+fn line_of(proxy: &Proxy, path: &str) -> Value {
+    let find = || lines(proxy).into_iter().find(|line| line["path"] == path);
+    wait_until("its line in the access log", Duration::from_secs(5), || find().is_some());
+    find().expect("it was there")
+}
+
+#[test]
+fn a_trace_passes_unchanged_and_is_logged_and_explained() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "all");
+    let authority = format!("localhost:{}", upstream.port());
+    for (to, host, path) in [
+        (proxy.inbound(), "orders.shop", "/orders/in"),
+        (proxy.outbound(), authority.as_str(), "/orders/out"),
+    ] {
+        let fields =
+            [("Host", host), ("Traceparent", TRACE), ("tracestate", "a=1,b=2"), ("tracestate", "c@d=3")];
+        assert_eq!(get(to, path, &fields).status, 200);
+        let seen = upstream.last();
+        assert_eq!(seen.all("traceparent"), [TRACE]);
+        assert_eq!(seen.all("tracestate"), ["a=1,b=2", "c@d=3"]);
+        let line = line_of(&proxy, path);
+        assert_eq!(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{line}");
+        assert_eq!(line["span_id"], "00f067aa0ba902b7");
+        // Nor can the caller have it removed on the way.
+        let nominated =
+            get(to, path, &[("Host", host), ("traceparent", TRACE), ("Connection", "traceparent")]);
+        assert_eq!((nominated.status, nominated.reason().as_str()), (400, "bad_request"));
+    }
+    let refused = get(proxy.inbound(), "/other", &[("traceparent", TRACE)]);
+    assert_eq!(refused.status, 403);
+    let id = refused.json()["decision_id"].as_str().expect("an id").to_owned();
+    let explained = get(proxy.admin(), &format!("/explain?decision={id}"), &[]).json();
+    assert_eq!(explained["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{explained}");
+    assert_eq!(explained["span_id"], "00f067aa0ba902b7");
+}
+
+#[test]
+fn a_trace_that_is_not_valid_passes_and_is_not_believed() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "all");
+    let upper = TRACE.to_uppercase();
+    let cases = [vec![upper.as_str()], vec!["ff-x\"y"], vec![TRACE, TRACE], vec![]];
+    for (n, fields) in cases.into_iter().enumerate() {
+        let path = format!("/orders/{n}");
+        let headers: Vec<_> = fields.iter().map(|field| ("traceparent", *field)).collect();
+        assert_eq!(get(proxy.inbound(), &path, &headers).status, 200);
+        assert_eq!(upstream.last().all("traceparent"), fields, "none is invented either");
+        let line = line_of(&proxy, &path);
+        assert!(line.get("trace_id").is_none() && line.get("span_id").is_none(), "{line}");
+    }
+}
+
+#[test]
+fn what_callers_write_cannot_break_a_line() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "all");
+    let path = "/orders/\"quoted\"{}'";
+    assert_eq!(get(proxy.inbound(), path, &[]).status, 200);
+    assert_eq!(line_of(&proxy, path)["method"], "GET");
+    let long = format!("/orders/{}", "a".repeat(5000));
+    assert_eq!(get(proxy.inbound(), &long, &[("Host", "a.example")]).status, 200);
+    assert_eq!(line_of(&proxy, &long[..256])["host"], "a.example");
+    // A header of bytes that are no UTF-8.
+    let mut connection = Connection::open(proxy.inbound()).expect("a connection");
+    connection.send(b"GET /other HTTP/1.1\r\nHost: a\xff\"\\\xc3\r\n\r\n").expect("it reads");
+    assert_eq!(connection.answer("GET").expect("an answer").status, 400);
+    assert!(line_of(&proxy, "/other")["host"].as_str().expect("a host").starts_with('a'));
+}
+
+#[test]
+fn a_flood_of_refusals_is_told_in_few_lines_and_counted_in_full() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "denied");
+    let mut connection = Connection::open(proxy.inbound()).expect("a connection");
+    for _ in 0..2000 {
+        assert_eq!(connection.request("GET", "/flood", &[], b"").expect("an answer").status, 403);
+    }
+    // Another reason has room of its own meanwhile.
+    assert_eq!(get(proxy.inbound(), "/orders//two", &[]).reason(), "ambiguous_path");
+    line_of(&proxy, "/orders//two");
+    // More than the tenth of a second in which there is room for another line.
+    std::thread::sleep(Duration::from_millis(250));
+    assert_eq!(get(proxy.inbound(), "/after", &[]).status, 403);
+    let after = line_of(&proxy, "/after");
+    let suppressed = |line: &Value| line["suppressed"].as_u64().unwrap_or(0);
+    assert!(suppressed(&after) > 0, "{after}");
+    let all = lines(&proxy);
+    let floods = all.iter().filter(|line| line["path"] == "/flood").count();
+    assert!((100..1000).contains(&floods), "{floods}");
+    // Nothing is lost of what was left out: it is on the lines, and in the metric.
+    let told: u64 = all.iter().map(suppressed).sum();
+    assert_eq!(told + u64::try_from(floods).expect("a number"), 2000);
+    let counted = |cause| proxy.scrape().sum("countersign_access_log_dropped_total", &[("cause", cause)]);
+    assert!((counted("rate_limited") - told as f64).abs() < f64::EPSILON, "{told}");
+    assert!(counted("full") < f64::EPSILON);
+}
