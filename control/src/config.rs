@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rustls_pki_types::ServerName;
 
-use crate::issuer;
+use crate::{explain, issuer};
 
 /// As written.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", env = "COUNTERSIGN_JUNIT")]
         junit: Option<PathBuf>,
     },
+    /// Say what is decided about a request, and why; exit code 1 if it is denied
+    Explain(Box<explain::Flags>),
     /// Print the JSON Schema of policy files, for editors
     Schema,
 }

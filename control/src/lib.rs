@@ -7,6 +7,7 @@ pub mod app;
 pub mod ca;
 pub mod check;
 pub mod config;
+pub mod explain;
 mod fleet;
 mod folder;
 pub mod issuer;

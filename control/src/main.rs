@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use countersign_control::config::{Cli, Command};
-use countersign_control::{app, check, schema, trial};
+use countersign_control::{app, check, explain, schema, trial};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         }),
         Command::Check { paths, deny_warnings } => check::run(&paths, deny_warnings),
         Command::Test { paths, junit } => trial::run(&paths, junit.as_deref()),
+        Command::Explain(flags) => explain::run(*flags),
         Command::Schema => schema::run(),
     };
     match done {

@@ -172,3 +172,45 @@ fn the_schema_in_the_repository_is_the_one_that_is_printed() {
         "countersign-control schema > deploy/schema/countersign.json"
     );
 }
+
+/// What a request is denied for, expected against found; nothing of its query and headers.
+#[test]
+fn a_request_is_explained_on_the_command_line() {
+    let claims = Folder::with(&[(
+        "claims.json",
+        r#"{ "iss": "https://login.example.com/realms/shop", "aud": "https://orders.shop", "sub": "c", "client_id": "checkout",
+             "exp": 4102444800, "iat": 0, "jti": "1", "scope": "orders:write", "tenant": "CLAIM-CANARY-2" }"#,
+    )]);
+    let folder = Folder::with(&[("policy.yaml", POLICY)]);
+    let (path, claims) =
+        (folder.path().display().to_string(), claims.file("claims.json").display().to_string());
+    let explain = |more: &[&str]| {
+        let base = ["explain", "--policies", &path, "--to", "shop/8080", "--label", "app=orders"];
+        control(&[&base, more].concat())
+    };
+    let post = ["--method", "POST", "--path", "/orders?q=QUERY-CANARY"];
+    let denied = explain(&[&post[..], &["--claims", &claims, "--header", "X-A=HEADER-CANARY"]].concat());
+    assert_eq!(denied.code, Some(1), "{denied:?}");
+    assert!(denied.stdout.contains("from.claims.tenant: expected acme, found CLAIM-CANARY-2"), "{denied:?}");
+    assert!(
+        denied.stdout.contains("policy.yaml: accepts the token\n  allow write (line 15): does not match\n"),
+        "{denied:?}"
+    );
+    assert!(
+        !denied.stdout.contains("QUERY-CANARY") && !denied.stdout.contains("HEADER-CANARY"),
+        "{denied:?}"
+    );
+    let nobody = explain(&[&post[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&nobody.stdout).unwrap();
+    assert_eq!((nobody.code, &json["reason"]), (Some(1), &"missing_token".into()), "{nobody:?}");
+
+    folder.write("policy.yaml", &POLICY.replace("tenant: [acme]", "tenant: [CLAIM-CANARY-2]"));
+    let allowed = explain(&[&post[..], &["--claims", &claims]].concat());
+    assert_eq!(allowed.code, Some(0), "{allowed:?}");
+    assert!(allowed.stdout.starts_with("allow (rule shop/orders/write)\n"), "{allowed:?}");
+    folder.write("policy.yaml", &POLICY.replace("rules:", "rulez:"));
+    let broken = explain(&post);
+    assert!(broken.code == Some(2) && broken.stderr.contains("policy.yaml:14: "), "{broken:?}");
+    let nobody = control(&["explain", "--decision", "a-1", "--admin", "127.0.0.1:1"]);
+    assert!(nobody.code == Some(2) && nobody.stderr.contains("--admin"), "{nobody:?}");
+}

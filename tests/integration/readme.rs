@@ -75,9 +75,11 @@ fn read_policies(folder: &Path) -> Vec<Source> {
 
 #[test]
 fn flags_have_the_environment_variables_that_the_readme_promises() {
-    for (program, command) in
-        [("countersign-proxy run", proxy_run()), ("countersign-control serve", control_serve())]
-    {
+    for (program, command) in [
+        ("countersign-proxy run", proxy_run()),
+        ("countersign-control serve", control_serve()),
+        ("countersign-control explain", control_explain()),
+    ] {
         for (flag, argument) in flags(&command) {
             let expected = format!("COUNTERSIGN_{}", flag.to_uppercase().replace('-', "_"));
             let found = argument.get_env().map(|name| name.to_string_lossy().into_owned());
@@ -132,8 +134,17 @@ fn what_the_application_sees_names_reasons_with_their_status() {
 /// The `sh` block between `<!-- test: NAME -->` and `<!-- end -->`.
 pub(crate) fn commands(name: &str) -> String {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let (_, rest) =
-        readme.split_once(&format!("<!-- test: {name} -->\n```sh\n")).expect("the block is in README.md");
+    block(&readme, &format!("<!-- test: {name} -->\n```sh\n"))
+}
+
+/// What the block of this name prints: between `<!-- output: NAME -->` and `<!-- end -->`.
+pub(crate) fn output(name: &str) -> String {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    block(&readme, &format!("<!-- output: {name} -->\n```\n"))
+}
+
+fn block(readme: &str, start: &str) -> String {
+    let (_, rest) = readme.split_once(start).expect("the block is in README.md");
     let (block, _) = rest.split_once("```\n<!-- end -->").expect("the block ends");
     block.to_owned()
 }
@@ -148,6 +159,7 @@ const TABLES: &[(&str, Table)] = &[
     ("profiles", profiles),
     ("flags of countersign-proxy run", || flag_table(&proxy_run())),
     ("flags of countersign-control serve", || flag_table(&control_serve())),
+    ("flags of countersign-control explain", || flag_table(&control_explain())),
 ];
 
 /// The document with everything between `<!-- generated: NAME -->` and `<!-- end -->` written anew.
@@ -322,6 +334,10 @@ fn proxy_run() -> clap::Command {
 
 fn control_serve() -> clap::Command {
     subcommand(countersign_control::config::Cli::command(), "serve")
+}
+
+fn control_explain() -> clap::Command {
+    subcommand(countersign_control::config::Cli::command(), "explain")
 }
 
 fn subcommand(mut command: clap::Command, name: &str) -> clap::Command {

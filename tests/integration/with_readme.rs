@@ -36,6 +36,14 @@ fn two_files_and_two_commands_put_a_sidecar_before_any_server() {
 }
 
 #[test]
+fn a_refusal_is_explained_before_anything_runs() {
+    let place = Place::new();
+    let explained = place.bash(&readme::commands("explain"));
+    assert_eq!((explained.code, explained.stderr.as_str()), (Some(1), ""), "{explained:?}");
+    assert_eq!(explained.stdout, place.on_free_ports(&readme::output("explain")));
+}
+
+#[test]
 fn a_sidecar_joins_the_control_plane() {
     let place = Place::new();
     let _surroundings = place.surroundings();

@@ -50,7 +50,8 @@ impl Documents {
             Some(port) => self.explain_at(port, question),
             None => Explanation::refused(question.requested(), Reason::NoRule),
         };
-        Ok(Explanation { unselected: unselected.collect(), ..explanation })
+        let peer = explanation.peer.or_else(|| question.peer.as_deref().map(clip));
+        Ok(Explanation { unselected: unselected.collect(), peer, ..explanation })
     }
 
     fn explain_at(&self, port: &PortPolicy, question: &Question) -> Explanation {

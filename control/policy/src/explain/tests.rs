@@ -337,6 +337,7 @@ fn policies_that_do_not_select_say_why() {
     ] {
         let text = explanation.to_string();
         assert!(text.starts_with("deny no_rule: ") && text.contains(expected), "{text}");
+        assert!(text.contains("No policy selects"), "{text}");
         assert!(
             text.contains("policy shop/orders in orders.yaml: does not select the workload and port"),
             "{text}"

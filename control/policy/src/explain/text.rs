@@ -35,6 +35,9 @@ impl Display for Explanation {
                 "The token is refused before rules are asked; they are shown as they see a caller without one."
             )?;
         }
+        if self.policies.is_empty() && self.reason == Some(Reason::NoRule.as_str()) {
+            writeln!(f, "No policy selects the workload and port.")?;
+        }
         for policy in &self.policies {
             policy.write(self.rule.as_deref(), self.reason, f)?;
         }
