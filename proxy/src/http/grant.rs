@@ -308,3 +308,6 @@ const RETRY: Duration = Duration::from_secs(3);
 /// What asking again and ending takes, generously: 10,000 of them take half a second.
 const TURN: Duration = Duration::from_micros(50);
 const LONGEST_TURN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
