@@ -59,5 +59,7 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_prometheus;
 mod with_readme;
+mod with_ws;
+mod with_ws_ended;
 mod with_yaml_language_server;
 mod words;

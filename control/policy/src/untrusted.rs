@@ -16,7 +16,7 @@ const HEARSAY: [&str; 9] = [
 const HEARSAY_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-countersign-"];
 
 /// Of one connection (RFC 9110 §7.6.1), or about the frame of a message.
-const OF_THE_CONNECTION: [&str; 12] = [
+const OF_THE_CONNECTION: [&str; 11] = [
     "connection",
     "content-length",
     "expect",
@@ -28,7 +28,6 @@ const OF_THE_CONNECTION: [&str; 12] = [
     "te",
     "trailer",
     "transfer-encoding",
-    "upgrade",
 ];
 
 /// Why no decision rests on the header of this name (lower case), and what to write instead. `None`: one may.
@@ -70,7 +69,7 @@ mod tests {
         ] {
             assert!(why_not(name).is_some(), "{name}");
         }
-        for name in ["x-tenant", "accept", "content-type", "x-forward", "origin", "forwarded-by"] {
+        for name in ["x-tenant", "accept", "content-type", "x-forward", "origin", "forwarded-by", "upgrade"] {
             assert_eq!(why_not(name), None, "{name}");
         }
     }

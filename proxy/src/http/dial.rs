@@ -203,7 +203,7 @@ where
         .handshake(io)
         .await
         .map_err(unreachable)?;
-    tokio::spawn(drive(connection));
+    tokio::spawn(drive(connection.with_upgrades()));
     Ok(Sender::Http1(sender))
 }
 

@@ -17,9 +17,10 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
-use super::grant::Grant;
+use super::grant::Admitted;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
+use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
 use crate::auth::credentials::DPOP;
 use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, Unavailable, target_uri};
@@ -38,7 +39,9 @@ pub(crate) struct Outgoing<'a> {
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
     /// Inbound: what it rests on for as long as it is open.
-    pub(crate) grant: Option<Grant>,
+    pub(crate) admitted: Option<Admitted<'a>>,
+    /// It asks to go on as WebSocket.
+    pub(crate) websocket: Option<&'a Handshake>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -47,10 +50,11 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity, token, mut grant } = outgoing;
+    let Outgoing { head, target, authority, incoming, identity, token, admitted, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), &mut grant);
-    let road = Road { upstream, target, authority, timeouts };
+    let (body, exchange) =
+        Body::request(incoming, timeouts.idle, identity, token.is_some(), admitted.as_ref());
+    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
         Some(mut token) => {
@@ -65,7 +69,7 @@ pub(crate) async fn forward(
     if let Some(exchange) = &answer.exchange {
         exchange.forget();
     }
-    answer.relay(downstream, timeouts.idle, grant)
+    answer.relay(downstream, timeouts.idle, admitted.as_ref(), websocket)
 }
 
 /// Where a request goes.
@@ -74,6 +78,8 @@ struct Road<'a> {
     target: PathAndQuery,
     authority: Authority,
     timeouts: Timeouts,
+    /// Over a connection that is for this request alone.
+    alone: bool,
 }
 
 /// The head of a request that may have to be sent again. Its body keeps itself.
@@ -101,11 +107,13 @@ impl Road<'_> {
         exchange: Option<Arc<Exchange>>,
         mut token: Option<&mut Attachment<'_>>,
     ) -> Result<Answer, Reason> {
-        let Self { upstream, target, authority, timeouts } = self;
+        let Self { upstream, target, authority, timeouts, .. } = self;
         let mut attempts = 0;
         loop {
-            let (carrier, waited) = match upstream.ready() {
+            let ready = if self.alone { None } else { upstream.ready() };
+            let (carrier, waited) = match ready {
                 Some(carrier) => (carrier, attempts > 0),
+                None if self.alone => (upstream.alone(timeouts.connect).await?, true),
                 None => (upstream.connection(timeouts.connect).await?, true),
             };
             attempts += 1;
@@ -309,20 +317,21 @@ impl Answer {
         self,
         downstream: Version,
         idle: Duration,
-        grant: Option<Grant>,
+        admitted: Option<&Admitted<'_>>,
+        websocket: Option<&Handshake>,
     ) -> Result<Response<Body>, Reason> {
-        let (mut head, incoming) = self.response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: no `Upgrade` is forwarded.
-            return Err(Reason::UpstreamUnreachable);
+        if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response);
         }
+        let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
         }
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, grant)))
+        let lease = self.lease.filter(|_| websocket.is_none());
+        Ok(Response::from_parts(head, Body::response(incoming, idle, lease, self.exchange, admitted)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.

@@ -11,18 +11,19 @@ use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme, Uri};
-use http::{Request, Response, Version as HttpVersion};
+use http::{Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
-use super::grant::Grant;
+use super::grant::{Admitted, Kept};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
+use super::websocket::{self, Farewell, Handshake, Open};
 use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
@@ -49,8 +50,10 @@ pub(super) struct Caller {
     /// None: plain text.
     pub(super) tls: Option<Secured>,
     /// Was it opened before there was any policy, which could have demanded TLS of it?
-    is_early: bool,
-    last: LastVerdict,
+    pub(super) is_early: bool,
+    pub(super) last: LastVerdict,
+    /// Held by what outlives the connection as HTTP.
+    pub(super) drain: Drain,
 }
 
 // === impl Application ===
@@ -91,7 +94,8 @@ pub async fn serve(
     let _connected = worker.connected(Direction::Inbound);
     let spoken = Spoken::on(&worker.sidecar, application.port);
     let is_early = matches!(spoken, Spoken::Unknown);
-    let caller = Caller { worker, application, address, tls: None, is_early, last: LastVerdict::default() };
+    let (last, drain_of) = (LastVerdict::default(), drain.clone());
+    let caller = Caller { worker, application, address, tls: None, is_early, last, drain: drain_of };
     match spoken {
         Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
@@ -127,8 +131,10 @@ impl Caller {
             }
             Err(refusal) => seen.refused(&refusal, active, recorder),
         };
-        // Policy demands other TLS now than when it was opened: this answer is its last.
-        if !self.is_current(active) {
+        // Policy demands other TLS now than when it was opened, or what follows may be meant as frames: this answer is its last.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && (seen.asks_websocket || !self.is_current(active))
+        {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -147,7 +153,12 @@ impl Caller {
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
+        let websocket = websocket::asked(&mut head, &incoming)?;
         headers::strip_hop_by_hop(&mut head.headers)?;
+        if websocket.is_some() {
+            seen.asks_websocket = true;
+            Handshake::write(&mut head.headers);
+        }
         let uri = head.uri.clone();
         let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
@@ -177,7 +188,7 @@ impl Caller {
             scheme: scheme.as_str(),
             peer: self.peer(),
         };
-        let grant;
+        let kept;
         let (identity, timeouts) = match port {
             Some(port) => {
                 let door = self.door(port, active);
@@ -186,29 +197,47 @@ impl Caller {
                 }
                 let admission = door.admit(ask).await?;
                 note(seen, &admission);
-                grant = Grant::new(self, seen, &head.headers, port.reads_headers);
+                kept = Kept::of(&head.headers, port.reads_headers);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
                 self.unselected(seen)?;
-                grant = Grant::new(self, seen, &head.headers, false);
+                kept = Kept::of(&head.headers, false);
                 (&[][..], Timeouts::default())
             }
         };
 
         // What the application sees is what was judged.
+        let admitted = Admitted::new(self, seen, kept);
+        let websocket = websocket.map(|handshake| (handshake, admitted.grant(None)));
         let outgoing = Outgoing {
             token: None,
+            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
             identity: Some(identity),
             head,
-            grant: Some(grant),
+            admitted: Some(admitted),
         };
         let upstream = self.application.for_version(seen.version);
-        Ok(forward(outgoing, upstream, timeouts).await?)
+        let mut response = forward(outgoing, upstream, timeouts).await?;
+        if let Some((handshake, rests_on)) =
+            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+        {
+            let over = async move { Farewell::from(rests_on.ended().await) };
+            handshake.begin(&mut response, self.open(timeouts), over);
+        }
+        Ok(response)
+    }
+
+    fn open(&self, timeouts: Timeouts) -> Open {
+        Open {
+            connected: self.worker.tunnels(Direction::Inbound),
+            drain: self.drain.clone(),
+            idle: timeouts.idle,
+        }
     }
 
     /// Whose certificate the connection came with.

@@ -19,6 +19,7 @@ mod seen;
 pub mod sidecar;
 mod target;
 mod tls;
+mod websocket;
 
 use std::convert::Infallible;
 use std::io;
@@ -115,7 +116,8 @@ async fn drive<S, F>(
             let response = handle(Arriving::request(request));
             async move { Ok::<_, Infallible>(response.await) }
         });
-        let mut connection = pin!(http1_server().serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            pin!(http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             biased;
             result = connection.as_mut() => result,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use countersign_policy::Reason;
 use countersign_policy::outbound::{Outbound, OutboundRule, OutboundTls, Protocol};
 use countersign_policy::snapshot::Timeouts;
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Version as HttpVersion};
+use http::{Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
@@ -20,6 +21,7 @@ use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
 use super::target::{self, Target};
+use super::websocket::{self, Handshake, Open};
 use crate::auth::active::Active;
 use crate::auth::attach::{Attached, attach};
 use crate::drain::Drain;
@@ -31,6 +33,8 @@ use crate::state::certificate::Certificate;
 struct Application {
     worker: Arc<Worker>,
     address: SocketAddr,
+    /// Held by what outlives the connection as HTTP.
+    drain: Drain,
 }
 
 /// Serves one connection of the application. Nobody else may use the listener, or we would be an open relay that lends
@@ -40,7 +44,7 @@ pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, 
         return tracing::warn!(peer = %address, "a peer that is not local was turned away from the outbound listener");
     }
     let _connected = worker.connected(Direction::Outbound);
-    let application = Arc::new(Application { worker, address });
+    let application = Arc::new(Application { worker, address, drain: drain.clone() });
     super::serve(stream, drain, move |request| {
         let application = application.clone();
         async move { application.handle(request).await }
@@ -58,13 +62,18 @@ impl Application {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Outbound, self.address.ip(), &head, Outcome::Bypass);
-        match super::guarded(self.pass(head, body, active, &mut seen)).await {
+        let mut response = match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response
             }
             Err(refusal) => seen.refused(&refusal, active, recorder),
+        };
+        // What follows may be meant as frames.
+        if seen.asks_websocket && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
     }
 
     /// The story itself, in the order of time.
@@ -78,6 +87,8 @@ impl Application {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head, &Scheme::HTTP)?;
         target::plain(&head)?;
+        let websocket = websocket::asked(&mut head, &incoming)?;
+        seen.asks_websocket = websocket.is_some();
         headers::strip_hop_by_hop(&mut head.headers)?;
         let port = target.port.unwrap_or(80);
         let active = active.ok_or(Reason::PolicyUnavailable)?;
@@ -88,6 +99,11 @@ impl Application {
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
+        // HTTP/2 has no such upgrade: where the rule says that, the request goes on without it.
+        let websocket = websocket.filter(|_| rule.is_none_or(|rule| rule.protocol != Protocol::Http2));
+        if websocket.is_some() {
+            Handshake::write(&mut head.headers);
+        }
         let mut token = None;
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
@@ -104,18 +120,30 @@ impl Application {
 
         // It leaves for the destination that the rule was chosen by, and for no other.
         let certificate = token.as_ref().and_then(|attachment| attachment.shown.certificate().cloned());
-        let upstream = self.upstream(&target, port, rule, certificate, seen.version)?;
+        let version = match websocket {
+            Some(_) => Version::Http1,
+            None => version(rule, seen.version),
+        };
+        let upstream = self.upstream(&target, port, rule, certificate, version)?;
         let outgoing = Outgoing {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
             incoming,
             identity: None,
             token,
+            websocket: websocket.as_ref(),
             head,
-            grant: None,
+            admitted: None,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
-        Ok(forward(outgoing, &upstream, timeouts).await?)
+        let mut response = forward(outgoing, &upstream, timeouts).await?;
+        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let (connected, drain) = (self.worker.tunnels(Direction::Outbound), self.drain.clone());
+            let open = Open { connected, drain, idle: timeouts.idle };
+            // What may be said there is the destination's to decide.
+            handshake.begin(&mut response, open, std::future::pending());
+        }
+        Ok(response)
     }
 
     fn bypass(&self, reason: &'static str) -> Outcome {
@@ -130,9 +158,8 @@ impl Application {
         port: u16,
         rule: Option<&OutboundRule>,
         certificate: Option<Arc<Certificate>>,
-        spoken: HttpVersion,
+        version: Version,
     ) -> Result<Arc<Upstream>, Reason> {
-        let version = version(rule, spoken);
         let key = Key {
             host: target.host.clone(),
             port,

@@ -132,6 +132,11 @@ impl Upstream {
         }
     }
 
+    /// A connection that no other request uses, before or after: it may become something else than HTTP.
+    pub(crate) async fn alone(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+        Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or(Err(Reason::UpstreamTimeout))
+    }
+
     async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;

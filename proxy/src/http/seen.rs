@@ -32,6 +32,8 @@ pub(super) struct Seen {
     /// Why it would have been refused, in audit mode.
     pub(super) would_refuse: Option<Reason>,
     pub(super) token: Option<Arc<Token>>,
+    /// It asked to go on as WebSocket, in order.
+    pub(super) asks_websocket: bool,
 }
 
 // === impl Seen ===
@@ -50,6 +52,7 @@ impl Seen {
             outcome,
             would_refuse: None,
             token: None,
+            asks_websocket: false,
         }
     }
 

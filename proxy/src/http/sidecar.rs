@@ -47,6 +47,7 @@ pub struct Worker {
 }
 
 /// An open connection in the metrics.
+#[derive(Debug)]
 pub(super) struct Connected(IntGauge);
 
 /// Counts a request as under way until it is dropped.
@@ -71,7 +72,16 @@ impl Worker {
 
     /// Counts a connection as open until what is returned is dropped.
     pub(super) fn connected(&self, direction: Direction) -> Connected {
-        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), "http"]);
+        self.counted(direction, "http")
+    }
+
+    /// The same, once it has become WebSocket.
+    pub(super) fn tunnels(&self, direction: Direction) -> Connected {
+        self.counted(direction, "websocket")
+    }
+
+    fn counted(&self, direction: Direction, protocol: &str) -> Connected {
+        let gauge = self.sidecar.metrics.connections.with_label_values(&[direction.as_str(), protocol]);
         gauge.inc();
         Connected(gauge)
     }

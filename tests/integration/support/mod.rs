@@ -17,6 +17,7 @@ pub(crate) mod raw_upstream;
 pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod upstream;
+pub(crate) mod ws;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -122,7 +122,7 @@ fn source(written: &str) -> Result<ClaimSource, String> {
 // What a rule may ask of them: `to.headers`.
 
 /// Hop-by-hop fields (RFC 9110 §7.6.1), and those that frame a message.
-const OF_THE_CONNECTION: [&str; 12] = [
+const OF_THE_CONNECTION: [&str; 11] = [
     "connection",
     "content-length",
     "expect",
@@ -134,7 +134,6 @@ const OF_THE_CONNECTION: [&str; 12] = [
     "te",
     "trailer",
     "transfer-encoding",
-    "upgrade",
 ];
 /// What proxies add and anybody can write (security IN-23).
 const HEARSAY: [&str; 8] = [

@@ -61,19 +61,24 @@ impl World {
         let application = Application::new(address, &sidecar);
         let worker = Worker::new(sidecar);
         let last = LastVerdict::default();
-        let caller = Arc::new(Caller { worker, application, address, tls: None, is_early: false, last });
-        Self { armory, policy, caller }
+        let drain = crate::drain::channel().1;
+        let caller = Caller { worker, application, address, tls: None, is_early: false, last, drain };
+        Self { armory, policy, caller: Arc::new(caller) }
     }
 
     /// Of `GET /a`, with this header field.
     fn grant(&self, field: Option<&'static str>, kept: bool) -> Grant {
+        self.admitted(field, kept, |admitted| admitted.grant(None))
+    }
+
+    fn admitted<T>(&self, field: Option<&'static str>, kept: bool, make: impl Fn(&Admitted<'_>) -> T) -> T {
         let mut request = Request::get("/a").header("host", "orders.shop");
         if let Some(value) = field {
             request = request.header("x-debug", value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let seen = Seen::new(Direction::Inbound, self.caller.address.ip(), &head, Outcome::Allow);
-        Grant::new(&self.caller, &seen, &head.headers, kept)
+        make(&Admitted::new(&self.caller, &seen, Kept::of(&head.headers, kept)))
     }
 
     fn change(&mut self, rules: &str, more: &str) {
@@ -98,11 +103,10 @@ fn snapshot(rules: &str, more: &str) -> countersign_policy::Snapshot {
 #[tokio::test(start_paused = true)]
 async fn it_ends_when_policy_changes_and_is_recorded_once_for_both_directions() {
     let mut world = World::new(OPEN);
-    let mut grant = world.grant(None, false);
     let exchange = Exchange::new(false, 0);
     exchange.forget();
-    grant.share(&exchange);
-    let other = grant.clone();
+    let half = || world.admitted(None, false, |admitted| admitted.grant(Some(&exchange)));
+    let (grant, other) = (half(), half());
     let (mut one, mut two) = (Box::pin(grant.ended()), Box::pin(other.ended()));
     for _ in 0..3 {
         // Policy that says the same, in other words.
@@ -121,8 +125,8 @@ async fn it_ends_when_policy_changes_and_is_recorded_once_for_both_directions() 
 #[tokio::test]
 async fn without_an_answer_nothing_is_recorded_as_a_stream() {
     let world = World::new(CLOSED);
-    let mut grant = world.grant(None, false);
-    grant.share(&Exchange::new(false, 0));
+    let exchange = Exchange::new(false, 0);
+    let grant = world.admitted(None, false, |admitted| admitted.grant(Some(&exchange)));
     assert_eq!(grant.ended().await.reason, Reason::DeniedByRule);
     assert_eq!(world.recorded("deny", "denied_by_rule"), 0);
 }
@@ -134,7 +138,11 @@ async fn fields_are_judged_where_they_were_kept_and_unknown_ends() {
     let world = World::new(deny);
     assert_eq!(world.grant(Some("on"), true).ended().await.reason, Reason::DeniedByRule);
     assert!(world.grant(Some("off"), true).ended().now_or_never().is_none());
-    assert_eq!(world.grant(Some("off"), false).ended().await.reason, Reason::NoRule, "what they were is gone");
+    assert_eq!(
+        world.grant(Some("off"), false).ended().await.reason,
+        Reason::NoRule,
+        "what they were is gone"
+    );
 }
 
 #[tokio::test]
@@ -162,7 +170,7 @@ async fn a_port_that_no_policy_selects_any_more_is_as_closed_as_for_new_requests
 async fn a_short_exchange_is_not_watched_and_a_long_one_is_within_a_second() {
     let world = World::new(CLOSED);
     let mut context = Context::from_waker(noop_waker_ref());
-    let mut watch = Watch::over(Some(world.grant(None, false)));
+    let mut watch = world.admitted(None, false, |admitted| Watch::over(Some(admitted), None));
     let due = watch.due().unwrap();
     for _ in 0..100 {
         assert!(watch.poll(&mut context).is_pending());
@@ -173,7 +181,7 @@ async fn a_short_exchange_is_not_watched_and_a_long_one_is_within_a_second() {
     // Frames keep coming: it is noticed with one of the next few.
     let polls = (0..u32::from(LOOK_EVERY)).find(|_| watch.poll(&mut context).is_ready());
     assert!(polls.is_some());
-    let mut outbound = Watch::over(None);
+    let mut outbound = Watch::over(None, None);
     assert!(outbound.due().is_none() && outbound.poll(&mut context).is_pending());
 }
 
@@ -186,7 +194,11 @@ fn all_who_are_woken_at_once_take_turns_and_one_alone_does_not_wait() {
     let mut turns: Vec<_> = places.iter().map(Place::turn).collect();
     turns.sort();
     turns.dedup();
-    assert!(turns.len() == places.len() && turns.last() < Some(&Duration::from_millis(501)), "{:?}", turns.last());
+    assert!(
+        turns.len() == places.len() && turns.last() < Some(&Duration::from_millis(501)),
+        "{:?}",
+        turns.last()
+    );
     drop(places);
     assert_eq!(place.turn(), Duration::ZERO);
 }
