@@ -21,15 +21,15 @@ use crate::support::ws::{Peer, Server};
 use crate::support::{tools, wait_until};
 
 /// A server of `ws` with a sidecar before it.
-struct World {
-    server: Server,
-    proxy: Proxy,
-    folder: Folder,
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) proxy: Proxy,
+    pub(crate) folder: Folder,
     key: Key,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(&usual_rules(), &json!({}))
     }
 
@@ -44,12 +44,12 @@ impl World {
         Self { server, proxy, folder, key }
     }
 
-    fn token(&self, over: &Value) -> String {
+    pub(crate) fn token(&self, over: &Value) -> String {
         self.key.token(&claims(LOCAL_ISSUER, over))
     }
 
     /// A client that shows a good token.
-    fn client(&self, path: &str, what: &str, more: &Value) -> Peer {
+    pub(crate) fn client(&self, path: &str, what: &str, more: &Value) -> Peer {
         let mut more = more.clone();
         more["headers"] = json!({"Authorization": format!("Bearer {}", self.token(&json!({})))});
         Peer::client(&format!("ws://{}{path}", self.proxy.inbound()), what, &more)
