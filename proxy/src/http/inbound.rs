@@ -209,10 +209,10 @@ impl Caller {
         };
 
         // What the application sees is what was judged.
-        let websocket = websocket.map(|handshake| (handshake, grant.clone()));
+        let websocket = websocket.map(|handshake| Box::new((handshake, grant.clone())));
         let outgoing = Outgoing {
             token: None,
-            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
+            websocket: websocket.as_ref().map(|both| &both.0),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
@@ -222,9 +222,8 @@ impl Caller {
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some((handshake, rests_on)) =
-            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        if let Some(both) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let (handshake, rests_on) = *both;
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);
         }
