@@ -33,7 +33,7 @@ impl World {
         Self::with(&usual_rules(), &json!({}))
     }
 
-    fn with(rules: &Value, more: &Value) -> Self {
+    pub(crate) fn with(rules: &Value, more: &Value) -> Self {
         let (server, key) = (Server::start(), Key::new("k1"));
         let folder = Folder::with(&[
             ("issuer.yaml", &issuer_with_file("keys.jwks")),

@@ -91,6 +91,7 @@ struct Kept {
 /// An answer, whose body has not been read.
 struct Answer {
     response: Response<Incoming>,
+    /// What can carry another request.
     lease: Option<Lease>,
     exchange: Option<Arc<Exchange>>,
     /// It names a nonce for the next proof.
@@ -136,6 +137,7 @@ impl Road<'_> {
             let sent = send(carrier, request, exchange.clone());
             match await_answer(sent, exchange.as_deref(), timeouts).await? {
                 Attempt::Answered(mut response, lease) => {
+                    let lease = lease.filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
                     let new_nonce = bound && self.remember_nonce(&mut response);
                     return Ok(Answer { response, lease, exchange, new_nonce });
@@ -330,8 +332,7 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        let lease = self.lease.filter(|_| websocket.is_none());
-        Ok(Response::from_parts(head, Body::response(incoming, idle, lease, self.exchange, admitted)))
+        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, admitted)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.

@@ -210,10 +210,10 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
-        let websocket = websocket.map(|handshake| (handshake, admitted.grant(None)));
+        let websocket = websocket.map(|handshake| Box::new((handshake, admitted.grant(None))));
         let outgoing = Outgoing {
             token: None,
-            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
+            websocket: websocket.as_ref().map(|both| &both.0),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
@@ -223,9 +223,8 @@ impl Caller {
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some((handshake, rests_on)) =
-            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        if let Some(both) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let (handshake, rests_on) = *both;
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);
         }

@@ -31,7 +31,7 @@ async fn review_with(
     };
     let Door { active, verifier, last, services, .. } = door;
     let port = active.snapshot.inbound(8080).unwrap();
-    let door = super::super::Door { port, active, verifier, last, metrics: &services.metrics };
+    let door = super::super::Door { port, active, verifier, last };
     door.review(ask, held).await.map_err(|refusal| refusal.reason)
 }
 

@@ -194,3 +194,19 @@ async fn a_reader_that_does_not_read_stops_the_sender() {
     .await;
     assert!(taken <= 1024 * 2 + 8 * 1024, "{taken}");
 }
+
+#[test]
+fn the_code_says_whose_fault_it_is() {
+    use countersign_policy::Reason;
+    let of = |reason| Farewell::from(Ending { reason, is_grpc: false });
+    for &reason in Reason::ALL {
+        let farewell = of(reason);
+        let expected = match reason.status() {
+            500 => 1011,
+            502..=504 => 1013,
+            400..=499 => 1008,
+            other => panic!("{other}"),
+        };
+        assert_eq!((farewell.code, farewell.word), (expected, reason.as_str()));
+    }
+}
