@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::client::{Connection, get};
-use crate::support::policy::{Folder, inbound_with};
+use crate::support::policy::{Folder, document, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
 use crate::support::wait_until;
@@ -125,4 +125,70 @@ fn a_flood_of_refusals_is_told_in_few_lines_and_counted_in_full() {
     let counted = |cause| proxy.scrape().sum("countersign_access_log_dropped_total", &[("cause", cause)]);
     assert!((counted("rate_limited") - told as f64).abs() < f64::EPSILON, "{told}");
     assert!(counted("full") < f64::EPSILON);
+}
+
+#[test]
+fn a_trace_that_its_caller_samples_is_logged_where_few_are() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "1%");
+    let not_sampled = TRACE.replace("-01", "-00");
+    for (path, trace) in [("/orders/silent", &*not_sampled), ("/orders/told", TRACE)] {
+        assert_eq!(get(proxy.inbound(), path, &[("traceparent", trace)]).status, 200);
+    }
+    line_of(&proxy, "/orders/told");
+    assert_eq!(lines(&proxy).len(), 1);
+}
+
+#[test]
+fn what_audit_mode_would_refuse_is_logged_with_the_refused() {
+    let upstream = Upstream::start();
+    let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/orders/*"]}}]);
+    let audit = inbound_with(&rules, &json!({"tokens": [], "mode": "audit"}));
+    let folder = Folder::with(&[("policy.yaml", &audit)]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    assert_eq!(get(proxy.inbound(), "/orders/fine", &[]).status, 200);
+    assert_eq!(get(proxy.inbound(), "/other", &[]).status, 200);
+    let line = line_of(&proxy, "/other");
+    assert_eq!((&line["decision"], &line["reason"]), (&json!("audit"), &json!("no_rule")), "{line}");
+    assert_eq!(lines(&proxy).len(), 1, "what would pass is not of interest");
+}
+
+/// Beside what is enforced: a shadow rule that would deny, and a policy in audit mode that would not allow.
+#[test]
+fn differences_are_told_in_few_lines_too() {
+    let upstream = Upstream::start();
+    let rules = json!([
+        {"name": "all", "public": true, "to": {"paths": ["/orders/*"]}},
+        {"name": "soon", "shadow": true, "effect": "deny", "to": {"paths": ["/orders/old/*"]}},
+    ]);
+    let audit = json!({
+        "workloads": {"labels": {"app": "orders"}}, "mode": "audit",
+        "rules": [{"name": "new", "public": true, "to": {"paths": ["/orders/new/*"]}}],
+    });
+    let text = inbound_with(&rules, &json!({"tokens": []})) + &document("InboundPolicy", "next", &audit);
+    let folder = Folder::with(&[("policy.yaml", &text)]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let mut connection = Connection::open(proxy.inbound()).expect("a connection");
+    let mut ask = |path: &str| connection.request("GET", path, &[], b"").expect("an answer").status;
+    for _ in 0..1000 {
+        assert_eq!(ask("/orders/old/1"), 200);
+    }
+    assert_eq!(ask("/orders/new/1"), 200);
+    std::thread::sleep(Duration::from_millis(250));
+    assert_eq!(ask("/orders/old/last"), 200);
+    let words = ["a shadow rule would decide otherwise", "an audit policy would decide otherwise"];
+    let told = |words: &str| -> Vec<String> {
+        proxy.process.stderr().lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    };
+    for words in words {
+        let last = || told(words).into_iter().find(|line| line.contains("/orders/old/last"));
+        wait_until(words, Duration::from_secs(5), || last().is_some());
+        let count = told(words).len();
+        assert!((101..500).contains(&count), "{words}: {count}");
+        assert!(!last().expect("as above").contains(r#""suppressed":0"#), "{:?}", last());
+        assert!(!told(words).iter().any(|line| line.contains("/orders/new")), "both agree there");
+    }
+    let labels = [("rule", "soon"), ("would", "deny")];
+    let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &labels);
+    assert!((counted - 1001.0).abs() < f64::EPSILON, "every one counts: {counted}");
 }
