@@ -1,5 +1,7 @@
 //! What does the access log tell, and how much of it? One JSON object per line, its trace, and a flood that does not fill a disk.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use crate::support::client::{Connection, get};
 use crate::support::policy::{Folder, document, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{root, wait_until};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -21,11 +23,39 @@ fn orders(target: SocketAddr, access_log: &str) -> (Proxy, Folder) {
     (settings.with(&["--access-log", access_log]).start(), folder)
 }
 
-/// The lines so far; every one is an object.
+/// The lines so far: objects, of fields that README.md explains.
 fn lines(proxy: &Proxy) -> Vec<Value> {
-    let text = proxy.process.stdout();
+    let (text, explained) = (proxy.process.stdout(), explained());
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")));
-    lines.inspect(|line: &Value| assert!(line.is_object())).collect()
+    let check = |line: &Value| {
+        let mut fields = line.as_object().expect("an object").keys();
+        assert!(fields.all(|field| explained.contains(field)), "not in README.md: {line}");
+    };
+    lines.inspect(check).collect()
+}
+
+/// The fields in the table of README.md.
+fn explained() -> BTreeSet<String> {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, section) = readme.split_once("\n### Access log\n").expect("the section");
+    let (table, _) = section.split_once("\n- ").expect("the table ends");
+    let names =
+        table.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    names.flat_map(|names| names.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn readme_explains_no_field_that_is_not_there() {
+    let source = fs::read_to_string(root().join("proxy/src/record.rs")).expect("the source");
+    let (_, entry) = source.split_once("pub struct Entry {").expect("what is recorded");
+    let (entry, _) = entry.split_once("\n}").expect("it ends");
+    let fields: BTreeSet<&str> =
+        entry.lines().filter_map(|line| Some(line.strip_prefix("    pub ")?.split_once(':')?.0)).collect();
+    let explained = explained();
+    assert!(explained.len() > 12, "{explained:?}");
+    for field in &explained {
+        assert!(fields.contains(&**field) || field == "suppressed", "{field} is no field of the log");
+    }
 }
 
 /// The line of the request for this path.
