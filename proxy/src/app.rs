@@ -145,6 +145,7 @@ impl App {
             connector: Connector::new(),
             files: config.files,
             inbound_default: config.inbound_default,
+            header_underscores: config.header_underscores,
             outbound: addresses.outbound,
             watched: Watched::default(),
         });

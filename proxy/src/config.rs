@@ -73,6 +73,9 @@ pub struct RunArgs {
     /// What holds for inbound ports that no policy selects: deny, audit or pass [default: deny].
     #[arg(long, env = "COUNTERSIGN_INBOUND_DEFAULT", value_name = "WHAT", value_enum)]
     pub inbound_default: Option<InboundDefault>,
+    /// Inbound header fields with _ in their names, which many applications take for -: drop or pass [default: drop].
+    #[arg(long, env = "COUNTERSIGN_HEADER_UNDERSCORES", value_name = "WHAT", value_enum)]
+    pub header_underscores: Option<HeaderUnderscores>,
     /// Admin endpoints; loopback only [default: 127.0.0.1:16020].
     #[arg(long, env = "COUNTERSIGN_ADMIN", value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
@@ -112,6 +115,7 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     pub outbound: Option<SocketAddr>,
     pub inbound_default: InboundDefault,
+    pub header_underscores: HeaderUnderscores,
     pub admin: SocketAddr,
     pub health: Option<SocketAddr>,
     pub state_dir: Option<PathBuf>,
@@ -133,6 +137,16 @@ pub enum InboundDefault {
     #[default]
     Deny,
     Audit,
+    Pass,
+}
+
+/// What becomes of inbound header fields with `_` in their names (security IN-18).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HeaderUnderscores {
+    /// They are removed, and counted.
+    #[default]
+    Drop,
+    /// They are judged and forwarded, as gRPC metadata may need.
     Pass,
 }
 
@@ -174,6 +188,7 @@ impl TryFrom<RunArgs> for Config {
             inbound,
             outbound: args.outbound,
             inbound_default: args.inbound_default.unwrap_or_default(),
+            header_underscores: args.header_underscores.unwrap_or_default(),
             admin,
             health: args.health,
             state_dir: args.state_dir,
@@ -307,6 +322,7 @@ mod tests {
         assert_eq!(workload.namespace, "default");
         assert_eq!(workload.labels["app"], "a");
         assert_eq!(config.inbound_default, InboundDefault::Deny);
+        assert_eq!(config.header_underscores, HeaderUnderscores::Drop);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Name, type, labels and help of a metric, as README.md lists them.
@@ -49,6 +49,9 @@ macro_rules! kind {
     (IntCounterVec) => {
         "counter"
     };
+    (IntCounter) => {
+        "counter"
+    };
     (HistogramVec) => {
         "histogram"
     };
@@ -66,6 +69,9 @@ macro_rules! make {
     };
     (Histogram, $name:literal, $labels:tt, $help:literal) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets(SECONDS.to_vec()))?
+    };
+    (IntCounter, $name:literal, $labels:tt, $help:literal) => {
+        IntCounter::new($name, $help)?
     };
     (Gauge, $name:literal, $labels:tt, $help:literal) => {
         Gauge::new($name, $help)?
@@ -134,6 +140,8 @@ metrics! {
         "When the workload certificate expires; 0 without one.";
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
         "Outbound requests forwarded without a token.";
+    underscore_headers_dropped: IntCounter "countersign_underscore_headers_dropped_total" []
+        "Header fields of callers that were removed for the _ in their names.";
     access_log_dropped: IntCounterVec "countersign_access_log_dropped_total" ["cause"]
         "Access-log lines that were not written: rate_limited (too many for one reason), full (stdout does not keep up), unwritable.";
     build_info: IntGaugeVec "countersign_build_info" ["version"]

@@ -1,15 +1,17 @@
 //! What does the access log tell, and how much of it? One JSON object per line, its trace, and a flood that does not fill a disk.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Connection, get};
-use crate::support::policy::{Folder, inbound_with};
+use crate::support::policy::{Folder, document, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{root, wait_until};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -21,11 +23,39 @@ fn orders(target: SocketAddr, access_log: &str) -> (Proxy, Folder) {
     (settings.with(&["--access-log", access_log]).start(), folder)
 }
 
-/// The lines so far; every one is an object.
+/// The lines so far: objects, of fields that README.md explains.
 fn lines(proxy: &Proxy) -> Vec<Value> {
-    let text = proxy.process.stdout();
+    let (text, explained) = (proxy.process.stdout(), explained());
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")));
-    lines.inspect(|line: &Value| assert!(line.is_object())).collect()
+    let check = |line: &Value| {
+        let mut fields = line.as_object().expect("an object").keys();
+        assert!(fields.all(|field| explained.contains(field)), "not in README.md: {line}");
+    };
+    lines.inspect(check).collect()
+}
+
+/// The fields in the table of README.md.
+fn explained() -> BTreeSet<String> {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, section) = readme.split_once("\n### Access log\n").expect("the section");
+    let (table, _) = section.split_once("\n- ").expect("the table ends");
+    let names =
+        table.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    names.flat_map(|names| names.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn readme_explains_no_field_that_is_not_there() {
+    let source = fs::read_to_string(root().join("proxy/src/record.rs")).expect("the source");
+    let (_, entry) = source.split_once("pub struct Entry {").expect("what is recorded");
+    let (entry, _) = entry.split_once("\n}").expect("it ends");
+    let fields: BTreeSet<&str> =
+        entry.lines().filter_map(|line| Some(line.strip_prefix("    pub ")?.split_once(':')?.0)).collect();
+    let explained = explained();
+    assert!(explained.len() > 12, "{explained:?}");
+    for field in &explained {
+        assert!(fields.contains(&**field) || field == "suppressed", "{field} is no field of the log");
+    }
 }
 
 /// The line of the request for this path.
@@ -125,4 +155,70 @@ fn a_flood_of_refusals_is_told_in_few_lines_and_counted_in_full() {
     let counted = |cause| proxy.scrape().sum("countersign_access_log_dropped_total", &[("cause", cause)]);
     assert!((counted("rate_limited") - told as f64).abs() < f64::EPSILON, "{told}");
     assert!(counted("full") < f64::EPSILON);
+}
+
+#[test]
+fn a_trace_that_its_caller_samples_is_logged_where_few_are() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "1%");
+    let not_sampled = TRACE.replace("-01", "-00");
+    for (path, trace) in [("/orders/silent", &*not_sampled), ("/orders/told", TRACE)] {
+        assert_eq!(get(proxy.inbound(), path, &[("traceparent", trace)]).status, 200);
+    }
+    line_of(&proxy, "/orders/told");
+    assert_eq!(lines(&proxy).len(), 1);
+}
+
+#[test]
+fn what_audit_mode_would_refuse_is_logged_with_the_refused() {
+    let upstream = Upstream::start();
+    let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/orders/*"]}}]);
+    let audit = inbound_with(&rules, &json!({"tokens": [], "mode": "audit"}));
+    let folder = Folder::with(&[("policy.yaml", &audit)]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    assert_eq!(get(proxy.inbound(), "/orders/fine", &[]).status, 200);
+    assert_eq!(get(proxy.inbound(), "/other", &[]).status, 200);
+    let line = line_of(&proxy, "/other");
+    assert_eq!((&line["decision"], &line["reason"]), (&json!("audit"), &json!("no_rule")), "{line}");
+    assert_eq!(lines(&proxy).len(), 1, "what would pass is not of interest");
+}
+
+/// Beside what is enforced: a shadow rule that would deny, and a policy in audit mode that would not allow.
+#[test]
+fn differences_are_told_in_few_lines_too() {
+    let upstream = Upstream::start();
+    let rules = json!([
+        {"name": "all", "public": true, "to": {"paths": ["/orders/*"]}},
+        {"name": "soon", "shadow": true, "effect": "deny", "to": {"paths": ["/orders/old/*"]}},
+    ]);
+    let audit = json!({
+        "workloads": {"labels": {"app": "orders"}}, "mode": "audit",
+        "rules": [{"name": "new", "public": true, "to": {"paths": ["/orders/new/*"]}}],
+    });
+    let text = inbound_with(&rules, &json!({"tokens": []})) + &document("InboundPolicy", "next", &audit);
+    let folder = Folder::with(&[("policy.yaml", &text)]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let mut connection = Connection::open(proxy.inbound()).expect("a connection");
+    let mut ask = |path: &str| connection.request("GET", path, &[], b"").expect("an answer").status;
+    for _ in 0..1000 {
+        assert_eq!(ask("/orders/old/1"), 200);
+    }
+    assert_eq!(ask("/orders/new/1"), 200);
+    std::thread::sleep(Duration::from_millis(250));
+    assert_eq!(ask("/orders/old/last"), 200);
+    let words = ["a shadow rule would decide otherwise", "an audit policy would decide otherwise"];
+    let told = |words: &str| -> Vec<String> {
+        proxy.process.stderr().lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    };
+    for words in words {
+        let last = || told(words).into_iter().find(|line| line.contains("/orders/old/last"));
+        wait_until(words, Duration::from_secs(5), || last().is_some());
+        let count = told(words).len();
+        assert!((101..500).contains(&count), "{words}: {count}");
+        assert!(!last().expect("as above").contains(r#""suppressed":0"#), "{:?}", last());
+        assert!(!told(words).iter().any(|line| line.contains("/orders/new")), "both agree there");
+    }
+    let labels = [("rule", "soon"), ("would", "deny")];
+    let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &labels);
+    assert!((counted - 1001.0).abs() < f64::EPSILON, "every one counts: {counted}");
 }

@@ -54,7 +54,8 @@ impl World {
             ("tls.crt", &server.cert),
             ("tls.key", &server.key),
         ]);
-        let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+        let settings = Settings::policies(folder.path(), "orders").before(upstream.address());
+        let proxy = settings.with(&["--header-underscores", "pass"]).start();
         Self { ca, key, folder, upstream, proxy }
     }
 
@@ -224,7 +225,8 @@ fn in_23_no_header_changes_where_a_request_is_from_or_goes_to() {
         ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound(&rules))),
         ("keys.jwks", &key_set(&[&key]).to_string()),
     ]);
-    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let settings = Settings::policies(folder.path(), "orders").before(upstream.address());
+    let proxy = settings.with(&["--header-underscores", "pass"]).start();
     let bearer = format!("Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
     let said = |address: &'static str| {
         ["X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP", "X-Client-IP", "X-Original-For"]

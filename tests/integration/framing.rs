@@ -16,13 +16,18 @@ fn open_rules() -> Value {
 }
 
 fn open_proxy(target: std::net::SocketAddr) -> (Proxy, Folder) {
+    open_proxy_with(target, &[])
+}
+
+/// With these flags.
+fn open_proxy_with(target: std::net::SocketAddr, flags: &[&str]) -> (Proxy, Folder) {
     let key = crate::support::jose::Key::new("k1");
     let forward = json!({"forwardClaims": {"X-Client-Id": "@client", "X-Tenant": "tenant"}});
     let folder = Folder::with(&[
         ("policy.yaml", &(policy::issuer_with_file("keys.jwks") + &inbound_with(&open_rules(), &forward))),
         ("keys.jwks", &crate::support::jose::key_set(&[&key]).to_string()),
     ]);
-    (Settings::policies(folder.path(), "orders").before(target).start(), folder)
+    (Settings::policies(folder.path(), "orders").before(target).with(flags).start(), folder)
 }
 
 /// A name and the bytes of a request.
@@ -254,24 +259,38 @@ fn the_body_of_a_get_is_not_lost() {
     }
 }
 
-/// A caller cannot say who it is: identity headers are ours, in any spelling, on public paths too.
+/// A caller cannot say who it is: identity headers are ours, in any spelling, on public paths too; whatever becomes of other
+/// fields with `_`.
 #[test]
-fn identity_headers_are_stripped_from_strangers() {
-    let upstream = Upstream::start();
-    let (proxy, _folder) = open_proxy(upstream.address());
-    let spoofed = [
-        ("X-Client-Id", "admin"),
-        ("x-client-id", "admin"),
-        ("X_Client_Id", "admin"),
-        ("x-client_ID", "admin"),
-        ("X-TENANT", "acme"),
-        ("X-Other", "kept"),
-    ];
-    assert_eq!(get(proxy.inbound(), "/", &spoofed).status, 200);
-    let seen = upstream.last();
-    let names: Vec<_> = seen.headers.keys().map(|name| name.as_str().replace('_', "-")).collect();
-    for name in ["x-client-id", "x-tenant"] {
-        assert!(!names.iter().any(|n| n == name), "{name} in {names:?}");
+fn in_18_identity_headers_are_stripped_from_strangers_and_underscores_from_all() {
+    for (flags, kept, dropped) in
+        [(&[][..], &[][..], 4.0), (&["--header-underscores", "pass"], &["1", "2"], 0.0)]
+    {
+        let upstream = Upstream::start();
+        let (proxy, _folder) = open_proxy_with(upstream.address(), flags);
+        let spoofed = [
+            ("X-Client-Id", "admin"),
+            ("x-client-id", "admin"),
+            ("X_Client_Id", "admin"),
+            ("x-client_ID", "admin"),
+            ("X-TENANT", "acme"),
+            ("X-Other", "kept"),
+            ("X_Other", "1"),
+            ("x_other", "2"),
+        ];
+        assert_eq!(get(proxy.inbound(), "/", &spoofed).status, 200);
+        let seen = upstream.last();
+        let names: Vec<_> = seen.headers.keys().map(|name| name.as_str().replace('_', "-")).collect();
+        for name in ["x-client-id", "x-tenant"] {
+            assert!(!names.iter().any(|n| n == name), "{name} in {names:?}");
+        }
+        assert_eq!(seen.all("x-other"), ["kept"]);
+        assert_eq!(seen.all("x_other"), kept, "{flags:?}");
+        let counted = proxy.scrape().sum("countersign_underscore_headers_dropped_total", &[]);
+        assert!((counted - dropped).abs() < f64::EPSILON, "{counted}, {flags:?}");
+        // On the way out they are the application's own business.
+        let authority = upstream.address().to_string();
+        assert_eq!(get(proxy.outbound(), "/", &[("Host", &authority), ("X_Other", "3")]).status, 200);
+        assert_eq!(upstream.last().all("x_other"), ["3"]);
     }
-    assert_eq!(seen.all("x-other"), ["kept"]);
 }

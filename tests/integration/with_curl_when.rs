@@ -29,7 +29,8 @@ fn a_condition_is_judged_on_the_request_as_it_came() {
         ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound(&rules()))),
         ("keys.jwks", &key_set(&[&key]).to_string()),
     ]);
-    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let settings = Settings::policies(folder.path(), "orders").before(upstream.address());
+    let proxy = settings.with(&["--header-underscores", "pass"]).start();
     let bearer = |more: Value| format!("Authorization: Bearer {}", key.token(&claims(LOCAL_ISSUER, &more)));
     let acme = bearer(json!({"tenant": "acme", "region": "us", "version": 2}));
     let others = [

@@ -220,7 +220,7 @@ fn every_metric_is_alive() {
     folder.write("client-secret", "wrong");
     let _open = [proxy.inbound(), proxy.outbound()].map(|to| {
         let mut connection = Connection::open(to).unwrap();
-        connection.request("GET", "/healthz", &[("Host", &authority)], b"").unwrap();
+        connection.request("GET", "/healthz", &[("Host", &authority), ("X_A", "1")], b"").unwrap();
         connection
     });
 

@@ -24,7 +24,8 @@ impl World {
             ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound_with(rules, more))),
             ("keys.jwks", &key_set(&[&key]).to_string()),
         ]);
-        let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+        let settings = Settings::policies(folder.path(), "orders").before(upstream.address());
+        let proxy = settings.with(&["--header-underscores", "pass"]).start();
         let token = key.token(&claims(LOCAL_ISSUER, &json!({"tenant": "acme"})));
         Self { bearer: format!("Bearer {token}"), upstream, proxy, _folder: folder }
     }
@@ -118,7 +119,8 @@ fn in_18_nothing_is_decided_by_a_spoofed_identity() {
             ("policy.yaml", &(issuer_with_file("keys.jwks") + &policy + &other)),
             ("keys.jwks", &key_set(&[&key]).to_string()),
         ]);
-        let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+        let settings = Settings::policies(folder.path(), "orders").before(upstream.address());
+        let proxy = settings.with(&["--header-underscores", "pass"]).start();
         let bearer = format!("Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
         let fields = [("Authorization", bearer.as_str()), ("X-Tenant", "acme")];
         assert_eq!(request(proxy.inbound(), "GET", "/tenant", &fields, b"").status, status);

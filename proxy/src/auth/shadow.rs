@@ -68,7 +68,7 @@ impl Door<'_> {
                     would,
                     enforced,
                     method = request.method,
-                    path = request.path.as_str(),
+                    path = beginning(request.path.as_str()),
                     suppressed,
                     "a shadow rule would decide otherwise"
                 );
@@ -98,7 +98,7 @@ impl Door<'_> {
                 reason,
                 enforced,
                 method = request.method,
-                path = request.path.as_str(),
+                path = beginning(request.path.as_str()),
                 suppressed,
                 "an audit policy would decide otherwise"
             );
@@ -112,6 +112,13 @@ fn word(decision: &Decision) -> &'static str {
         Decision::Deny { .. } => DENY,
     }
 }
+
+/// Enough to find a request again; a canonical path is ASCII.
+fn beginning(path: &str) -> &str {
+    path.get(..MAX_PATH).unwrap_or(path)
+}
+
+const MAX_PATH: usize = 256;
 
 /// The values of the label `would`.
 const ALLOW: &str = "allow";

@@ -94,6 +94,20 @@ pub(crate) fn strip_identity(headers: &mut HeaderMap, names: &[String]) {
     }
 }
 
+/// Removes every field with `_` in its name, and says how many lines that were (security IN-18).
+pub(crate) fn strip_underscored(headers: &mut HeaderMap) -> u64 {
+    let is_underscored = |name: &HeaderName| name.as_str().contains('_');
+    if !headers.keys().any(is_underscored) {
+        return 0;
+    }
+    let before = headers.len();
+    let names: Vec<HeaderName> = headers.keys().filter(|name| is_underscored(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+    u64::try_from(before - headers.len()).unwrap_or(u64::MAX)
+}
+
 fn same(own: &str, name: &str) -> bool {
     own.len() == name.len() && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
 }
@@ -227,6 +241,16 @@ mod tests {
         ]);
         strip_identity(&mut map, &["x-client-id".to_owned()]);
         assert_eq!(map, headers(&[("x-client-idx", "d")]));
+    }
+
+    #[test]
+    fn in_18_fields_with_an_underscore_go_and_are_counted() {
+        let mut map =
+            headers(&[("x_a", "1"), ("content_length", "7"), ("x-a", "2"), ("_", "3"), ("accept", "*/*")]);
+        map.append("x_a", HeaderValue::from_static("4"));
+        assert_eq!(strip_underscored(&mut map), 4, "every line counts");
+        assert_eq!(map, headers(&[("x-a", "2"), ("accept", "*/*")]));
+        assert_eq!(strip_underscored(&mut map), 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
-use crate::config::InboundDefault;
+use crate::config::{HeaderUnderscores, InboundDefault};
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
@@ -159,6 +159,7 @@ impl Caller {
             seen.asks_websocket = true;
             Handshake::write(&mut head.headers);
         }
+        self.drop_underscores(&mut head.headers);
         let uri = head.uri.clone();
         let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
@@ -236,6 +237,17 @@ impl Caller {
             connected: self.worker.tunnels(Direction::Inbound),
             drain: self.drain.clone(),
             idle: timeouts.idle,
+        }
+    }
+
+    /// Many an application takes `X_A` for `X-A`, and so one field for another that was judged or set by us (security IN-18).
+    fn drop_underscores(&self, headers: &mut HeaderMap) {
+        let Sidecar { header_underscores, metrics, .. } = self.worker.sidecar.as_ref();
+        if *header_underscores == HeaderUnderscores::Drop {
+            let dropped = headers::strip_underscored(headers);
+            if dropped > 0 {
+                metrics.underscore_headers_dropped.inc_by(dropped);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::inbound::Application;
 use super::pool::Pools;
 use crate::auth::active::Active;
 use crate::auth::verify::Verifier;
-use crate::config::InboundDefault;
+use crate::config::{HeaderUnderscores, InboundDefault};
 use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::record::{Direction, Recorder};
@@ -31,6 +31,7 @@ pub struct Sidecar {
     pub connector: Connector,
     pub files: PolicyFiles,
     pub inbound_default: InboundDefault,
+    pub header_underscores: HeaderUnderscores,
     /// The outbound listener, which is never a destination.
     pub outbound: Option<SocketAddr>,
     /// Inbound exchanges that have been open for a while.
@@ -129,6 +130,7 @@ mod tests {
             connector: Connector::new(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
+            header_underscores: HeaderUnderscores::Drop,
             outbound: None,
             watched: Watched::default(),
         }))

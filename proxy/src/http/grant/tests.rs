@@ -13,7 +13,7 @@ use crate::auth::active::Armory;
 use crate::auth::issuers::Services;
 use crate::auth::verify::{LastVerdict, Verifier};
 use crate::clock::Clock;
-use crate::config::AccessLog;
+use crate::config::{AccessLog, HeaderUnderscores};
 use crate::connect::Connector;
 use crate::fetch::Fetcher;
 use crate::http::inbound::Application;
@@ -54,6 +54,7 @@ impl World {
             connector: Connector::new(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
+            header_underscores: HeaderUnderscores::Drop,
             outbound: None,
             watched: Watched::default(),
         });

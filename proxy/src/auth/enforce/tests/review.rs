@@ -29,7 +29,7 @@ async fn review_with(
         scheme: "http",
         peer: peer.as_ref(),
     };
-    let Door { active, verifier, last, services, .. } = door;
+    let Door { active, verifier, last, .. } = door;
     let port = active.snapshot.inbound(8080).unwrap();
     let door = super::super::Door { port, active, verifier, last };
     door.review(ask, held).await.map_err(|refusal| refusal.reason)
