@@ -100,12 +100,16 @@ async fn reason_of_claims(changes: Value) -> Option<Reason> {
 #[tokio::test]
 async fn v21_every_algorithm_of_the_default_list_is_accepted() {
     let (rsa, p256, p384, ed) = (TestKey::rsa(), TestKey::p256(), TestKey::p384(), TestKey::ed25519());
-    let door = Door::with_keys(&[rsa.jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed.jwk("ed")]);
+    let mut named = ed.jwk("named");
+    named["alg"] = "Ed25519".into();
+    let door = Door::with_keys(&[rsa.jwk("rsa"), p256.jwk("p256"), p384.jwk("p384"), ed.jwk("ed"), named]);
     for (key, kid, algorithms) in [
         (&rsa, "rsa", &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"][..]),
         (&p256, "p256", &["ES256"]),
         (&p384, "p384", &["ES384"]),
-        (&ed, "ed", &["EdDSA"]),
+        // Two names for one thing (RFC 9864 §2.2).
+        (&ed, "ed", &["EdDSA", "Ed25519"]),
+        (&ed, "named", &["EdDSA", "Ed25519"]),
     ] {
         for algorithm in algorithms {
             let token =
