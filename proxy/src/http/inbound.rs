@@ -210,22 +210,20 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
-        let websocket = websocket.map(|handshake| (handshake, admitted.grant(None)));
         let outgoing = Outgoing {
             token: None,
-            websocket: websocket.as_ref().map(|(handshake, _)| handshake),
+            websocket: websocket.as_ref(),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
             identity: Some(identity),
             head,
-            admitted: Some(admitted),
+            admitted: Some(&admitted),
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some((handshake, rests_on)) =
-            websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let rests_on = admitted.grant(None);
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);
         }
