@@ -60,6 +60,10 @@ pub(crate) struct Ending {
 }
 
 /// What one direction of an exchange does about the grant: nothing, until it has been open for a while.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are young, and a box for each would be an allocation"
+)]
 pub(crate) enum Watch {
     /// There is none (outbound).
     Nothing,
