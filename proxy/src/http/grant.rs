@@ -62,7 +62,7 @@ pub(crate) struct Ending {
 /// What one direction of an exchange does about the grant: nothing, until it has been open for a while.
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all are young, and a box for each would be an allocation"
+    reason = "a body is in a box, and one for the grant would be paid for by every request"
 )]
 pub(crate) enum Watch {
     /// There is none (outbound).
