@@ -2,11 +2,11 @@
 //! answers that it signs.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Answer, get, get_with, request};
+use crate::support::client::{Answer, Connection, get, get_with, request};
 use crate::support::issuer::{Issuer, SECRET};
 use crate::support::jose::Key;
 use crate::support::policy::{self, Folder, asking, inbound_with, issuer_discovered, usual_rules};
@@ -178,4 +178,49 @@ fn v31_v32_an_opaque_token_that_is_bound_to_a_key() {
     assert_eq!(proven().status, 200, "{}", world.proxy.log());
     assert_eq!(proven().reason(), "proof_replayed");
     assert_eq!(world.asked(), 1);
+}
+
+/// Nobody is asked again for a stream that is open: the issuer gave its word until then.
+#[test]
+fn a_stream_with_an_opaque_token_ends_with_it_and_with_the_policy_that_asks() {
+    let world = World::new(&json!({"ttl": 5}));
+    let rule = json!([{"name": "listen", "to": {"paths": ["/stream"]}, "from": {"scopes": ["orders:read"]}}]);
+    let write = |fields: &Value| {
+        let before = world.proxy.version();
+        world.folder.write("orders.yaml", &inbound_with(&rule, fields));
+        wait_until("the new policy", Duration::from_secs(5), || world.proxy.version() != before);
+    };
+    let issuer = json!({"issuer": world.issuer.url, "insecure": true, "leeway": "0s"});
+    world.folder.write("issuer.yaml", &(policy::document("Issuer", "corp", &issuer) + &policy::credential()));
+    write(&asking());
+    let open = || {
+        let token = world.issuer.token("orders:read");
+        let mut stream = Connection::open(world.proxy.inbound()).unwrap();
+        let head =
+            format!("GET /stream HTTP/1.1\r\nHost: orders.shop\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.send(head.as_bytes()).unwrap();
+        assert_eq!(stream.head().unwrap().0, 200);
+        stream
+    };
+    let cut = |stream: &mut Connection| {
+        let start = Instant::now();
+        while let Ok(chunk) = stream.chunk() {
+            assert!(chunk.is_some() && start.elapsed() < Duration::from_secs(20), "it was not cut");
+        }
+        start.elapsed()
+    };
+    let expires = cut(&mut open());
+    assert!(expires > Duration::from_secs(2) && expires < Duration::from_secs(8), "{expires:?}");
+    let mut stream = open();
+    let asked = world.asked();
+    let mut timeouts = asking();
+    timeouts["timeouts"] = json!({"idle": "50s"});
+    write(&timeouts);
+    thread::sleep(Duration::from_millis(1500));
+    assert!(stream.chunk().unwrap().is_some());
+    write(&json!({}));
+    assert!(cut(&mut stream) < Duration::from_secs(2), "opaque tokens are accepted no more");
+    assert_eq!(world.asked(), asked);
+    let ended = |reason| world.proxy.scrape().sum("countersign_streams_ended_total", &[("reason", reason)]);
+    assert!(ended("expired") > 0.0 && ended("wrong_audience") > 0.0, "{}", world.proxy.log());
 }

@@ -9,6 +9,7 @@ Messages are built by hand (one bytes field), so that no code generator is neede
 import argparse
 import json
 import threading
+import time
 
 import grpc
 
@@ -157,6 +158,30 @@ class Client:
         error = self.failure("Unary")
         trailers = {**dict(error.initial_metadata() or ()), **dict(error.trailing_metadata() or ())}
         return {"code": error.code().value[0], "details": error.details(), "trailers": {k: str(v) for k, v in trailers.items()}}
+
+    def held(self):
+        """A call in both directions that nobody ends: how it is ended; not among the cases that run by default."""
+        done, began = threading.Event(), time.monotonic()
+
+        def requests():
+            while not done.is_set():
+                yield b"ping"
+                done.wait(0.2)
+
+        call = self.channel.stream_stream(SERVICE + "Bidi", request_serializer=encode, response_deserializer=decode)(
+            requests(), metadata=self.metadata, timeout=30
+        )
+        received = 0
+        try:
+            for _ in call:
+                received += 1
+        except grpc.RpcError:
+            pass
+        done.set()
+        return {
+            "code": call.code().value[0], "details": call.details(), "received": received,
+            "seconds": time.monotonic() - began, "trailers": {k: str(v) for k, v in call.trailing_metadata()},
+        }
 
 
 CASES = [

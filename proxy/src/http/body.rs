@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 use super::answer;
 use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
-use super::grant::{Ending, Grant, Watch};
+use super::grant::{Admitted, Ending, Watch};
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -89,29 +89,26 @@ struct Stall {
 
 impl Body {
     /// A request's body, with what the answer's is to know of it: `None` where it is empty. One that is to be `kept` is,
-    /// while it flows, up to 64 KiB. Both directions rest on the same `grant`, if any.
+    /// while it flows, up to 64 KiB. Both directions rest on what was `admitted`, inbound.
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
         identity: Option<&[String]>,
         kept: bool,
-        grant: &mut Option<Grant>,
+        admitted: Option<&Admitted<'_>>,
     ) -> (Self, Option<Arc<Exchange>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let exchange = Exchange::new(kept, incoming.size_hint().lower());
-        if let Some(grant) = grant {
-            grant.share(&exchange);
-        }
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
             forbidden: identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec())),
+            watch: Watch::over(admitted, Some(&exchange)),
             exchange: Some(exchange.clone()),
             is_request: true,
             lease: None,
-            watch: Watch::over(grant.clone()),
         };
         (Self::Relay(Box::new(relay)), Some(exchange))
     }
@@ -122,7 +119,7 @@ impl Body {
         idle: Duration,
         lease: Option<Lease>,
         exchange: Option<Arc<Exchange>>,
-        grant: Option<Grant>,
+        admitted: Option<&Admitted<'_>>,
     ) -> Self {
         if incoming.is_end_stream() {
             if let Some(lease) = lease {
@@ -134,10 +131,10 @@ impl Body {
             incoming: incoming.into(),
             stall: Stall::new(idle),
             forbidden: Forbidden::None,
+            watch: Watch::over(admitted, exchange.as_ref()),
             exchange,
             is_request: false,
             lease,
-            watch: Watch::over(grant),
         }))
     }
 

@@ -17,7 +17,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
-use super::grant::Grant;
+use super::grant::Admitted;
 use super::headers;
 use super::pool::{Carrier, Lease, Upstream};
 use super::websocket::Handshake;
@@ -39,7 +39,7 @@ pub(crate) struct Outgoing<'a> {
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
     /// Inbound: what it rests on for as long as it is open.
-    pub(crate) grant: Option<Grant>,
+    pub(crate) admitted: Option<Admitted<'a>>,
     /// It asks to go on as WebSocket.
     pub(crate) websocket: Option<&'a Handshake>,
 }
@@ -50,9 +50,10 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity, token, mut grant, websocket } = outgoing;
+    let Outgoing { head, target, authority, incoming, identity, token, admitted, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), &mut grant);
+    let (body, exchange) =
+        Body::request(incoming, timeouts.idle, identity, token.is_some(), admitted.as_ref());
     let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
@@ -68,7 +69,7 @@ pub(crate) async fn forward(
     if let Some(exchange) = &answer.exchange {
         exchange.forget();
     }
-    answer.relay(downstream, timeouts.idle, grant, websocket)
+    answer.relay(downstream, timeouts.idle, admitted.as_ref(), websocket)
 }
 
 /// Where a request goes.
@@ -318,7 +319,7 @@ impl Answer {
         self,
         downstream: Version,
         idle: Duration,
-        grant: Option<Grant>,
+        admitted: Option<&Admitted<'_>>,
         websocket: Option<&Handshake>,
     ) -> Result<Response<Body>, Reason> {
         if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -331,7 +332,7 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, grant)))
+        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, admitted)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.

@@ -23,9 +23,23 @@ use crate::config::InboundDefault;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
-/// An inbound request that was let in, with all that it takes to ask again whether it may. Cheap to make and to clone: shared
-/// with the request and its connection, not copied.
-#[derive(Clone)]
+/// An inbound request that was let in, while it is on its way. Grants are made of it where a body turns out to flow, and right
+/// where they are kept: they are large to move about.
+pub(crate) struct Admitted<'a> {
+    caller: &'a Arc<Caller>,
+    seen: &'a Seen,
+    credential: Option<HeaderValue>,
+    headers: Option<Arc<HeaderMap>>,
+}
+
+/// What is kept of the fields of a request.
+pub(super) struct Kept {
+    credential: Option<HeaderValue>,
+    headers: Option<Arc<HeaderMap>>,
+}
+
+/// The same with all that it takes to ask again whether it may, for as long as it is open. Shared with the request and its
+/// connection, not copied.
 pub(crate) struct Grant {
     caller: Arc<Caller>,
     seen: Seen,
@@ -68,25 +82,40 @@ pub struct Watched {
 /// One of them, until it is dropped.
 struct Place<'a>(&'a Watched);
 
+// === impl Admitted ===
+
+impl<'a> Admitted<'a> {
+    /// `kept` is what has to be kept of the fields that were judged.
+    pub(super) fn new(caller: &'a Arc<Caller>, seen: &'a Seen, kept: Kept) -> Self {
+        let Kept { credential, headers } = kept;
+        Self { caller, seen, credential, headers }
+    }
+
+    /// What one direction of it rests on. Both directions know the same `exchange`, where the request has a body.
+    pub(crate) fn grant(&self, exchange: Option<&Arc<Exchange>>) -> Grant {
+        Grant {
+            caller: self.caller.clone(),
+            seen: self.seen.clone(),
+            credential: self.credential.clone(),
+            headers: self.headers.clone(),
+            exchange: exchange.cloned(),
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Of these fields, all where policy looks at some.
+    pub(super) fn of(fields: &HeaderMap, are_read: bool) -> Self {
+        let credential = fields.get(AUTHORIZATION).cloned();
+        Self { credential, headers: are_read.then(|| Arc::new(fields.clone())) }
+    }
+}
+
 // === impl Grant ===
 
 impl Grant {
-    /// What let this request in: `fields` are those that were judged, to be `kept` where policy looks at them.
-    pub(super) fn new(caller: &Arc<Caller>, seen: &Seen, fields: &HeaderMap, kept: bool) -> Self {
-        Self {
-            caller: caller.clone(),
-            seen: seen.clone(),
-            credential: fields.get(AUTHORIZATION).cloned(),
-            headers: kept.then(|| Arc::new(fields.clone())),
-            exchange: None,
-        }
-    }
-
-    /// The same for both directions of an exchange.
-    pub(super) fn share(&mut self, exchange: &Arc<Exchange>) {
-        self.exchange = Some(exchange.clone());
-    }
-
     /// Resolves when the exchange may not go on, which is recorded then. Until it is polled for the first time it asks nothing,
     /// and then policy once at least. Dropped, it is as if nobody had asked.
     pub(crate) async fn ended(&self) -> Ending {
@@ -217,8 +246,12 @@ impl std::fmt::Debug for Grant {
 // === impl Watch ===
 
 impl Watch {
-    pub(crate) fn over(grant: Option<Grant>) -> Self {
-        grant.map_or(Self::Nothing, |grant| Self::Young { grant, polls: 0 })
+    /// Over one direction of an exchange.
+    pub(crate) fn over(admitted: Option<&Admitted<'_>>, exchange: Option<&Arc<Exchange>>) -> Self {
+        match admitted {
+            Some(admitted) => Self::Young { grant: admitted.grant(exchange), polls: 0 },
+            None => Self::Nothing,
+        }
     }
 
     /// Asked with every frame, and when there is none. A short exchange pays for nothing but the question.
@@ -308,3 +341,6 @@ const RETRY: Duration = Duration::from_secs(3);
 /// What asking again and ending takes, generously: 10,000 of them take half a second.
 const TURN: Duration = Duration::from_micros(50);
 const LONGEST_TURN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

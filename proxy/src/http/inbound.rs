@@ -18,7 +18,7 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
-use super::grant::Grant;
+use super::grant::{Admitted, Kept};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
@@ -50,10 +50,10 @@ pub(super) struct Caller {
     /// None: plain text.
     pub(super) tls: Option<Secured>,
     /// Was it opened before there was any policy, which could have demanded TLS of it?
-    is_early: bool,
-    last: LastVerdict,
+    pub(super) is_early: bool,
+    pub(super) last: LastVerdict,
     /// Held by what outlives the connection as HTTP.
-    drain: Drain,
+    pub(super) drain: Drain,
 }
 
 // === impl Application ===
@@ -188,7 +188,7 @@ impl Caller {
             scheme: scheme.as_str(),
             peer: self.peer(),
         };
-        let grant;
+        let kept;
         let (identity, timeouts) = match port {
             Some(port) => {
                 let door = self.door(port, active);
@@ -197,19 +197,20 @@ impl Caller {
                 }
                 let admission = door.admit(ask).await?;
                 note(seen, &admission);
-                grant = Grant::new(self, seen, &head.headers, port.reads_headers);
+                kept = Kept::of(&head.headers, port.reads_headers);
                 show(&mut head.headers, &admission, self.peer(), active);
                 (port.identity_headers.as_slice(), port.timeouts)
             }
             None => {
                 self.unselected(seen)?;
-                grant = Grant::new(self, seen, &head.headers, false);
+                kept = Kept::of(&head.headers, false);
                 (&[][..], Timeouts::default())
             }
         };
 
         // What the application sees is what was judged.
-        let websocket = websocket.map(|handshake| Box::new((handshake, grant.clone())));
+        let admitted = Admitted::new(self, seen, kept);
+        let websocket = websocket.map(|handshake| Box::new((handshake, admitted.grant(None))));
         let outgoing = Outgoing {
             token: None,
             websocket: websocket.as_ref().map(|both| &both.0),
@@ -218,7 +219,7 @@ impl Caller {
             incoming,
             identity: Some(identity),
             head,
-            grant: Some(grant),
+            admitted: Some(admitted),
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;

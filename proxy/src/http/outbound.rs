@@ -133,7 +133,7 @@ impl Application {
             token,
             websocket: websocket.as_ref(),
             head,
-            grant: None,
+            admitted: None,
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
         let mut response = forward(outgoing, &upstream, timeouts).await?;

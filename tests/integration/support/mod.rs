@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod control;
 pub(crate) mod django;
+pub(crate) mod endless;
 pub(crate) mod fault;
 pub(crate) mod issuer;
 pub(crate) mod jose;

@@ -53,6 +53,13 @@ pub(crate) fn curl_with(arguments: &[String]) -> Curl {
     Curl { status: status.parse().expect("a status"), version: version.to_owned(), output: output.to_owned() }
 }
 
+/// curl on an answer that may be cut off: how it ended, and what came until then.
+pub(crate) fn curl_to_the_end(arguments: &[&str]) -> Finished {
+    let mut command = Command::new("curl");
+    command.args(["-q", "--silent", "--show-error", "--no-buffer", "--max-time", "30", "--noproxy", "*"]);
+    run(command.args(arguments), LIMIT)
+}
+
 /// What curl got: head and body as printed by `--include`.
 #[derive(Debug)]
 pub(crate) struct Curl {

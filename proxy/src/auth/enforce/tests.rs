@@ -1,5 +1,7 @@
 //! The whole inbound door: policy as it is written, tokens as they are signed, one connection.
 
+mod review;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
