@@ -152,6 +152,7 @@ fn policies() -> impl Strategy<Value = Policies> {
                 allows: those(|rule| rule.effect == Effect::Allow && !rule.public),
                 forward_claims: Vec::new(),
                 strip_token: false,
+                expired_token_grace: std::time::Duration::ZERO,
             })
         });
         Policies { policies: policies.collect(), has_shadows: true }
@@ -392,6 +393,7 @@ fn without_shadows(policies: &Policies) -> Policies {
             allows: live(&policy.allows),
             forward_claims: Vec::new(),
             strip_token: false,
+            expired_token_grace: std::time::Duration::ZERO,
         })
     };
     Policies { policies: policies.policies.iter().map(policy).collect(), has_shadows: false }
