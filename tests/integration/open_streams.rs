@@ -318,6 +318,18 @@ fn a_caller_with_a_certificate_alone_is_judged_anew() {
     world.write("orders.yaml", &spec(&["spiffe://cluster.local/ns/shop/sa/other"]));
     assert!(cut(&mut stream) < Duration::from_secs(2));
     assert!((world.ended("deny", "no_rule") - 1.0).abs() < f64::EPSILON);
+
+    // Other TLS is demanded than the connection has.
+    let anybody = spec(&["spiffe://cluster.local/*"]);
+    world.write("orders.yaml", &anybody);
+    let mut stream = open();
+    world.write(
+        "orders.yaml",
+        &anybody.replace(r#""clientCaFile""#, r#""clientAuth":"optional","clientCaFile""#),
+    );
+    assert!(cut(&mut stream) < Duration::from_secs(2));
+    let mut stream = open();
+    assert_lives(&mut stream, Duration::from_millis(1500));
 }
 
 #[test]

@@ -111,4 +111,16 @@ mod tests {
         assert_eq!(response.headers()[GRPC_STATUS], "16");
         assert!(http_body::Body::is_end_stream(response.body()));
     }
+
+    #[test]
+    fn what_ends_a_grpc_stream_says_whose_fault_it_is() {
+        for (reason, status) in [(Reason::Expired, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")] {
+            let trailers = trailers(reason);
+            assert_eq!(trailers[GRPC_STATUS], status);
+            assert_eq!(
+                (&trailers[REASON], &trailers[GRPC_MESSAGE]),
+                (&HeaderValue::from_static(reason.as_str()), &HeaderValue::from_static(reason.title()))
+            );
+        }
+    }
 }

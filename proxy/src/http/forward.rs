@@ -39,7 +39,7 @@ pub(crate) struct Outgoing<'a> {
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
     /// Inbound: what it rests on for as long as it is open.
-    pub(crate) admitted: Option<Admitted<'a>>,
+    pub(crate) admitted: Option<&'a Admitted<'a>>,
     /// It asks to go on as WebSocket.
     pub(crate) websocket: Option<&'a Handshake>,
 }
@@ -52,8 +52,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Reason> {
     let Outgoing { head, target, authority, incoming, identity, token, admitted, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) =
-        Body::request(incoming, timeouts.idle, identity, token.is_some(), admitted.as_ref());
+    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), admitted);
     let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
@@ -69,7 +68,7 @@ pub(crate) async fn forward(
     if let Some(exchange) = &answer.exchange {
         exchange.forget();
     }
-    answer.relay(downstream, timeouts.idle, admitted.as_ref(), websocket)
+    answer.relay(downstream, timeouts.idle, admitted, websocket)
 }
 
 /// Where a request goes.

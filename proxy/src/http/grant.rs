@@ -130,8 +130,8 @@ impl Grant {
             let policy = sidecar.policy.load();
             let active = policy.as_ref().as_ref();
             let standing = match super::guarded(self.stands(active)).await {
-                // Keys that are not there yet may come: policy may just have named their issuer.
-                Err(refusal) if refusal.reason == Reason::KeysUnavailable && !patience.is_zero() => {
+                // The fault is ours or the issuer's and may pass: policy may just have named an issuer whose keys are on their way.
+                Err(refusal) if refusal.reason.status() == 503 && !patience.is_zero() => {
                     patience = patience.saturating_sub(RETRY);
                     tokio::time::sleep(RETRY).await;
                     continue;
@@ -335,7 +335,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const LOOK_EVERY: u8 = 8;
 /// Also when nothing has changed that we know of: keys may be withdrawn, and the clock may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// How long keys may be lacking for what is open already, and between two looks for them.
+/// How long it may be impossible to tell, and between two attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(3);
 /// What asking again and ending takes, generously: 10,000 of them take half a second.

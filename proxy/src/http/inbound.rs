@@ -210,21 +210,20 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
-        let websocket = websocket.map(|handshake| Box::new((handshake, admitted.grant(None))));
         let outgoing = Outgoing {
             token: None,
-            websocket: websocket.as_ref().map(|both| &both.0),
+            websocket: websocket.as_ref(),
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
             identity: Some(identity),
             head,
-            admitted: Some(admitted),
+            admitted: Some(&admitted),
         };
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some(both) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-            let (handshake, rests_on) = *both;
+        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let rests_on = admitted.grant(None);
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);
         }

@@ -99,6 +99,14 @@ fn assert_all(fixture: &Fixture, cases: &[(&str, Option<bool>)]) {
     let wrong = cases.iter().filter(|(text, expected)| fixture.says(text) != *expected);
     let wrong: Vec<_> = wrong.map(|(text, _)| format!("{text}: {:?}", fixture.says(text))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Whoever keeps a request for later keeps what conditions look at.
+    let looks = |text: &str| fixture.parse(text).is_ok_and(|condition| condition.reads_headers());
+    let wrong: Vec<_> = cases
+        .iter()
+        .filter(|(text, _)| looks(text) != text.contains("headers"))
+        .map(|(text, _)| text)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
