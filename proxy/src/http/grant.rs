@@ -60,6 +60,10 @@ pub(crate) struct Ending {
 }
 
 /// What one direction of an exchange does about the grant: nothing, until it has been open for a while.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a body is in a box, and one for the grant would be paid for by every request"
+)]
 pub(crate) enum Watch {
     /// There is none (outbound).
     Nothing,
@@ -129,7 +133,8 @@ impl Grant {
             let edition = sidecar.policy.edition();
             let policy = sidecar.policy.load();
             let active = policy.as_ref().as_ref();
-            let standing = match super::guarded(self.stands(active)).await {
+            // In a box of its own: asking takes room that waiting does not need, and there are many who wait.
+            let standing = match Box::pin(super::guarded(self.stands(active))).await {
                 // The fault is ours or the issuer's and may pass: policy may just have named an issuer whose keys are on their way.
                 Err(refusal) if refusal.reason.status() == 503 && !patience.is_zero() => {
                     patience = patience.saturating_sub(RETRY);
