@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
+use crate::rejection::Explained;
 
 /// Which door a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,6 +81,9 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     pub duration_ms: f64,
+    /// For `/explain` alone, not for the log.
+    #[serde(skip)]
+    pub explained: Explained,
 }
 
 /// Records requests; shared by all workers.
@@ -87,13 +91,21 @@ pub struct Entry {
 pub struct Recorder {
     instance: String,
     next: AtomicU64,
-    refused: Mutex<VecDeque<Entry>>,
+    refused: Mutex<Refused>,
     which: AccessLog,
     passed: AtomicU64,
     lines: mpsc::Sender<String>,
     counters: [Counters; 3],
     clock: Clock,
     metrics: std::sync::Arc<Metrics>,
+}
+
+/// The last requests that were refused, as many as there is room for.
+#[derive(Debug, Default)]
+struct Refused {
+    entries: VecDeque<Entry>,
+    /// What their explanations take, about.
+    bytes: usize,
 }
 
 /// The handles of one protocol, so that a request that passes looks no label up.
@@ -173,17 +185,13 @@ impl Recorder {
         if self.which != AccessLog::Off {
             self.log(&entry);
         }
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= MAX_REFUSED {
-            refused.pop_front();
-        }
-        refused.push_back(entry);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
     /// The refused request of this decision id, if it is still remembered.
     pub fn explain(&self, decision_id: &str) -> Option<Entry> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.iter().rev().find(|entry| entry.decision_id.as_deref() == Some(decision_id)).cloned()
+        refused.entries.iter().rev().find(|entry| entry.decision_id.as_deref() == Some(decision_id)).cloned()
     }
 
     /// Seconds since the epoch.
@@ -217,6 +225,19 @@ impl Recorder {
         if let Ok(line) = serde_json::to_string(entry) {
             // A log that cannot keep up loses lines, never requests.
             let _ = self.lines.try_send(line);
+        }
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    fn push(&mut self, entry: Entry) {
+        self.bytes = self.bytes.saturating_add(entry.explained.weight());
+        self.entries.push_back(entry);
+        while self.entries.len() > MAX_REFUSED || self.bytes > MAX_EXPLAINED {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.explained.weight());
         }
     }
 }
@@ -292,6 +313,8 @@ impl Outcome {
 
 /// Refused requests that `/explain` remembers.
 const MAX_REFUSED: usize = 1000;
+/// What their explanations may take, in bytes.
+const MAX_EXPLAINED: usize = 2 * 1024 * 1024;
 /// Access-log lines that wait to be written.
 const MAX_LINES: usize = 4096;
 

@@ -12,10 +12,11 @@ use http::HeaderMap;
 
 use super::active::Active;
 use super::credentials::{self, Shown};
+use super::explain::Explainer;
 use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
 use crate::metrics::Metrics;
-use crate::rejection::{Offers, Refusal};
+use crate::rejection::{Explained, Offers, Refusal};
 
 /// A request at the door, whatever protocol brought it.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +58,12 @@ pub struct Door<'a> {
     /// What the caller's connection remembers.
     pub last: &'a LastVerdict,
     pub metrics: &'a Metrics,
+    pub explainer: &'a Explainer,
 }
 
 /// What verification said of what was shown.
 #[derive(Clone, Debug)]
-enum Verified {
+pub(super) enum Verified {
     Nothing,
     No(Reason),
     Yes(Arc<Token>),
@@ -140,7 +142,9 @@ impl Door<'_> {
                 anonymous: public,
                 would_refuse: None,
             }),
-            Decision::Deny { reason, rule } => Err(self.refusal(reason, rule)),
+            Decision::Deny { reason, rule } => {
+                Err(self.explained(self.refusal(reason, rule), &ask, token.as_ref()))
+            }
         }
     }
 
@@ -237,7 +241,14 @@ impl Door<'_> {
             (Reason::KeysUnavailable, Some(introspector)) => introspector.retry_after(),
             _ => None,
         };
-        Refusal { reason, rule, scopes, retry_after, offers: Offers::default() }
+        Refusal {
+            reason,
+            rule,
+            scopes,
+            retry_after,
+            offers: Offers::default(),
+            explained: Explained::Nothing,
+        }
     }
 
     fn count(self, decision: &Decision) {
@@ -284,7 +295,7 @@ impl Door<'_> {
 
 impl<'a> Ask<'a> {
     /// Without the token; what the connection is remains.
-    fn anonymous(self) -> AccessRequest<'a> {
+    pub(super) fn anonymous(self) -> AccessRequest<'a> {
         AccessRequest {
             principal: Principal { token: Presented::Nothing, peer: self.peer },
             method: self.method,
@@ -302,7 +313,7 @@ impl<'a> Ask<'a> {
         Target { method, scheme, host, port, path }
     }
 
-    fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>
+    pub(super) fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>
     where
         'a: 'b,
     {

@@ -217,8 +217,8 @@ impl Caller {
     }
 
     fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
-        let Sidecar { verifier, metrics, .. } = self.worker.sidecar.as_ref();
-        Door { port, active, verifier, last: &self.last, metrics }
+        let Sidecar { verifier, metrics, explainer, .. } = self.worker.sidecar.as_ref();
+        Door { port, active, verifier, last: &self.last, metrics, explainer }
     }
 
     /// A port that no policy selects (semantics 7).

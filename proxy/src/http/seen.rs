@@ -14,7 +14,7 @@ use super::answer::answer;
 use super::body::Body;
 use crate::auth::active::Active;
 use crate::record::{Direction, Entry, Outcome, Protocol, Recorder};
-use crate::rejection::Refusal;
+use crate::rejection::{Explained, Refusal};
 
 /// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
 pub(super) struct Seen {
@@ -85,6 +85,7 @@ impl Seen {
         }
         entry.reason = Some(refusal.reason.as_str());
         entry.decision_id = Some(id);
+        entry.explained = refusal.explained.clone();
         recorder.refused(refusal.reason, entry);
         response
     }
@@ -108,6 +109,7 @@ impl Seen {
             rule: None,
             client: self.token.as_ref().and_then(|token| token.client.clone()),
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+            explained: Explained::Nothing,
         }
     }
 }

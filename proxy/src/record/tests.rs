@@ -53,6 +53,7 @@ fn entry(id: &str) -> Entry {
         rule: None,
         client: None,
         duration_ms: 1.0,
+        explained: Explained::Nothing,
     }
 }
 
@@ -103,4 +104,40 @@ fn a_flood_of_refusals_is_bounded_and_blocks_nobody() {
     assert!(world.recorder.explain("0").is_none());
     assert!(world.recorder.explain(&(flood - MAX_REFUSED).to_string()).is_some());
     assert!(world.recorder.explain(&(flood - 1).to_string()).is_some());
+}
+
+/// However much there is to say of each.
+#[test]
+fn explanations_are_bounded_in_bytes() {
+    let world = World::new(AccessLog::Off);
+    let policy = |name: usize| countersign_policy::explain::PolicyExplained {
+        policy: "x".repeat(100_000 + name),
+        file: String::new(),
+        mode: "enforce",
+        accepts_token: None,
+        not_accepted: None,
+        rules: Vec::new(),
+        more_rules: 0,
+    };
+    let request = countersign_policy::explain::Requested {
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        host: "h".to_owned(),
+        grpc: false,
+        source: Ipv4Addr::LOCALHOST.into(),
+    };
+    let explanation = countersign_policy::Explanation::refused(request, Reason::NoRule);
+    for index in 0..MAX_REFUSED {
+        let explanation =
+            countersign_policy::Explanation { policies: vec![policy(index)], ..explanation.clone() };
+        let explained = Explained::Fully(std::sync::Arc::new(explanation));
+        world.recorder.refused(Reason::NoRule, Entry { explained, ..entry(&index.to_string()) });
+        let refused = world.recorder.refused.lock().unwrap();
+        let weighed: usize = refused.entries.iter().map(|entry| entry.explained.weight()).sum();
+        assert!(refused.bytes == weighed && weighed <= MAX_EXPLAINED, "{weighed}");
+    }
+    assert!(world.recorder.explain("980").is_some() && world.recorder.explain("970").is_none());
+    // Those that say nothing take no room, and go by number.
+    (0..MAX_REFUSED).for_each(|_| world.refuse("id"));
+    assert_eq!(world.recorder.refused.lock().unwrap().bytes, 0);
 }

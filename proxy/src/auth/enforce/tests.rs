@@ -97,8 +97,14 @@ impl Door {
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
         let metrics = &self.services.metrics;
-        let door =
-            super::Door { port, active: &self.active, verifier: &self.verifier, last: &self.last, metrics };
+        let door = super::Door {
+            port,
+            active: &self.active,
+            verifier: &self.verifier,
+            last: &self.last,
+            metrics,
+            explainer: &Explainer::new(self.services.clock.clone()),
+        };
         door.admit(ask).await.map_err(|refusal| refusal.reason)
     }
 
