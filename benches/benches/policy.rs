@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 use decided::{of_rules, policies, request, rules, token};
 
-criterion_group!(benches, decide, when, canonical_path);
+criterion_group!(benches, decide, explain, when, canonical_path);
 criterion_main!(benches);
 
 fn decide(criterion: &mut Criterion) {
@@ -36,6 +36,23 @@ fn decide(criterion: &mut Criterion) {
                 bencher.iter(|| (policies.screen(black_box(request)), policies.decide(black_box(request))));
             });
         }
+    }
+    group.finish();
+}
+
+/// What a refusal costs beside its decision, where it is explained.
+fn explain(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("explain");
+    for rules in [20, 100, 500] {
+        let snapshot = self::rules(rules);
+        let port = snapshot.inbound(8080).expect("the policy selects the port");
+        let (token, headers) = (token(), HeaderMap::new());
+        let path = CanonicalPath::parse("/elsewhere/17").expect("a path in order");
+        let request = request(&token, &path, &headers);
+        assert_eq!(port.explain(&request).reason, Some("no_rule"));
+        group.bench_with_input(BenchmarkId::new("deny", rules), &request, |bencher, request| {
+            bencher.iter(|| port.explain(black_box(request)));
+        });
     }
     group.finish();
 }

@@ -1,6 +1,8 @@
 //! What is going on inside? The admin pages, for people and probes; nothing in them is secret, nothing in them changes
 //! anything but `POST /drain`.
 
+mod explained;
+
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use bytes::Bytes;
 use countersign_policy::host;
 use countersign_policy::outbound::OutboundTls;
 use countersign_policy::snapshot::{Authentication, Snapshot};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -22,6 +24,8 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tower::{ServiceBuilder, ServiceExt};
+
+use explained::Page;
 
 use crate::auth::active::Armory;
 use crate::http::sidecar::Sidecar;
@@ -159,7 +163,7 @@ impl Admin {
                     "introspections": introspections,
                 }))
             }
-            ("/explain", Pages::All) => self.explain(request.uri().query().unwrap_or_default()),
+            ("/explain", Pages::All) => self.explain(request),
             ("/", Pages::All) => text(StatusCode::OK, INDEX),
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
@@ -186,7 +190,8 @@ impl Admin {
         }
     }
 
-    fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+    fn explain(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let query = request.uri().query().unwrap_or_default();
         let Some(id) = query.split('&').find_map(|pair| pair.strip_prefix("decision=")) else {
             return text(
                 StatusCode::BAD_REQUEST,
@@ -194,7 +199,8 @@ impl Admin {
             );
         };
         match self.sidecar.recorder.explain(id) {
-            Some(entry) => json(&entry),
+            Some(entry) if wants_text(request) => text(StatusCode::OK, Page::new(&entry).text()),
+            Some(entry) => json(&Page::new(&entry)),
             None => text(StatusCode::NOT_FOUND, "not known: another sidecar's, or too long ago\n"),
         }
     }
@@ -266,6 +272,12 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
         "inboundRules": rules,
         "outbound": outbound,
     })
+}
+
+/// Does it ask for text, and not for JSON before that (RFC 9110 §12.5.1, without weights)?
+fn wants_text(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.trim_start().starts_with("text/plain"))
 }
 
 fn names_us(request: &Request<Incoming>) -> bool {

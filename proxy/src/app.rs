@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admin::{self, Admin};
 use crate::auth::active::Armory;
+use crate::auth::explain::Explainer;
 use crate::auth::issuers::Services;
 use crate::auth::verify::Verifier;
 use crate::clock::Clock;
@@ -141,6 +142,7 @@ impl App {
             policy,
             verifier: Verifier::new(clock.clone(), metrics.clone()),
             recorder,
+            explainer: Explainer::new(clock.clone()),
             metrics,
             connector: Connector::new(),
             files: config.files,

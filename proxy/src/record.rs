@@ -18,6 +18,7 @@ use self::log::Log;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
+use crate::rejection::Explained;
 
 /// Which door a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,6 +89,9 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
     pub duration_ms: f64,
+    /// For `/explain` alone, not for the log.
+    #[serde(skip)]
+    pub explained: Explained,
 }
 
 /// A request that went on to its upstream.
@@ -108,11 +112,19 @@ pub struct Passed {
 pub struct Recorder {
     instance: String,
     next: AtomicU64,
-    refused: Mutex<VecDeque<Entry>>,
+    refused: Mutex<Refused>,
     log: Log,
     counters: [Counters; 3],
     clock: Clock,
     metrics: std::sync::Arc<Metrics>,
+}
+
+/// The last requests that were refused, as many as there is room for.
+#[derive(Debug, Default)]
+struct Refused {
+    entries: VecDeque<Entry>,
+    /// What their explanations take, about.
+    bytes: usize,
 }
 
 /// The handles of one protocol, so that a request that passes looks no label up.
@@ -192,17 +204,13 @@ impl Recorder {
         if let Some(place) = self.log.refused(entry.direction, reason) {
             self.log.write(&entry, place);
         }
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= MAX_REFUSED {
-            refused.pop_front();
-        }
-        refused.push_back(entry);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
     /// The refused request of this decision id, if it is still remembered.
     pub fn explain(&self, decision_id: &str) -> Option<Entry> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.iter().rev().find(|entry| entry.decision_id.as_deref() == Some(decision_id)).cloned()
+        refused.entries.iter().rev().find(|entry| entry.decision_id.as_deref() == Some(decision_id)).cloned()
     }
 
     /// Seconds since the epoch.
@@ -221,6 +229,19 @@ impl Recorder {
             Protocol::Http1 => http1,
             Protocol::Http2 => http2,
             Protocol::Grpc => grpc,
+        }
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    fn push(&mut self, entry: Entry) {
+        self.bytes = self.bytes.saturating_add(entry.explained.weight());
+        self.entries.push_back(entry);
+        while self.entries.len() > MAX_REFUSED || self.bytes > MAX_EXPLAINED {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.explained.weight());
         }
     }
 }
@@ -296,6 +317,8 @@ impl Outcome {
 
 /// Refused requests that `/explain` remembers.
 const MAX_REFUSED: usize = 1000;
+/// What their explanations may take, in bytes.
+const MAX_EXPLAINED: usize = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,11 @@
 //! function that turns it into an answer.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_policy::Reason;
 use countersign_policy::snapshot::RuleId;
+use countersign_policy::{Explanation, Reason};
 
 /// A request that is not let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,19 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// What the challenge tells beside the error.
     pub offers: Offers,
+    /// For the operator; the caller never learns of it.
+    pub explained: Explained,
+}
+
+/// What there is to say of a refusal beside its reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Explained {
+    /// Policy was not asked.
+    #[default]
+    Nothing,
+    /// Too many refusals at once.
+    Skipped,
+    Fully(Arc<Explanation>),
 }
 
 /// What would be welcome in the place of what was shown.
@@ -28,6 +42,18 @@ pub struct Offers {
     pub metadata: Option<String>,
     /// A token that is bound to a key, with a proof (RFC 9449 §7.1).
     pub dpop: bool,
+}
+
+// === impl Explained ===
+
+impl Explained {
+    /// What it takes in memory, about, in bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Skipped => 0,
+            Self::Fully(explanation) => explanation.weight(),
+        }
+    }
 }
 
 // === impl Refusal ===
@@ -82,7 +108,14 @@ impl Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, rule: None, scopes: Vec::new(), retry_after: None, offers: Offers::default() }
+        Self {
+            reason,
+            rule: None,
+            scopes: Vec::new(),
+            retry_after: None,
+            offers: Offers::default(),
+            explained: Explained::Nothing,
+        }
     }
 }
 

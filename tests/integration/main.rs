@@ -19,6 +19,7 @@ mod commands;
 mod control_plane;
 mod destinations;
 mod drain;
+mod explanations;
 mod floods;
 mod framing;
 mod hostile;

@@ -27,6 +27,7 @@ fn two_files_and_two_commands_put_a_sidecar_before_any_server() {
     let standalone = place.start("standalone", &["8081"]);
     assert!(standalone.stdout().contains("no problems"), "{}", standalone.stdout());
     place.ask("standalone, questions");
+    place.explains_a_refusal();
 
     let outbound = place.start("outbound", &["16001", "16030"]);
     place.ask("outbound, questions");
@@ -139,6 +140,18 @@ impl Place {
 
     fn ask(&self, name: &str) {
         self.ask_all(&readme::commands(name));
+    }
+
+    fn explains_a_refusal(&self) {
+        let questions = readme::commands("standalone, questions");
+        let (functions, _) = questions.split_once("\n}\n").expect("a function");
+        let explained = self.bash(&format!("{functions}\n}}\n{}", readme::commands("explain, a refusal")));
+        assert_eq!(explained.code, Some(0), "{explained:?}");
+        assert!(
+            explained.stdout.starts_with("decision ")
+                && explained.stdout.contains("\n    from.scopes: expected orders:write, found orders:read\n"),
+            "{explained:?}"
+        );
     }
 
     /// Every `curl` of the block, with the functions before it. `curl -i … # STATUS REASON` is an assertion.

@@ -10,6 +10,7 @@ mod flaw;
 mod question;
 mod text;
 mod token;
+mod weight;
 mod words;
 
 use std::net::IpAddr;
@@ -30,7 +31,7 @@ use crate::rule::{Judged, Rule, RuleBody, Word};
 use crate::snapshot::{Effect, RuleId};
 
 /// A decision, with all that led to it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     pub decision: Answer,
     /// Why it is denied: one of the closed list.
@@ -68,7 +69,7 @@ pub enum Answer {
 }
 
 /// What was asked for, and from where.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Requested {
     pub method: String,
     /// Without a query.
@@ -79,7 +80,7 @@ pub struct Requested {
 }
 
 /// A policy that selects the port.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyExplained {
     /// `namespace/name`.
     pub policy: String,
@@ -100,7 +101,7 @@ pub struct PolicyExplained {
 }
 
 /// A rule, as it was judged.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleExplained {
     pub rule: String,
     /// Of the policy's file; 0 where it is not known.
@@ -119,7 +120,7 @@ pub struct RuleExplained {
 }
 
 /// A policy that does not select the workload or the port.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unselected {
     /// `namespace/name`.
     pub policy: String,

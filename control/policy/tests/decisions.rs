@@ -25,6 +25,16 @@ fn every_case_is_decided_as_the_table_says() {
     assert!(cases > 100, "only {cases} cases");
 }
 
+/// The contract reads no files, so its own test names those whose decisions it explains.
+#[test]
+fn every_table_is_explained_too() {
+    let test = include_str!("../src/explain/tests.rs");
+    for path in tables() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(test.contains(&format!("decisions/{name}")), "{name} is not among TABLES");
+    }
+}
+
 #[test]
 fn a_wrong_expectation_is_noticed() {
     let text = fs::read_to_string(tables().first().unwrap()).unwrap();

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// For all of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ pub(super) fn ask(admin: SocketAddr, decision: &str, json: bool) -> Result<Optio
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let asked = runtime.block_on(tokio::time::timeout(TIMEOUT, exchange(admin, decision, json)));
+    let asked = runtime.block_on(async { timeout(TIMEOUT, exchange(admin, decision, json)).await });
     let (status, body) = asked.map_err(|_| wrong("in time".to_owned()))?.map_err(wrong)?;
     match status {
         StatusCode::OK => Ok(Some(body)),

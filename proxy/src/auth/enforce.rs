@@ -14,9 +14,10 @@ use http::HeaderMap;
 
 use super::active::Active;
 use super::credentials::{self, Shown};
+use super::explain::Explainer;
 use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
-use crate::rejection::{Offers, Refusal};
+use crate::rejection::{Explained, Offers, Refusal};
 
 pub use review::Standing;
 
@@ -59,11 +60,12 @@ pub struct Door<'a> {
     pub verifier: &'a Verifier,
     /// What the caller's connection remembers.
     pub last: &'a LastVerdict,
+    pub explainer: &'a Explainer,
 }
 
 /// What verification said of what was shown.
 #[derive(Clone, Debug)]
-enum Verified {
+pub(super) enum Verified {
     Nothing,
     No(Reason),
     Yes(Arc<Token>),
@@ -144,7 +146,9 @@ impl Door<'_> {
                 anonymous: public,
                 would_refuse: None,
             }),
-            Decision::Deny { reason, rule } => Err(self.refusal(reason, rule)),
+            Decision::Deny { reason, rule } => {
+                Err(self.explained(self.refusal(reason, rule), &ask, token.as_ref()))
+            }
         }
     }
 
@@ -241,7 +245,14 @@ impl Door<'_> {
             (Reason::KeysUnavailable, Some(introspector)) => introspector.retry_after(),
             _ => None,
         };
-        Refusal { reason, rule, scopes, retry_after, offers: Offers::default() }
+        Refusal {
+            reason,
+            rule,
+            scopes,
+            retry_after,
+            offers: Offers::default(),
+            explained: Explained::Nothing,
+        }
     }
 
     fn count(self, decision: &Decision) {
@@ -261,7 +272,7 @@ impl Door<'_> {
 
 impl<'a> Ask<'a> {
     /// Without the token; what the connection is remains.
-    fn anonymous(self) -> AccessRequest<'a> {
+    pub(super) fn anonymous(self) -> AccessRequest<'a> {
         AccessRequest {
             principal: Principal { token: Presented::Nothing, peer: self.peer },
             method: self.method,
@@ -279,7 +290,7 @@ impl<'a> Ask<'a> {
         Target { method, scheme, host, port, path }
     }
 
-    fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>
+    pub(super) fn presenting<'b>(self, token: &'b Verified) -> AccessRequest<'b>
     where
         'a: 'b,
     {

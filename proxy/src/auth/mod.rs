@@ -4,6 +4,7 @@ pub mod active;
 pub mod attach;
 pub mod credentials;
 pub mod enforce;
+pub mod explain;
 pub mod introspect;
 pub mod issuers;
 mod shadow;

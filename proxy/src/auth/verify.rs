@@ -1,6 +1,7 @@
 //! Is this token what it claims to be? The verifier of inbound tokens, with its verdict caches in front.
 
 mod dpop;
+pub(crate) mod flaw;
 pub(crate) mod json;
 pub(crate) mod jwt;
 mod replays;

@@ -261,7 +261,8 @@ impl Caller {
     }
 
     pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {
-        Door { port, active, verifier: &self.worker.sidecar.verifier, last: &self.last }
+        let Sidecar { verifier, explainer, .. } = self.worker.sidecar.as_ref();
+        Door { port, active, verifier, last: &self.last, explainer }
     }
 
     /// A port that no policy selects (semantics 7).

@@ -15,7 +15,7 @@ use super::body::Body;
 use super::trace::TraceContext;
 use crate::auth::active::Active;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol, Recorder};
-use crate::rejection::Refusal;
+use crate::rejection::{Explained, Refusal};
 
 /// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
 #[derive(Clone)]
@@ -132,6 +132,7 @@ impl Seen {
             trace_id: self.trace.map(|trace| trace.trace_id()),
             span_id: self.trace.map(|trace| trace.span_id()),
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
+            explained: Explained::Nothing,
         }
     }
 }
@@ -143,6 +144,7 @@ fn explain(entry: &mut Entry, refusal: &Refusal, active: Option<&Active>, decisi
     }
     entry.reason = Some(refusal.reason.as_str());
     entry.decision_id = Some(decision_id);
+    entry.explained = refusal.explained.clone();
 }
 
 /// The beginning is enough to find a request again, and a flood of long ones costs no memory.

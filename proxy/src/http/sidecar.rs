@@ -12,6 +12,7 @@ use super::grant::Watched;
 use super::inbound::Application;
 use super::pool::Pools;
 use crate::auth::active::Active;
+use crate::auth::explain::Explainer;
 use crate::auth::verify::Verifier;
 use crate::config::{HeaderUnderscores, InboundDefault};
 use crate::connect::Connector;
@@ -27,6 +28,7 @@ pub struct Sidecar {
     pub policy: Live<Option<Active>>,
     pub verifier: Verifier,
     pub recorder: Recorder,
+    pub explainer: Explainer,
     pub metrics: Arc<Metrics>,
     pub connector: Connector,
     pub files: PolicyFiles,
@@ -125,6 +127,7 @@ mod tests {
         Worker::new(Arc::new(Sidecar {
             policy: crate::state::live::live(None).0,
             verifier: Verifier::new(clock.clone(), metrics.clone()),
+            explainer: Explainer::new(clock.clone()),
             recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
             metrics,
             connector: Connector::new(),

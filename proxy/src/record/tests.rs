@@ -83,6 +83,7 @@ fn entry(id: &str) -> Entry {
         trace_id: None,
         span_id: None,
         duration_ms: 1.0,
+        explained: Explained::Nothing,
     }
 }
 
@@ -199,4 +200,40 @@ fn a_trace_that_the_caller_samples_is_logged_but_sets_no_pace() {
         assert!(many.contains(&written), "{which:?}: {written}");
         assert_eq!(world.dropped("rate_limited"), 0, "they are as any other that is not sampled");
     }
+}
+
+/// However much there is to say of each.
+#[test]
+fn explanations_are_bounded_in_bytes() {
+    let world = World::new(AccessLog::Off);
+    let policy = |name: usize| countersign_policy::explain::PolicyExplained {
+        policy: "x".repeat(100_000 + name),
+        file: String::new(),
+        mode: "enforce",
+        accepts_token: None,
+        not_accepted: None,
+        rules: Vec::new(),
+        more_rules: 0,
+    };
+    let request = countersign_policy::explain::Requested {
+        method: "GET".to_owned(),
+        path: "/".to_owned(),
+        host: "h".to_owned(),
+        grpc: false,
+        source: Ipv4Addr::LOCALHOST.into(),
+    };
+    let explanation = countersign_policy::Explanation::refused(request, Reason::NoRule);
+    for index in 0..MAX_REFUSED {
+        let explanation =
+            countersign_policy::Explanation { policies: vec![policy(index)], ..explanation.clone() };
+        let explained = Explained::Fully(std::sync::Arc::new(explanation));
+        world.recorder.refused(Reason::NoRule, Entry { explained, ..entry(&index.to_string()) });
+        let refused = world.recorder.refused.lock().unwrap();
+        let weighed: usize = refused.entries.iter().map(|entry| entry.explained.weight()).sum();
+        assert!(refused.bytes == weighed && weighed <= MAX_EXPLAINED, "{weighed}");
+    }
+    assert!(world.recorder.explain("980").is_some() && world.recorder.explain("970").is_none());
+    // Those that say nothing take no room, and go by number.
+    (0..MAX_REFUSED).for_each(|_| world.refuse("id"));
+    assert_eq!(world.recorder.refused.lock().unwrap().bytes, 0);
 }

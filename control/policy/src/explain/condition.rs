@@ -10,7 +10,7 @@ use crate::rule::{From, Judged, PeerPattern, RuleBody, Word};
 use crate::snapshot::Effect;
 
 /// A condition that is not met, or cannot be told.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Condition {
     /// As it is written in policy, e.g. `from.scopes`.
     pub field: String,

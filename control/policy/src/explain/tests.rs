@@ -1,6 +1,3 @@
-use std::fs;
-use std::path::Path;
-
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 
@@ -11,15 +8,31 @@ use crate::source;
 use crate::trial::Trials;
 use crate::workload::Workload;
 
+const TABLES: &[&[u8]] = &[
+    include_bytes!("../../tests/decisions/allow.yaml"),
+    include_bytes!("../../tests/decisions/audit-and-shadow.yaml"),
+    include_bytes!("../../tests/decisions/binding.yaml"),
+    include_bytes!("../../tests/decisions/claims-in-paths.yaml"),
+    include_bytes!("../../tests/decisions/claims.yaml"),
+    include_bytes!("../../tests/decisions/deny.yaml"),
+    include_bytes!("../../tests/decisions/grpc.yaml"),
+    include_bytes!("../../tests/decisions/headers.yaml"),
+    include_bytes!("../../tests/decisions/opaque.yaml"),
+    include_bytes!("../../tests/decisions/order.yaml"),
+    include_bytes!("../../tests/decisions/peers.yaml"),
+    include_bytes!("../../tests/decisions/public.yaml"),
+    include_bytes!("../../tests/decisions/raw-paths.yaml"),
+    include_bytes!("../../tests/decisions/several-policies.yaml"),
+    include_bytes!("../../tests/decisions/when.yaml"),
+];
+
 /// Every request of the decision tables, put to every port of every table: what is explained is what is decided, and the
 /// rules alone, as they are explained, lead to it.
 #[test]
 fn what_is_explained_is_what_is_decided() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decisions");
     let mut tables = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let bytes = fs::read(entry.unwrap().path()).unwrap();
-        let sources = source::split("table", &bytes).unwrap();
+    for bytes in TABLES {
+        let sources = source::split("table", bytes).unwrap();
         let trials = Trials::read(&sources).unwrap();
         tables.extend(trials.asked(&Documents::parse(sources).unwrap()));
     }

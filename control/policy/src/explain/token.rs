@@ -9,7 +9,7 @@ use crate::inbound::{Accepted, Unfit};
 use crate::request::{AccessRequest, Binding, Presented, Token};
 
 /// The token of a request. Its text, and what nobody vouched for, is not shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ShownToken {
     None,

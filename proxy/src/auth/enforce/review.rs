@@ -47,12 +47,16 @@ impl Door<'_> {
             Some(decision) => (decision, None),
             None => {
                 let token = self.verify_again(&ask, held).await?;
-                (policies.decide(&ask.presenting(&token)), token.into_token())
+                (policies.decide(&ask.presenting(&token)), Some(token))
             }
         };
         let (rule, token) = match decision {
-            Decision::Allow { rule, public } => (rule, token.filter(|_| !public)),
-            Decision::Deny { reason, rule } => return Err(Refusal { rule, ..reason.into() }),
+            Decision::Allow { rule, public } => {
+                (rule, token.filter(|_| !public).and_then(Verified::into_token))
+            }
+            Decision::Deny { reason, rule } => {
+                return Err(self.explained(Refusal { rule, ..reason.into() }, &ask, token.as_ref()));
+            }
         };
         let until = token.map(|token| self.good_until(&token, rule));
         if until.is_some_and(|until| self.verifier.unix() >= until) {

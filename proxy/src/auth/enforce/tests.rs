@@ -98,7 +98,13 @@ impl Door {
             peer,
         };
         let port = self.active.snapshot.inbound(8080).unwrap();
-        let door = super::Door { port, active: &self.active, verifier: &self.verifier, last: &self.last };
+        let door = super::Door {
+            port,
+            active: &self.active,
+            verifier: &self.verifier,
+            last: &self.last,
+            explainer: &Explainer::new(self.services.clock.clone()),
+        };
         door.admit(ask).await.map_err(|refusal| refusal.reason)
     }
 

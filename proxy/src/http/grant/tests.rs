@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::auth::active::Armory;
+use crate::auth::explain::Explainer;
 use crate::auth::issuers::Services;
 use crate::auth::verify::{LastVerdict, Verifier};
 use crate::clock::Clock;
@@ -47,6 +48,7 @@ impl World {
         });
         let (live, policy) = live(Some(armory.arm(snapshot(rules, ""))));
         let sidecar = Arc::new(Sidecar {
+            explainer: Explainer::new(clock.clone()),
             policy: live,
             verifier: Verifier::new(clock.clone(), metrics.clone()),
             recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,

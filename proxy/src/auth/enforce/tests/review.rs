@@ -29,9 +29,10 @@ async fn review_with(
         scheme: "http",
         peer: peer.as_ref(),
     };
-    let Door { active, verifier, last, .. } = door;
+    let Door { active, verifier, last, services, .. } = door;
+    let explainer = &Explainer::new(services.clock.clone());
     let port = active.snapshot.inbound(8080).unwrap();
-    let door = super::super::Door { port, active, verifier, last };
+    let door = super::super::Door { port, active, verifier, last, explainer };
     door.review(ask, held).await.map_err(|refusal| refusal.reason)
 }
 
