@@ -90,6 +90,12 @@ pub(crate) fn from(spec: &FromSpec, shown: Shown<'_>, at: &Field, report: &mut R
     if let Some(issuer) = concerned().find(|issuer| !issuer.profile.has_client() && spec.clients.is_some()) {
         report.add(&at.key("clients"), no_source("clients", issuer));
     }
+    let names_somebody = spec.subjects.is_some() || spec.clients.is_some();
+    if names_somebody && named.is_empty() && several_trust_domains(issuers) {
+        let message = "names callers, but whose? Each of several issuers of JWT-SVIDs could sign for any SPIFFE ID: \
+                       write `issuers` beside it";
+        report.add(at, message);
+    }
     values::scopes(spec.scopes.as_deref().unwrap_or_default(), &at.key("scopes"), report);
     From {
         needs_token,
@@ -147,6 +153,11 @@ fn named_issuers(
         }
     }
     named
+}
+
+/// Nothing in an Issuer says which trust domain is its own (SPIFFE JWT-SVID §3.1).
+fn several_trust_domains(issuers: &[KnownIssuer]) -> bool {
+    issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid).count() > 1
 }
 
 fn no_source(word: &str, issuer: &KnownIssuer) -> String {
