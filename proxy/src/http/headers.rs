@@ -108,6 +108,15 @@ pub(crate) fn strip_underscored(headers: &mut HeaderMap) -> u64 {
     u64::try_from(before - headers.len()).unwrap_or(u64::MAX)
 }
 
+/// What is removed from a caller's fields, its trailers too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stripped<'a> {
+    /// The identity headers of the port.
+    pub(crate) identity: &'a [String],
+    /// Every name with `_`.
+    pub(crate) underscored: bool,
+}
+
 fn same(own: &str, name: &str) -> bool {
     own.len() == name.len() && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
 }

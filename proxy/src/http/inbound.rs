@@ -19,12 +19,13 @@ use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
 use super::grant::{Admitted, Kept};
+use super::headers::{self, Stripped};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
 use super::websocket::{self, Farewell, Handshake, Open};
-use super::{headers, metadata, target};
+use super::{metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
@@ -217,7 +218,7 @@ impl Caller {
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
-            identity: Some(identity),
+            caller: Some(Stripped { identity, underscored: self.drops_underscores() }),
             head,
             admitted: Some(&admitted),
         };
@@ -241,13 +242,16 @@ impl Caller {
 
     /// Many an application takes `X_A` for `X-A`, and so one field for another that was judged or set by us (security IN-18).
     fn drop_underscores(&self, headers: &mut HeaderMap) {
-        let Sidecar { header_underscores, metrics, .. } = self.worker.sidecar.as_ref();
-        if *header_underscores == HeaderUnderscores::Drop {
+        if self.drops_underscores() {
             let dropped = headers::strip_underscored(headers);
             if dropped > 0 {
-                metrics.underscore_headers_dropped.inc_by(dropped);
+                self.worker.sidecar.metrics.underscore_headers_dropped.inc_by(dropped);
             }
         }
+    }
+
+    fn drops_underscores(&self) -> bool {
+        self.worker.sidecar.header_underscores == HeaderUnderscores::Drop
     }
 
     /// Whose certificate the connection came with.
