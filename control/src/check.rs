@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use countersign_policy::trial::Outcome;
 use countersign_policy::{Documents, Problem, Trials, lint};
 
 use crate::folder;
@@ -13,25 +14,28 @@ use crate::folder;
 #[derive(Debug)]
 pub struct Checked {
     pub documents: Documents,
-    pub trials: Trials,
-    /// What is probably not meant.
-    pub warnings: Vec<Problem>,
+    /// What came of the tests.
+    pub outcome: Outcome,
 }
 
 /// Prints problems and warnings to stderr, or a summary to stdout. The answer is 0 or 1; a path that is not there is an
 /// error of usage.
 pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
     exist(paths)?;
-    let Checked { documents, trials, warnings } = match check(paths) {
+    let checked = match check(paths) {
         Ok(checked) => checked,
         Err(problems) => {
             tell(&problems);
             return Ok(ExitCode::from(1));
         }
     };
+    let warnings = checked.warnings();
+    let Checked { documents, outcome } = checked;
     tell(warnings.iter().map(|warning| format!("warning: {warning}")));
-    let tests =
-        if trials.is_empty() { String::new() } else { format!(", {}", counted(trials.len(), "test")) };
+    let tests = match outcome.tests.len() {
+        0 => String::new(),
+        tests => format!(", {}", counted(tests, "test")),
+    };
     let found =
         if warnings.is_empty() { "no problems".to_owned() } else { counted(warnings.len(), "warning") };
     let (documents, version) = (counted(documents.len(), "document"), documents.version());
@@ -55,10 +59,19 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
     let trials = Trials::read(&sources);
     match (Documents::parse(sources), trials) {
         (Ok(documents), Ok(trials)) => {
-            let warnings = lint::warnings(&documents, &trials.run(&documents)?);
-            Ok(Checked { documents, trials, warnings })
+            let outcome = trials.run(&documents)?;
+            Ok(Checked { documents, outcome })
         }
         (documents, trials) => Err(documents.err().into_iter().chain(trials.err()).flatten().collect()),
+    }
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// What is probably not meant.
+    pub fn warnings(&self) -> Vec<Problem> {
+        lint::warnings(&self.documents, &self.outcome)
     }
 }
 

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use countersign_policy::Problem;
 use countersign_policy::trial::{Outcome, PolicyCoverage};
 
 use crate::check::{self, print};
@@ -15,8 +14,9 @@ use crate::junit;
 /// not there is an error of usage.
 pub fn run(paths: &[PathBuf], report: Option<&Path>) -> Result<ExitCode, String> {
     check::exist(paths)?;
-    let outcome = match test(paths) {
-        Ok(outcome) => outcome,
+    // All paths are one version, as in `check`.
+    let outcome = match check::check(paths) {
+        Ok(checked) => checked.outcome,
         Err(problems) => {
             check::tell(&problems);
             return Ok(ExitCode::from(1));
@@ -32,12 +32,6 @@ pub fn run(paths: &[PathBuf], report: Option<&Path>) -> Result<ExitCode, String>
     check::tell(outcome.failures());
     say(&outcome, &mut io::stdout());
     Ok(if outcome.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// All paths are one version, as in `check`.
-fn test(paths: &[PathBuf]) -> Result<Outcome, Vec<Problem>> {
-    let checked = check::check(paths)?;
-    checked.trials.run(&checked.documents)
 }
 
 fn say(outcome: &Outcome, to: &mut impl Write) {

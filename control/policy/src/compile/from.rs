@@ -191,6 +191,9 @@ fn texts(written: Option<&[Text]>, at: &Field, report: &mut Report<'_>) -> Vec<S
 fn method(text: &str) -> Result<String, String> {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let upper = text.to_ascii_uppercase();
+    if text == "*" {
+        return Err("`*` is no method: leave the field out to mean all".to_owned());
+    }
     if upper != text && KNOWN.contains(&&*upper) {
         return Err(format!("methods are case-sensitive: write {upper}"));
     }
