@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use countersign_policy::headers::Underscores;
 use countersign_policy::{Documents, Problem, Trials, lint};
 
 use crate::folder;
@@ -55,7 +56,7 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
     let trials = Trials::read(&sources);
     match (Documents::parse(sources), trials) {
         (Ok(documents), Ok(trials)) => {
-            let warnings = lint::warnings(&documents, &trials.run(&documents)?);
+            let warnings = lint::warnings(&documents, &trials.run(&documents, Underscores::default())?);
             Ok(Checked { documents, trials, warnings })
         }
         (documents, trials) => Err(documents.err().into_iter().chain(trials.err()).flatten().collect()),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use countersign_policy::Problem;
+use countersign_policy::headers::Underscores;
 use countersign_policy::trial::{Outcome, PolicyCoverage};
 
 use crate::check::{self, print};
@@ -13,9 +14,9 @@ use crate::junit;
 
 /// Prints failures and coverage, and writes them as JUnit XML where a file is named. The answer is 0 or 1; a path that is
 /// not there is an error of usage.
-pub fn run(paths: &[PathBuf], report: Option<&Path>) -> Result<ExitCode, String> {
+pub fn run(paths: &[PathBuf], underscores: Underscores, report: Option<&Path>) -> Result<ExitCode, String> {
     check::exist(paths)?;
-    let outcome = match test(paths) {
+    let outcome = match test(paths, underscores) {
         Ok(outcome) => outcome,
         Err(problems) => {
             check::tell(&problems);
@@ -35,9 +36,9 @@ pub fn run(paths: &[PathBuf], report: Option<&Path>) -> Result<ExitCode, String>
 }
 
 /// All paths are one version, as in `check`.
-fn test(paths: &[PathBuf]) -> Result<Outcome, Vec<Problem>> {
+fn test(paths: &[PathBuf], underscores: Underscores) -> Result<Outcome, Vec<Problem>> {
     let checked = check::check(paths)?;
-    checked.trials.run(&checked.documents)
+    checked.trials.run(&checked.documents, underscores)
 }
 
 fn say(outcome: &Outcome, to: &mut impl Write) {

@@ -28,7 +28,7 @@ use super::{headers, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
-use crate::config::{HeaderUnderscores, InboundDefault};
+use crate::config::InboundDefault;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
@@ -154,14 +154,14 @@ impl Caller {
         let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         let websocket = websocket::asked(&mut head, &incoming)?;
-        headers::strip_hop_by_hop(&mut head.headers)?;
+        // What the caller says of itself in our words is neither judged nor forwarded.
+        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
+        self.strip(&mut head.headers, port.map_or(&[][..], |port| &port.identity_headers))?;
         if websocket.is_some() {
             seen.asks_websocket = true;
             Handshake::write(&mut head.headers);
         }
-        self.drop_underscores(&mut head.headers);
         let uri = head.uri.clone();
-        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
             Some(port) => port.path(uri.path()),
             None => CanonicalPath::parse(uri.path()),
@@ -173,10 +173,7 @@ impl Caller {
             return Err(Reason::PolicyUnavailable.into());
         }
 
-        // Who is it, and may it? What it says of itself in our words is neither judged nor forwarded.
-        if let Some(port) = port {
-            headers::strip_identity(&mut head.headers, &port.identity_headers);
-        }
+        // Who is it, and may it?
         let ask = Ask {
             method: head.method.as_str(),
             path: &path,
@@ -240,14 +237,13 @@ impl Caller {
     }
 
     /// Many an application takes `X_A` for `X-A`, and so one field for another that was judged or set by us (security IN-18).
-    fn drop_underscores(&self, headers: &mut HeaderMap) {
+    fn strip(&self, headers: &mut HeaderMap, identity: &[String]) -> Result<(), Reason> {
         let Sidecar { header_underscores, metrics, .. } = self.worker.sidecar.as_ref();
-        if *header_underscores == HeaderUnderscores::Drop {
-            let dropped = headers::strip_underscored(headers);
-            if dropped > 0 {
-                metrics.underscore_headers_dropped.inc_by(dropped);
-            }
+        let dropped = headers::as_judged(headers, *header_underscores, identity)?;
+        if dropped > 0 {
+            metrics.underscore_headers_dropped.inc_by(dropped);
         }
+        Ok(())
     }
 
     /// Whose certificate the connection came with.
