@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use countersign_policy::headers::Underscores;
 use countersign_policy::trial::Outcome;
 use countersign_policy::{Documents, Problem, Trials, lint};
 
@@ -22,7 +23,7 @@ pub struct Checked {
 /// error of usage.
 pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
     exist(paths)?;
-    let checked = match check(paths) {
+    let checked = match check(paths, Underscores::default()) {
         Ok(checked) => checked,
         Err(problems) => {
             tell(&problems);
@@ -44,7 +45,7 @@ pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
 }
 
 /// All paths are one version, as `serve` would read them from one folder.
-pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
+pub fn check(paths: &[PathBuf], underscores: Underscores) -> Result<Checked, Vec<Problem>> {
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         match folder::read(path) {
@@ -59,7 +60,7 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
     let trials = Trials::read(&sources);
     match (Documents::parse(sources), trials) {
         (Ok(documents), Ok(trials)) => {
-            let outcome = trials.run(&documents)?;
+            let outcome = trials.run(&documents, underscores)?;
             Ok(Checked { documents, outcome })
         }
         (documents, trials) => Err(documents.err().into_iter().chain(trials.err()).flatten().collect()),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use countersign_policy::headers::Underscores;
 use rustls_pki_types::ServerName;
 
 use crate::{explain, issuer};
@@ -37,6 +38,9 @@ pub enum Command {
         /// Write the results as JUnit XML too
         #[arg(long, value_name = "FILE", env = "COUNTERSIGN_JUNIT")]
         junit: Option<PathBuf>,
+        /// What the sidecars do with header fields with _ in their names, as their flag of this name says: drop or pass
+        #[arg(long, value_name = "WHAT", env = "COUNTERSIGN_HEADER_UNDERSCORES", default_value = "drop")]
+        header_underscores: Underscores,
     },
     /// Say what is decided about a request, and why; exit code 1 if it is denied
     Explain(Box<explain::Flags>),

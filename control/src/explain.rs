@@ -3,8 +3,8 @@
 
 mod sidecar;
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use countersign_policy::explain::{Question, plain_json};
-use countersign_policy::{Documents, Explanation, Workload, host, spiffe};
+use countersign_policy::headers::Underscores;
+use countersign_policy::{Documents, Explanation, Workload, asked, host, json, spiffe};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
 
@@ -43,7 +44,10 @@ pub struct Flags {
     /// Header field of the request (repeatable)
     #[arg(long, value_name = "NAME=VALUE", env = "COUNTERSIGN_HEADER", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// The request is a gRPC call
+    /// What the sidecar does with header fields with _ in their names, as its flag of this name says: drop or pass
+    #[arg(long, value_name = "WHAT", env = "COUNTERSIGN_HEADER_UNDERSCORES", default_value = "drop")]
+    header_underscores: Underscores,
+    /// The request is a gRPC call, as its content type says too
     #[arg(long, env = "COUNTERSIGN_GRPC")]
     grpc: bool,
     /// Address of the caller
@@ -140,8 +144,11 @@ impl Flags {
         }
         let mut headers = HeaderMap::new();
         for (name, value) in self.header {
-            headers.append(name, value);
+            let field = name.clone();
+            asked::add_field(&mut headers, name, value)
+                .map_err(|message| format!("--header {field}: {message}"))?;
         }
+        let grpc = asked::is_grpc(&mut headers, self.grpc).map_err(|message| format!("--grpc: {message}"))?;
         let workload = Workload {
             name: "explain".to_owned(),
             namespace,
@@ -154,8 +161,9 @@ impl Flags {
             method: self.method,
             path,
             host: self.host,
-            grpc: self.grpc,
+            grpc,
             headers,
+            underscores: self.header_underscores,
             source: self.source,
             claims: self.claims.as_deref().map(read_claims).transpose()?,
             peer: self.peer,
@@ -166,13 +174,26 @@ impl Flags {
 
 fn read_claims(file: &Path) -> Result<Map<String, Value>, String> {
     let wrong = |error: String| format!("--claims {}: {error}", file.display());
-    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    // Where it breaks, and not what stands there.
-    serde_json::from_str(&text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        wrong(format!("is no JSON object of claims (line {line}, column {column})"))
-    })
+    let bytes = read_bounded(file).map_err(|error| wrong(error.to_string()))?;
+    // As strictly as a sidecar reads a token.
+    json::read(&bytes).map_err(|error| wrong(format!("is no JSON object of claims: {error}")))
 }
+
+/// A regular file: others may never end, or never begin.
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_CLAIMS + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CLAIMS {
+        return Err(io::Error::other(format!("is larger than {} KiB", MAX_CLAIMS >> 10)));
+    }
+    Ok(bytes)
+}
+
+/// The largest file of claims, in bytes; a token has fewer.
+const MAX_CLAIMS: u64 = 64 * 1024;
 
 // Values of flags.
 

@@ -13,7 +13,9 @@ fn main() -> ExitCode {
             app::serve(config).map_err(|error| error.to_string())
         }),
         Command::Check { paths, deny_warnings } => check::run(&paths, deny_warnings),
-        Command::Test { paths, junit } => trial::run(&paths, junit.as_deref()),
+        Command::Test { paths, junit, header_underscores } => {
+            trial::run(&paths, header_underscores, junit.as_deref())
+        }
         Command::Explain(flags) => explain::run(*flags),
         Command::Schema => schema::run(),
     };

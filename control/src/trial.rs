@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use countersign_policy::headers::Underscores;
 use countersign_policy::trial::{Outcome, PolicyCoverage};
 
 use crate::check::{self, print};
@@ -12,10 +13,10 @@ use crate::junit;
 
 /// Prints failures and coverage, and writes them as JUnit XML where a file is named. The answer is 0 or 1; a path that is
 /// not there is an error of usage.
-pub fn run(paths: &[PathBuf], report: Option<&Path>) -> Result<ExitCode, String> {
+pub fn run(paths: &[PathBuf], underscores: Underscores, report: Option<&Path>) -> Result<ExitCode, String> {
     check::exist(paths)?;
     // All paths are one version, as in `check`.
-    let outcome = match check::check(paths) {
+    let outcome = match check::check(paths, underscores) {
         Ok(checked) => checked.outcome,
         Err(problems) => {
             check::tell(&problems);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use countersign_policy::Workload;
+use countersign_policy::headers::Underscores;
 
 use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
@@ -74,8 +75,8 @@ pub struct RunArgs {
     #[arg(long, env = "COUNTERSIGN_INBOUND_DEFAULT", value_name = "WHAT", value_enum)]
     pub inbound_default: Option<InboundDefault>,
     /// Inbound header fields with _ in their names, which many applications take for -: drop or pass [default: drop].
-    #[arg(long, env = "COUNTERSIGN_HEADER_UNDERSCORES", value_name = "WHAT", value_enum)]
-    pub header_underscores: Option<HeaderUnderscores>,
+    #[arg(long, env = "COUNTERSIGN_HEADER_UNDERSCORES", value_name = "WHAT")]
+    pub header_underscores: Option<Underscores>,
     /// Admin endpoints; loopback only [default: 127.0.0.1:16020].
     #[arg(long, env = "COUNTERSIGN_ADMIN", value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
@@ -115,7 +116,7 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     pub outbound: Option<SocketAddr>,
     pub inbound_default: InboundDefault,
-    pub header_underscores: HeaderUnderscores,
+    pub header_underscores: Underscores,
     pub admin: SocketAddr,
     pub health: Option<SocketAddr>,
     pub state_dir: Option<PathBuf>,
@@ -137,16 +138,6 @@ pub enum InboundDefault {
     #[default]
     Deny,
     Audit,
-    Pass,
-}
-
-/// What becomes of inbound header fields with `_` in their names (security IN-18).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum HeaderUnderscores {
-    /// They are removed, and counted.
-    #[default]
-    Drop,
-    /// They are judged and forwarded, as gRPC metadata may need.
     Pass,
 }
 
@@ -322,7 +313,7 @@ mod tests {
         assert_eq!(workload.namespace, "default");
         assert_eq!(workload.labels["app"], "a");
         assert_eq!(config.inbound_default, InboundDefault::Deny);
-        assert_eq!(config.header_underscores, HeaderUnderscores::Drop);
+        assert_eq!(config.header_underscores, Underscores::Drop);
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod tls;
 mod token_answers;
 mod wire;
 mod with_curl;
+mod with_curl_as_judged;
 mod with_curl_streams;
 mod with_curl_when;
 mod with_django_oauth;

@@ -107,12 +107,12 @@ fn in_18_nothing_is_decided_by_a_spoofed_identity() {
         "InboundPolicy",
         "other",
         &json!({
-            "workloads": {"labels": {"app": "orders"}},
             "tokens": [{"issuer": "corp", "audiences": [crate::support::policy::AUDIENCE]}],
             "rules": [{"name": "tenant", "to": {"paths": ["/tenant"], "headers": {"X-Tenant": ["acme"]}}, "from": {}}],
         }),
     );
     let (key, upstream) = (Key::new("k1"), RawUpstream::start());
+    // On other workloads the header counts, or policy would be refused.
     let forwarding = inbound_with(&rules, &json!({"forwardClaims": {"X-Tenant": "tenant"}}));
     for (policy, status) in [(inbound(&rules), 200), (forwarding, 403)] {
         let folder = Folder::with(&[

@@ -3,6 +3,7 @@
 mod inbound;
 mod outbound;
 mod resource;
+pub(crate) mod shadowed;
 
 use crate::compile::Selector;
 use crate::compile::report::Report;
@@ -46,12 +47,14 @@ pub(crate) fn snapshot(
     })
 }
 
-/// Conflicts between policies that select the same workloads by the same words, so whoever the workload is.
+/// Conflicts between policies that select the same workloads by the same words, or one all that the other does, so whoever
+/// the workload is.
 pub(crate) fn certain_conflicts(documents: &Documents) -> Vec<Problem> {
     let outbound = groups(&documents.outbound, |policy| &policy.selector);
     let inbound = groups(&documents.inbound, |policy| &policy.selector);
     let outbound = outbound.iter().flat_map(|same| outbound::conflicts(same));
-    outbound.chain(inbound.iter().flat_map(|same| inbound::conflicts(same))).collect()
+    let inbound = inbound.iter().flat_map(|same| inbound::conflicts(same));
+    outbound.chain(inbound).chain(shadowed::always(documents)).collect()
 }
 
 /// Policies that select just the same workloads, together.

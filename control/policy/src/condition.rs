@@ -14,6 +14,7 @@ mod write;
 
 use cel::parser::ParseErrors;
 use cel::parser::PrattParser;
+use http::HeaderName;
 
 pub(crate) use check::Known;
 pub(crate) use evaluate::Subject;
@@ -60,7 +61,14 @@ impl Condition {
 
     /// Does it look at header fields?
     pub(crate) fn reads_headers(&self) -> bool {
-        self.node.reads_headers()
+        !self.headers().is_empty()
+    }
+
+    /// The header fields that it looks at.
+    pub(crate) fn headers(&self) -> Vec<&HeaderName> {
+        let mut found = Vec::new();
+        self.node.headers(&mut found);
+        found
     }
 
     /// Does it hold? `None`: it cannot be evaluated.

@@ -43,6 +43,9 @@ pub struct Explanation {
     /// The rule that decided, or lacks one thing only: `namespace/name/rule`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// What is asked for is the resource's own metadata: the sidecar itself answers, and no rule is asked.
+    #[serde(skip_serializing_if = "is_not")]
+    pub metadata: bool,
     /// Audit policies alone select the port: what they deny passes.
     pub audit: bool,
     pub request: Requested,
@@ -156,8 +159,10 @@ impl PortPolicy {
     pub fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
         let deciding = self.enforce.as_ref().or(self.audit.as_ref());
         let decision = deciding.map_or(deny(Reason::NoRule), |deciding| deciding.decide(request));
-        let is_screened = deciding.is_some_and(|deciding| deciding.screen(request).is_some());
+        let metadata = matches!(self.described(request), Some(Ok(_)));
+        let is_screened = metadata || deciding.is_some_and(|deciding| deciding.screen(request).is_some());
         let (answer, reason, rule) = match &decision {
+            _ if metadata => (Answer::Allow, None, None),
             Decision::Allow { rule, .. } => (Answer::Allow, None, Some(*rule)),
             Decision::Deny { reason, rule } => (Answer::Deny, Some(reason.as_str()), *rule),
         };
@@ -172,6 +177,7 @@ impl PortPolicy {
             decision: answer,
             reason,
             rule: rule.zip(deciding).and_then(|(rule, deciding)| deciding.name(rule)),
+            metadata,
             audit: self.enforce.is_none(),
             token: ShownToken::of(request, is_screened),
             peer: request.principal.peer.map(|peer| clip(peer.id.as_deref().unwrap_or_default())),
@@ -299,6 +305,7 @@ impl Explanation {
             decision: Answer::Deny,
             reason: Some(reason.as_str()),
             rule: None,
+            metadata: false,
             audit: false,
             request,
             token: ShownToken::NotLookedAt,
@@ -339,6 +346,10 @@ impl Requested {
             source: request.source,
         }
     }
+}
+
+fn is_not(is_so: &bool) -> bool {
+    !is_so
 }
 
 fn is_zero(count: &usize) -> bool {

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::path::CanonicalPath;
+use crate::profile::Profile;
 use crate::reason::Reason;
-use crate::request::Token;
+use crate::request::{AccessRequest, Token};
 use crate::rule::Rule;
-use crate::snapshot::{InboundTls, IntrospectionId, IssuerId, RuleId, Snapshot, Timeouts};
+use crate::snapshot::{InboundTls, IntrospectionId, Issuer, IssuerId, RuleId, Snapshot, Timeouts};
 
 /// Ports, each with the policies that select it.
 #[derive(Debug, Default)]
@@ -221,6 +224,43 @@ impl PortPolicy {
         let accepted = groups.flat_map(|group| &group.policies).flat_map(|policy| &policy.tokens);
         let issuers: BTreeSet<&str> = accepted.map(|accepted| &*accepted.issuer).collect();
         issuers.into_iter().collect()
+    }
+
+    /// The exact `iss` of the one issuer that is asked about opaque tokens.
+    pub(crate) fn introspecting(&self) -> Option<&str> {
+        let groups = self.enforce.iter().chain(&self.audit);
+        let mut accepted = groups.flat_map(|group| &group.policies).flat_map(|policy| &policy.tokens);
+        accepted.find(|accepted| accepted.introspects).map(|accepted| &*accepted.issuer)
+    }
+
+    /// Is the resource's own metadata asked for (RFC 9728 §3.1), which is served in the application's place? Whoever asks may
+    /// have it, unless a rule denies without a look at a token. `Err`: that denial.
+    pub fn described(&self, request: &AccessRequest<'_>) -> Option<Result<&ProtectedResource, Decision>> {
+        let resource = self.resource.as_ref()?;
+        if !matches!(request.method, "GET" | "HEAD") || request.path.as_str() != resource.metadata_path {
+            return None;
+        }
+        let screened = self.enforce.as_ref().and_then(|policies| policies.screen(request));
+        Some(match screened {
+            Some(decision @ Decision::Deny { .. }) => Err(decision),
+            Some(Decision::Allow { .. }) | None => Ok(resource),
+        })
+    }
+
+    /// The issuer of these claims, among those of the snapshot. JWT-SVIDs need not name one: such a token is that of the one
+    /// issuer here whose tokens they are.
+    pub fn issuer_of(&self, claims: &Map<String, Value>, issuers: &[Issuer]) -> Result<IssuerId, Reason> {
+        if let Some(iss) = claims.get("iss") {
+            let iss = iss.as_str().ok_or(Reason::MissingClaim)?;
+            return self.issuer(iss).ok_or(Reason::UnknownIssuer);
+        }
+        let possible = issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid);
+        let mut accepted = possible.filter_map(|issuer| self.issuer(&issuer.issuer));
+        match (accepted.next(), accepted.next()) {
+            (Some(issuer), None) => Ok(issuer),
+            (Some(_), Some(_)) => Err(Reason::UnknownIssuer),
+            (None, _) => Err(Reason::MissingClaim),
+        }
     }
 
     /// Does any policy on the port accept this token, whatever its rules say?

@@ -82,7 +82,7 @@
 //!     audiences; none, two, or another one in another policy on the port are errors. It is served without a token, unless
 //!     a deny that needs none hits (5b).
 
-mod asked;
+pub mod asked;
 mod assemble;
 pub mod bundle;
 mod compile;
@@ -93,8 +93,10 @@ pub mod documents;
 pub mod explain;
 mod field;
 mod fingerprint;
+pub mod headers;
 pub mod host;
 pub mod inbound;
+pub mod json;
 pub mod lint;
 pub mod outbound;
 pub mod path;

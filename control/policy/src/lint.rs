@@ -10,6 +10,7 @@ mod stars;
 mod tokens;
 mod unused;
 
+use crate::assemble::shadowed;
 use crate::compile::inbound::CheckedInbound;
 use crate::compile::report::Report;
 use crate::documents::{Checked, Documents};
@@ -36,6 +37,7 @@ pub fn warnings(documents: &Documents, tests: &Outcome) -> Vec<Problem> {
         breadth::outbound(policy, &mut report);
         warnings.extend(report.into_problems());
     }
+    warnings.extend(shadowed::sometimes(documents));
     warnings.extend(unused::documents(documents));
     warnings.extend(unused::tests(tests, documents));
     warnings.sort_by(|a, b| (&a.file, a.line, &a.field).cmp(&(&b.file, b.line, &b.field)));

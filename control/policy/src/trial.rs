@@ -12,6 +12,7 @@ use crate::document::policy_test::PolicyTestSpec;
 use crate::document::{Document, DocumentName, Spec};
 use crate::documents::{Checked, Documents};
 use crate::field::Field;
+use crate::headers::Underscores;
 use crate::problem::Problem;
 use crate::source::Source;
 use crate::workload::Workload;
@@ -88,12 +89,12 @@ impl Trials {
     }
 
     /// Tries every case. Fails with what is wrong with the tests themselves: references to nothing, tokens that their
-    /// issuer cannot issue, requests that are none.
-    pub fn run(&self, documents: &Documents) -> Result<Outcome, Vec<Problem>> {
+    /// issuer cannot issue, requests that are none. `underscores` is what the sidecars do with such header fields.
+    pub fn run(&self, documents: &Documents, underscores: Underscores) -> Result<Outcome, Vec<Problem>> {
         let (mut outcomes, mut problems) = (Vec::new(), Vec::new());
         let mut hits = Hits::default();
         for test in &self.tests {
-            match test.run(documents, &mut hits) {
+            match test.run(documents, underscores, &mut hits) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(found) => problems.extend(found),
             }
@@ -115,7 +116,7 @@ impl Trials {
     ) -> Vec<(crate::Snapshot, u16, Vec<crate::asked::Asked>)> {
         let asked = |test: &Checked<PolicyTestSpec>| {
             let mut report = Report::new(&test.source, &test.name);
-            let cases = reading::cases(&test.value, documents, &mut report);
+            let cases = reading::cases(&test.value, documents, Underscores::Drop, &mut report);
             let snapshot = documents.compile(&test.workload()).unwrap();
             (snapshot, test.value.to.port.0, cases.into_iter().map(|case| case.asked).collect())
         };
@@ -150,9 +151,14 @@ impl Outcome {
 // === impl Checked<PolicyTestSpec> ===
 
 impl Checked<PolicyTestSpec> {
-    fn run(&self, documents: &Documents, hits: &mut Hits) -> Result<TestOutcome, Vec<Problem>> {
+    fn run(
+        &self,
+        documents: &Documents,
+        underscores: Underscores,
+        hits: &mut Hits,
+    ) -> Result<TestOutcome, Vec<Problem>> {
         let mut report = Report::new(&self.source, &self.name);
-        let cases = reading::cases(&self.value, documents, &mut report);
+        let cases = reading::cases(&self.value, documents, underscores, &mut report);
         let problems = report.into_problems();
         if !problems.is_empty() {
             return Err(problems);

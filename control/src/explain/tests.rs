@@ -28,6 +28,9 @@ fn explained(flags: &str) -> Result<(bool, String), String> {
         r#"{"iss":"https://login.example.com","aud":"https://orders.shop","exp":1,"scope":"orders:write"}"#;
     fs::write(at("claims.json"), claims).unwrap();
     fs::write(at("broken.json"), r#"{"canary"#).unwrap();
+    fs::write(at("twice.json"), r#"{"canary":1,"canary":2}"#).unwrap();
+    fs::write(at("number.json"), r#"{"exp":1e300}"#).unwrap();
+    fs::write(at("large.json"), " ".repeat(64 * 1024 + 1)).unwrap();
     let flags = flags.replace("FOLDER", &folder.path().display().to_string());
     let cli = Cli::try_parse_from("countersign-control explain".split(' ').chain(flags.split_whitespace()));
     let Command::Explain(flags) = cli.map_err(|error| error.to_string())?.command else { unreachable!() };
@@ -55,6 +58,10 @@ fn every_flag_counts() {
         "{text}"
     );
     assert!(text.contains("peer:    spiffe://td/a\n") && text.starts_with("deny missing_token: "), "{text}");
+    let (_, text) = with("--header content-type=application/grpc");
+    assert!(text.contains("request: POST /orders (gRPC), "), "{text}");
+    let both = "--claims FOLDER/claims.json --header X-Env=prod --header x_env=other";
+    assert!(with(both).0 && !with(&format!("{both} --header-underscores pass")).0);
     let (_, text) = with("--json");
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&json["decision"], &json["reason"]), (&"deny".into(), &"missing_token".into()));
@@ -76,7 +83,24 @@ fn what_cannot_be_asked_is_an_error_that_says_what_to_write() {
         (&format!("{base} --peer td/a"), "spiffe://"),
         (&format!("{base} --source here"), "--source"),
         (&format!("{base} --claims FOLDER/nothing"), "--claims"),
-        (&format!("{base} --claims FOLDER/broken.json"), "no JSON object of claims (line 1"),
+        (
+            &format!("{base} --claims FOLDER/broken.json"),
+            "no JSON object of claims: EOF while parsing a string at line 1",
+        ),
+        (&format!("{base} --claims FOLDER/twice.json"), "duplicate name at line 1"),
+        (&format!("{base} --claims FOLDER/number.json"), "number out of range"),
+        (&format!("{base} --claims FOLDER/large.json"), "is larger than 64 KiB"),
+        (&format!("{base} --claims /dev/zero"), "is no regular file"),
+        (&format!("{base} --claims FOLDER"), "is no regular file"),
+        (
+            &format!("{base} --header Authorization=canary"),
+            "--header authorization: is not judged as a header",
+        ),
+        (&format!("{base} --header dpop=canary"), "--header dpop: is not judged as a header"),
+        (&format!("{base} --header Host=canary"), "--header host: "),
+        (&format!("{base} --header transfer-encoding=canary"), "is of one connection"),
+        (&format!("{base} --grpc --header content-type=text/canary"), "--grpc: contradicts the content type"),
+        (&format!("{base} --header-underscores maybe"), "write drop or pass"),
         ("--decision a&b", "decision_id"),
         ("--decision a-1 --admin 10.0.0.1:1", "loopback"),
     ] {

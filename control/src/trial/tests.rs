@@ -15,7 +15,7 @@ impl Folder {
     }
 
     fn run(&self) -> ExitCode {
-        run(&[self.0.path().to_owned()], Some(&self.report())).unwrap()
+        run(&[self.0.path().to_owned()], Underscores::Drop, Some(&self.report())).unwrap()
     }
 
     fn report(&self) -> PathBuf {
@@ -58,13 +58,13 @@ fn nothing_tested_and_what_cannot_be_is_no() {
     );
     assert_eq!(folder.run(), ExitCode::from(1));
     assert!(fs::read_to_string(folder.report()).unwrap().contains("no policy selects"));
-    assert!(run(&["/nowhere/at/all".into()], None).unwrap_err().contains("no such file"));
+    assert!(run(&["/nowhere/at/all".into()], Underscores::Drop, None).unwrap_err().contains("no such file"));
 }
 
 #[test]
 fn tells_what_no_case_has_hit() {
     let folder = Folder::with(&format!("{POLICY}{TEST}"));
-    let outcome = check::check(&[folder.0.path().to_owned()]).unwrap().outcome;
+    let outcome = check::check(&[folder.0.path().to_owned()], Underscores::Drop).unwrap().outcome;
     let mut told = Vec::new();
     say(&outcome, &mut told);
     let told = String::from_utf8(told).unwrap();

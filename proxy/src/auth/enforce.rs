@@ -77,18 +77,14 @@ impl Door<'_> {
     /// Is the resource's own metadata asked for (RFC 9728 §3.1)? Whoever asks may have it, unless a rule denies without a
     /// look at a token.
     pub fn described(&self, ask: &Ask<'_>) -> Option<Result<&ProtectedResource, Refusal>> {
-        let resource = self.port.resource.as_ref()?;
-        if !matches!(ask.method, "GET" | "HEAD") || ask.path.as_str() != resource.metadata_path {
-            return None;
-        }
-        let screened = self.port.enforce.as_ref().and_then(|policies| policies.screen(&ask.anonymous()));
-        Some(match screened {
-            Some(decision @ Decision::Deny { reason, rule }) => {
-                self.count(&decision);
-                Err(self.refusal(reason, rule))
+        let described = self.port.described(&ask.anonymous())?;
+        Some(described.map_err(|decision| {
+            self.count(&decision);
+            match decision {
+                Decision::Deny { reason, rule } => self.refusal(reason, rule),
+                Decision::Allow { .. } => Reason::Internal.into(),
             }
-            Some(Decision::Allow { .. }) | None => Ok(resource),
-        })
+        }))
     }
 
     /// Decides one request: semantics 5 and 6, in the order of time.

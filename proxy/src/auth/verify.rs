@@ -2,7 +2,6 @@
 
 mod dpop;
 pub(crate) mod flaw;
-pub(crate) mod json;
 pub(crate) mod jwt;
 mod replays;
 pub(crate) mod verdicts;

@@ -16,7 +16,7 @@ use super::answer;
 use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending, Watch};
-use super::headers::{self, Stripped};
+use super::headers::{self, Stripped, Underscores};
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -56,7 +56,7 @@ enum Forbidden {
     /// dropped from heads too, names with `_`.
     Caller {
         identity: Vec<String>,
-        underscored: bool,
+        underscores: Underscores,
     },
 }
 
@@ -274,15 +274,15 @@ impl Relay {
 // === impl Forbidden ===
 
 impl Forbidden {
-    fn of(Stripped { identity, underscored }: Stripped<'_>) -> Self {
-        Self::Caller { identity: identity.to_vec(), underscored }
+    fn of(Stripped { identity, underscores }: Stripped<'_>) -> Self {
+        Self::Caller { identity: identity.to_vec(), underscores }
     }
 
     fn strip(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let Self::Caller { identity, underscored } = self else { return frame };
+        let Self::Caller { identity, underscores } = self else { return frame };
         match frame.into_trailers() {
             Ok(mut trailers) => {
-                strip_trailers(&mut trailers, Stripped { identity, underscored: *underscored });
+                strip_trailers(&mut trailers, Stripped { identity, underscores: *underscores });
                 Frame::trailers(trailers)
             }
             Err(frame) => frame,
@@ -291,8 +291,8 @@ impl Forbidden {
 }
 
 /// Trailers never carry credentials or identity (security IN-2, IN-18, IN-22).
-fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscored }: Stripped<'_>) {
-    if underscored {
+fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscores }: Stripped<'_>) {
+    if underscores == Underscores::Drop {
         headers::strip_underscored(trailers);
     }
     headers::strip_identity(trailers, identity);

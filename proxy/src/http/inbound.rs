@@ -29,7 +29,7 @@ use super::{metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
-use crate::config::{HeaderUnderscores, InboundDefault};
+use crate::config::InboundDefault;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
@@ -155,14 +155,14 @@ impl Caller {
         let target = target::inspect(&head, &scheme)?;
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         let websocket = websocket::asked(&mut head, &incoming)?;
-        headers::strip_hop_by_hop(&mut head.headers)?;
+        // What the caller says of itself in our words is neither judged nor forwarded.
+        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
+        self.strip(&mut head.headers, port.map_or(&[][..], |port| &port.identity_headers))?;
         if websocket.is_some() {
             seen.asks_websocket = true;
             Handshake::write(&mut head.headers);
         }
-        self.drop_underscores(&mut head.headers);
         let uri = head.uri.clone();
-        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
         let path = match port {
             Some(port) => port.path(uri.path()),
             None => CanonicalPath::parse(uri.path()),
@@ -174,10 +174,7 @@ impl Caller {
             return Err(Reason::PolicyUnavailable.into());
         }
 
-        // Who is it, and may it? What it says of itself in our words is neither judged nor forwarded.
-        if let Some(port) = port {
-            headers::strip_identity(&mut head.headers, &port.identity_headers);
-        }
+        // Who is it, and may it?
         let ask = Ask {
             method: head.method.as_str(),
             path: &path,
@@ -218,7 +215,7 @@ impl Caller {
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
-            caller: Some(Stripped { identity, underscored: self.drops_underscores() }),
+            caller: Some(Stripped { identity, underscores: self.worker.sidecar.header_underscores }),
             head,
             admitted: Some(&admitted),
         };
@@ -241,17 +238,13 @@ impl Caller {
     }
 
     /// Many an application takes `X_A` for `X-A`, and so one field for another that was judged or set by us (security IN-18).
-    fn drop_underscores(&self, headers: &mut HeaderMap) {
-        if self.drops_underscores() {
-            let dropped = headers::strip_underscored(headers);
-            if dropped > 0 {
-                self.worker.sidecar.metrics.underscore_headers_dropped.inc_by(dropped);
-            }
+    fn strip(&self, headers: &mut HeaderMap, identity: &[String]) -> Result<(), Reason> {
+        let Sidecar { header_underscores, metrics, .. } = self.worker.sidecar.as_ref();
+        let dropped = headers::as_judged(headers, *header_underscores, identity)?;
+        if dropped > 0 {
+            metrics.underscore_headers_dropped.inc_by(dropped);
         }
-    }
-
-    fn drops_underscores(&self) -> bool {
-        self.worker.sidecar.header_underscores == HeaderUnderscores::Drop
+        Ok(())
     }
 
     /// Whose certificate the connection came with.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use countersign_policy::Reason;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
+use http::header::CONNECTION;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -197,20 +197,10 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
 /// What a request is spoken in, and whether it is gRPC.
 fn protocol(request: &http::request::Parts) -> Protocol {
     match request.version {
-        Version::HTTP_2 if is_grpc(&request.headers) => Protocol::Grpc,
+        Version::HTTP_2 if headers::is_grpc(&request.headers) => Protocol::Grpc,
         Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     }
-}
-
-/// `application/grpc`, alone or with a `+subtype` or `;parameter`, in any case (RFC 9110 §8.3.1). Several content types
-/// are none.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None) = (types.next(), types.next()) else { return false };
-    let Some((front, rest)) = content_type.as_bytes().split_at_checked(GRPC.len()) else { return false };
-    front.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|byte| b"+; ".contains(byte))
 }
 
 /// A connection without a request is closed after this long, and so is one whose request head takes longer.
@@ -229,31 +219,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
-    use http::header::HeaderValue;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-
-    #[test]
-    fn grpc_is_told_by_its_one_content_type() {
-        let of = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
-            }
-            is_grpc(&headers)
-        };
-        for yes in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc; a=b"]
-        {
-            assert!(of(&[yes]), "{yes}");
-        }
-        for no in
-            ["application/grpc-web+proto", "application/grpcs", "application/json", "application/grp", ""]
-        {
-            assert!(!of(&[no]), "{no}");
-        }
-        assert!(!of(&[]) && !of(&["application/grpc", "text/plain"]));
-    }
 
     #[tokio::test]
     async fn in_1_os_1_a_panic_refuses_one_request_and_is_counted() {

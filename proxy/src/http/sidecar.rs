@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign_policy::Reason;
+use countersign_policy::headers::Underscores;
 use prometheus::IntGauge;
 
 use super::grant::Watched;
@@ -14,7 +15,7 @@ use super::pool::Pools;
 use crate::auth::active::Active;
 use crate::auth::explain::Explainer;
 use crate::auth::verify::Verifier;
-use crate::config::{HeaderUnderscores, InboundDefault};
+use crate::config::InboundDefault;
 use crate::connect::Connector;
 use crate::metrics::Metrics;
 use crate::record::{Direction, Recorder};
@@ -33,7 +34,7 @@ pub struct Sidecar {
     pub connector: Connector,
     pub files: PolicyFiles,
     pub inbound_default: InboundDefault,
-    pub header_underscores: HeaderUnderscores,
+    pub header_underscores: Underscores,
     /// The outbound listener, which is never a destination.
     pub outbound: Option<SocketAddr>,
     /// Inbound exchanges that have been open for a while.
@@ -133,7 +134,7 @@ mod tests {
             connector: Connector::new(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
-            header_underscores: HeaderUnderscores::Drop,
+            header_underscores: Underscores::Drop,
             outbound: None,
             watched: Watched::default(),
         }))

@@ -25,6 +25,7 @@ use hyper_util::rt::TokioIo;
 
 use super::arriving::Arriving;
 use super::body::Body;
+use super::headers::is_websocket;
 use super::sidecar::Connected;
 use crate::drain::Drain;
 use tunnel::{DRAINING, Tunnel};
@@ -143,12 +144,6 @@ fn is_key(value: &HeaderValue) -> bool {
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut fields = headers.get_all(name).iter();
     fields.next().filter(|_| fields.next().is_none())
-}
-
-/// Is WebSocket the one protocol that is named?
-fn is_websocket(headers: &HeaderMap) -> bool {
-    only(headers, &UPGRADE)
-        .is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {

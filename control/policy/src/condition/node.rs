@@ -109,23 +109,25 @@ impl TextTest {
 // === impl Node ===
 
 impl Node {
-    /// Does it look at header fields, anywhere in it?
-    pub(super) fn reads_headers(&self) -> bool {
+    /// The header fields that it looks at, anywhere in it.
+    pub(super) fn headers<'n>(&'n self, found: &mut Vec<&'n HeaderName>) {
+        let mut all = |nodes: &'n [Self]| nodes.iter().for_each(|node| node.headers(found));
         match self {
-            Self::Header(_) | Self::Has(Presence::Header(_)) => true,
-            Self::Constant(_) | Self::Claims | Self::Method | Self::Path | Self::Host => false,
-            Self::Capture(_) | Self::PeerId | Self::SourceIp => false,
-            Self::Has(Presence::Capture(_) | Presence::PeerId) => false,
-            Self::Has(Presence::Member(node, _)) | Self::Member(node, _) => node.reads_headers(),
-            Self::Not(node) | Self::Negate(node) | Self::IsNull(node) => node.reads_headers(),
-            Self::Size(node) | Self::ToInteger(node) | Self::ToText(node) => node.reads_headers(),
-            Self::Index(pair) | Self::And(pair) | Self::Or(pair) => pair.iter().any(Self::reads_headers),
-            Self::Equal(pair) | Self::Order(_, pair) | Self::Arithmetic(_, pair) => {
-                pair.iter().any(Self::reads_headers)
+            Self::Header(name) | Self::Has(Presence::Header(name)) => found.push(name),
+            Self::Constant(_) | Self::Claims | Self::Method | Self::Path | Self::Host => {}
+            Self::Capture(_) | Self::PeerId | Self::SourceIp => {}
+            Self::Has(Presence::Capture(_) | Presence::PeerId) => {}
+            Self::Has(Presence::Member(node, _)) | Self::Member(node, _) => node.headers(found),
+            Self::Not(node) | Self::Negate(node) | Self::IsNull(node) => node.headers(found),
+            Self::Size(node) | Self::ToInteger(node) | Self::ToText(node) => node.headers(found),
+            Self::Index(pair) | Self::And(pair) | Self::Or(pair) | Self::Equal(pair) => all(&**pair),
+            Self::Order(_, pair) | Self::Arithmetic(_, pair) => all(&**pair),
+            Self::In(pair) | Self::Text(_, pair) => all(&**pair),
+            Self::If(parts) => all(&**parts),
+            Self::OneOf(node, list) => {
+                node.headers(found);
+                list.iter().for_each(|node| node.headers(found));
             }
-            Self::In(pair) | Self::Text(_, pair) => pair.iter().any(Self::reads_headers),
-            Self::If(parts) => parts.iter().any(Self::reads_headers),
-            Self::OneOf(node, list) => node.reads_headers() || list.iter().any(Self::reads_headers),
         }
     }
 }

@@ -12,10 +12,12 @@ use crate::asked::{Asked, CERTIFICATE, Shown};
 use crate::compile::Unmet;
 use crate::compile::inbound::CheckedInbound;
 use crate::documents::{Checked, Documents};
+use crate::headers::Underscores;
 use crate::inbound::PortPolicy;
 use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::request::{Binding, Peer};
+use crate::snapshot::{Issuer, IssuerId};
 use crate::workload::Workload;
 
 /// Who asks what of whom.
@@ -30,7 +32,10 @@ pub struct Question {
     /// In normal form.
     pub host: String,
     pub grpc: bool,
+    /// As they are sent.
     pub headers: HeaderMap,
+    /// What the sidecar does with such fields.
+    pub underscores: Underscores,
     pub source: IpAddr,
     /// What the token says, as its issuer signs it. Times are not judged, and what it is bound to the caller holds.
     pub claims: Option<Map<String, Value>>,
@@ -47,41 +52,42 @@ impl Documents {
         let Question { workload, port, .. } = question;
         let unselected = self.inbound.iter().filter_map(|policy| why_not_selected(policy, workload, *port));
         let explanation = match snapshot.inbound(*port) {
-            Some(port) => self.explain_at(port, question),
+            Some(port) => self.explain_at(port, &snapshot.issuers, question),
             None => Explanation::refused(question.requested(), Reason::NoRule),
         };
         let peer = explanation.peer.or_else(|| question.peer.as_deref().map(clip));
         Ok(Explanation { unselected: unselected.collect(), peer, ..explanation })
     }
 
-    fn explain_at(&self, port: &PortPolicy, question: &Question) -> Explanation {
+    fn explain_at(&self, port: &PortPolicy, issuers: &[Issuer], question: &Question) -> Explanation {
         let (shown, flaw) = match &question.claims {
             None => (Shown::Nothing, None),
-            Some(claims) => self.token(port, claims),
+            Some(claims) => token(port, issuers, claims),
         };
         let asked = question.asked(shown);
-        match asked.path(port) {
+        match asked.judged(port) {
             Err(reason) => Explanation::refused(question.requested(), reason),
-            Ok(path) => {
-                let explanation = port.explain(&asked.request(&path, asked.presented(port)));
+            Ok(judged) => {
+                let explanation = port.explain(&judged.request(asked.presented(port)));
                 Explanation { flaw: flaw.filter(|_| explanation.is_about_token()), ..explanation }
             }
         }
     }
+}
 
-    /// Through the profile of the issuer that the claims name, as the proxy reads them; and what is wrong with them.
-    fn token(&self, port: &PortPolicy, claims: &Map<String, Value>) -> (Shown, Option<Condition>) {
-        let iss = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
-        let issuer = self.issuers.iter().find(|issuer| *issuer.value.issuer == *iss);
-        let Some(issuer) = issuer.filter(|_| port.issuer(iss).is_some()) else {
-            let reason =
-                if claims.contains_key("iss") { Reason::UnknownIssuer } else { Reason::MissingClaim };
-            return (Shown::Rejected(reason), Some(port.issuer_flaw(claims)));
-        };
-        match issuer.value.profile.token(&issuer.value.issuer, claims.clone()) {
-            Ok(token) => (Shown::Verified(Box::new(token)), None),
-            Err(reason) => (Shown::Rejected(reason), issuer.value.flaw(reason, claims)),
-        }
+/// Through the profile of the issuer whose claims they are, as the proxy reads them; and what is wrong with them.
+fn token(port: &PortPolicy, issuers: &[Issuer], claims: &Map<String, Value>) -> (Shown, Option<Condition>) {
+    let issuer = match port.issuer_of(claims, issuers) {
+        Ok(IssuerId(place)) => issuers.get(place).ok_or(Reason::Internal),
+        Err(reason) => Err(reason),
+    };
+    let issuer = match issuer {
+        Ok(issuer) => issuer,
+        Err(reason) => return (Shown::Rejected(reason), Some(port.issuer_flaw(claims))),
+    };
+    match issuer.profile.token(&issuer.issuer, claims.clone()) {
+        Ok(token) => (Shown::Verified(Box::new(token)), None),
+        Err(reason) => (Shown::Rejected(reason), issuer.flaw(reason, claims)),
     }
 }
 
@@ -135,6 +141,7 @@ impl Question {
             host: self.host.clone(),
             grpc: self.grpc,
             headers: self.headers.clone(),
+            underscores: self.underscores,
             source: self.source,
             shown,
             peer,

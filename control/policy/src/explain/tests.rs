@@ -3,6 +3,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::documents::Documents;
+use crate::headers::Underscores;
 use crate::snapshot::Snapshot;
 use crate::source;
 use crate::trial::Trials;
@@ -10,6 +11,7 @@ use crate::workload::Workload;
 
 const TABLES: &[&[u8]] = &[
     include_bytes!("../../tests/decisions/allow.yaml"),
+    include_bytes!("../../tests/decisions/as-judged.yaml"),
     include_bytes!("../../tests/decisions/audit-and-shadow.yaml"),
     include_bytes!("../../tests/decisions/binding.yaml"),
     include_bytes!("../../tests/decisions/claims-in-paths.yaml"),
@@ -23,6 +25,7 @@ const TABLES: &[&[u8]] = &[
     include_bytes!("../../tests/decisions/public.yaml"),
     include_bytes!("../../tests/decisions/raw-paths.yaml"),
     include_bytes!("../../tests/decisions/several-policies.yaml"),
+    include_bytes!("../../tests/decisions/underscores-pass.yaml"),
     include_bytes!("../../tests/decisions/when.yaml"),
 ];
 
@@ -41,9 +44,14 @@ fn what_is_explained_is_what_is_decided() {
     for (snapshot, port, _) in &tables {
         let Some(port) = snapshot.inbound(*port) else { continue };
         for asked in tables.iter().flat_map(|(_, _, asked)| asked) {
-            let Ok(path) = asked.path(port) else { continue };
-            let request = asked.request(&path, asked.presented(port));
+            let Ok(judged) = asked.judged(port) else { continue };
+            let request = judged.request(asked.presented(port));
             let explained = port.explain(&request);
+            if explained.metadata {
+                // No rule is asked.
+                assert!(explained.passes() && explained.rule.is_none(), "{explained}");
+                continue;
+            }
             for group in port.enforce.iter().chain(&port.audit) {
                 let decision = group.decide(&request);
                 let mode = if port.enforce.as_ref().is_some_and(|e| std::ptr::eq(e, group)) {
@@ -262,6 +270,7 @@ fn question() -> Question {
         host: "orders.shop".to_owned(),
         grpc: false,
         headers: HeaderMap::new(),
+        underscores: Underscores::Drop,
         source: [10, 1, 2, 3].into(),
         claims: Some(claims(&json!({}))),
         peer: None,
@@ -421,6 +430,9 @@ fn what_is_wrong_with_a_token_is_shown() {
     let missing = Question { claims: Some(Map::new()), ..question() };
     let text = documents("{ name: a, from: {} }").explain(&missing).unwrap().to_string();
     assert!(text.contains("iss: expected https://login.example.com, found absent"), "{text}");
+    let number = Question { claims: Some(claims(&json!({ "iss": 1 }))), ..question() };
+    let text = documents("{ name: a, from: {} }").explain(&number).unwrap().to_string();
+    assert!(text.starts_with("deny missing_claim: ") && text.contains("found no string"), "{text}");
     let none = Question { claims: None, ..question() };
     let text = documents("{ name: a, from: {} }").explain(&none).unwrap().to_string();
     assert!(
@@ -428,6 +440,46 @@ fn what_is_wrong_with_a_token_is_shown() {
             && text.contains("from: expected a token that the policy accepts, found none"),
         "{text}"
     );
+}
+
+/// A JWT-SVID need not name its issuer, where there is one that it can be of.
+#[test]
+fn a_token_without_issuer_is_of_the_one_issuer_of_such() {
+    let claims = json!({ "sub": "spiffe://example.org/a", "aud": "https://orders.shop", "exp": 1 });
+    let asked = |text: &str| {
+        let sources = source::split("orders.yaml", text.as_bytes()).unwrap();
+        let question = Question { claims: claims.as_object().cloned(), ..question() };
+        Documents::parse(sources).unwrap().explain(&question).unwrap().to_string()
+    };
+    let one = POLICY.replace("RULE", "{ name: a, from: {} }").replace("keycloak", "jwt-svid");
+    assert!(asked(&one).starts_with("allow (rule shop/orders/a)"), "{}", asked(&one));
+    assert!(asked(&one.replace("jwt-svid", "generic")).starts_with("deny missing_claim: "));
+    let two = "kind: Issuer\nmetadata: { name: more }\nspec: { issuer: 'https://more.example.com', profile: jwt-svid }\n---\napiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy";
+    let two = one.replace("kind: InboundPolicy", two);
+    assert!(asked(&two).starts_with("allow "), "one that is not accepted does not count");
+    let accepted =
+        "[{ issuer: corp, audiences: [\"https://orders.shop\"] }, { issuer: more, audiences: [a] }]";
+    let two = two.replace("[{ issuer: corp, audiences: [\"https://orders.shop\"] }]", accepted);
+    assert!(asked(&two).starts_with("deny unknown_issuer: "), "{}", asked(&two));
+}
+
+#[test]
+fn the_metadata_of_the_resource_is_for_everybody() {
+    let text = POLICY
+        .replace("RULE", "{ name: a, from: {} }")
+        .replace("  ports:", "  resourceMetadata: true\n  ports:");
+    let documents = Documents::parse(source::split("orders.yaml", text.as_bytes()).unwrap()).unwrap();
+    let path = "/.well-known/oauth-protected-resource".to_owned();
+    let question = Question { method: Method::GET, path, claims: None, ..question() };
+    let explanation = documents.explain(&question).unwrap();
+    assert!(explanation.passes());
+    let text = explanation.to_string();
+    assert!(
+        text.starts_with("allow: the resource's own metadata\n") && text.contains("not looked at"),
+        "{text}"
+    );
+    let question = Question { method: Method::POST, ..question };
+    assert!(documents.explain(&question).unwrap().to_string().starts_with("deny missing_token"));
 }
 
 #[test]

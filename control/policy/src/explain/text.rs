@@ -68,6 +68,7 @@ impl Display for Explanation {
 impl Explanation {
     fn write_decision(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (self.decision, self.reason) {
+            (Answer::Allow, _) if self.metadata => write!(f, "allow: the resource's own metadata")?,
             (Answer::Allow, _) => write!(f, "allow")?,
             (Answer::Deny, None) => write!(f, "deny")?,
             (Answer::Deny, Some(word)) => {

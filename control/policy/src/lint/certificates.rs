@@ -25,14 +25,3 @@ pub(super) fn inbound(policy: &Checked<CheckedInbound>, documents: &Documents, r
         }
     }
 }
-
-impl CheckedInbound {
-    /// Can there be a workload and a port that both select?
-    fn may_meet(&self, other: &Self) -> bool {
-        let ports = match (&self.ports, &other.ports) {
-            (Some(ours), Some(theirs)) => ours.iter().any(|port| theirs.contains(port)),
-            _ => true,
-        };
-        ports && self.selector.may_meet(&other.selector)
-    }
-}

@@ -77,12 +77,7 @@ impl GrpcPattern {
 impl CheckedInbound {
     /// Is this policy asked wherever the other is, and in the same mode?
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let ports = match (&self.ports, &other.ports) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(wide), Some(narrow)) => narrow.iter().all(|port| wide.contains(port)),
-        };
-        ports && self.mode == other.mode && self.selector.covers(&other.selector)
+        self.mode == other.mode && self.selects_all_of(other)
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::headers::Underscores;
 use crate::{Trials, source};
 
 const HEAD: &str = "apiVersion: countersign.dev/v1alpha1\nkind: ";
@@ -21,7 +22,7 @@ fn all(text: &str) -> Vec<String> {
     let sources = source::split("f", text.as_bytes()).unwrap();
     let trials = Trials::read(&sources).unwrap();
     let documents = Documents::parse(sources).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"));
-    let outcome = trials.run(&documents).unwrap();
+    let outcome = trials.run(&documents, Underscores::Drop).unwrap();
     warnings(&documents, &outcome).iter().map(ToString::to_string).collect()
 }
 
@@ -52,6 +53,31 @@ fn an_allow_that_a_deny_hits_whole() {
     rules(&format!("{allow}name: d, effect: deny, to: {{ paths: [/x/a] }}"), None);
     rules(&format!("{allow}name: d, effect: deny, to: {{ methods: [GET, POST], hosts: [a.b] }}"), None);
     rules(&format!("{allow}name: d, effect: deny, shadow: true"), None);
+}
+
+#[test]
+fn a_header_that_another_policy_may_set() {
+    let told = "f:14: InboundPolicy/default/orders: spec.rules[0].to.headers: `x-a` is set by `forwardClaims` of \
+                InboundPolicy/default/sets: where both policies select a port";
+    let with = |rule: &str, selects: &str| {
+        format!(
+            "{BASE}  - {{ name: a, from: {{}}, {rule} }}\n---\n{HEAD}InboundPolicy\nmetadata: {{ name: sets }}\nspec:\n  \
+             {selects}\n  tokens: [{{ issuer: corp, audiences: [https://orders.shop] }}]\n  forwardClaims: {{ X-A: a }}\n  \
+             rules: [{{ name: b, to: {{ paths: [/b] }}, from: {{}} }}]\n"
+        )
+    };
+    let tests = "to: { paths: [/a], headers: { x-a: [b] } }";
+    expect(&with(tests, "workloads: { labels: { tier: a } }"), Some(told));
+    expect(
+        &with(
+            "to: { paths: [/a] }, when: 'request.headers[\"x-a\"] == \"b\"'",
+            "workloads: { labels: { tier: a } }",
+        ),
+        Some("spec.rules[0].when: `x-a`"),
+    );
+    expect(&with(tests, "workloads: { labels: { app: other } }"), None);
+    expect(&with(tests, "ports: [81]"), None);
+    expect(&with("to: { paths: [/a], headers: { x-b: [b] } }", "workloads: { labels: { tier: a } }"), None);
 }
 
 #[test]
@@ -263,7 +289,7 @@ fn a_rule_is_compared_with_few_others() {
         let issuer = BASE.split("---").next().unwrap().to_owned();
         let text = (0..policies).fold(issuer, |text, number| text + &policy(number));
         let documents = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap();
-        let outcome = Trials::default().run(&documents).unwrap();
+        let outcome = Trials::default().run(&documents, Underscores::Drop).unwrap();
         assert_eq!(warnings(&documents, &outcome), []);
         let decisive = reach::Decisive::of(&documents);
         let rules = documents.inbound.iter().flat_map(|policy| &policy.value.rules);

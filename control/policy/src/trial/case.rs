@@ -27,7 +27,8 @@ pub(super) struct Tried {
 
 /// Every decision about a request.
 struct Decisions {
-    decision: Decision,
+    /// `None`: nobody decides, for the resource's own metadata is served.
+    decision: Option<Decision>,
     /// Of audit policies beside those that are enforced.
     audit: Option<Decision>,
     shadows: Vec<(RuleId, Decision)>,
@@ -38,10 +39,17 @@ struct Decisions {
 impl Case {
     pub(super) fn run(&self, snapshot: &Snapshot, port: &PortPolicy) -> Tried {
         let decisions = self.decide(port);
-        let found = Expected::of(&decisions.decision, snapshot);
+        let found = match &decisions.decision {
+            Some(decision) => Expected::of(decision, snapshot),
+            None => Expected { allow: true, reason: None, rule: None },
+        };
         let mut differences = Vec::new();
         if !self.expected.is_met_by(&found) {
-            let passes = if port.enforce.is_none() { " (in audit mode: it passes)" } else { "" };
+            let passes = match &decisions.decision {
+                None => " (the resource's own metadata)",
+                Some(_) if port.enforce.is_none() => " (in audit mode: it passes)",
+                Some(_) => "",
+            };
             differences.push(format!("expected {}, found {found}{passes}", self.expected));
         }
         let audit = decisions.audit.as_ref().map(|audit| Expected::of(audit, snapshot));
@@ -77,16 +85,23 @@ impl Case {
     /// As the proxy does: framing and path first, then what needs no token, then all of it (semantics 5 and 6).
     fn decide(&self, port: &PortPolicy) -> Decisions {
         let refused = |reason| Decisions {
-            decision: Decision::Deny { reason, rule: None },
+            decision: Some(Decision::Deny { reason, rule: None }),
             audit: None,
             shadows: Vec::new(),
         };
-        let path = match self.asked.path(port) {
-            Ok(path) => path,
+        let judged = match self.asked.judged(port) {
+            Ok(judged) => judged,
             Err(reason) => return refused(reason),
         };
-        let anonymous = self.asked.request(&path, Presented::Nothing);
-        let asked = self.asked.request(&path, self.asked.presented(port));
+        let anonymous = judged.request(Presented::Nothing);
+        match port.described(&anonymous) {
+            Some(Ok(_)) => return Decisions { decision: None, audit: None, shadows: Vec::new() },
+            Some(Err(denied)) => {
+                return Decisions { decision: Some(denied), audit: None, shadows: Vec::new() };
+            }
+            None => {}
+        }
+        let asked = judged.request(self.asked.presented(port));
         let beside = port.enforce.as_ref().and(port.audit.as_ref());
         let Some(deciding) = port.enforce.as_ref().or(port.audit.as_ref()) else {
             return refused(Reason::NoRule);
@@ -96,7 +111,7 @@ impl Case {
         let seen = if needs_token(deciding) || beside.is_some_and(needs_token) { asked } else { anonymous };
         let shadows = [Some(deciding), beside].into_iter().flatten().flat_map(|group| group.shadows(&seen));
         Decisions {
-            decision: deciding.decide(&asked),
+            decision: Some(deciding.decide(&asked)),
             audit: beside.map(|audit| audit.decide(&seen)),
             shadows: shadows.map(|shadow| (shadow.rule, shadow.would)).collect(),
         }
@@ -108,7 +123,7 @@ impl Case {
 impl Decisions {
     /// The rules that allowed or denied. One whose scopes are lacking did not decide.
     fn hit(&self) -> Vec<RuleId> {
-        let deciding = [Some(&self.decision), self.audit.as_ref()].into_iter().flatten();
+        let deciding = [self.decision.as_ref(), self.audit.as_ref()].into_iter().flatten();
         let deciding = deciding.filter_map(|decision| match decision {
             Decision::Allow { rule, .. } => Some(*rule),
             Decision::Deny { reason: Reason::DeniedByRule, rule } => *rule,

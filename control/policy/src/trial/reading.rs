@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::case::Case;
 use super::expected::{self, Expected};
-use crate::asked::{Asked, CERTIFICATE, Shown};
+use crate::asked::{self, Asked, CERTIFICATE, Shown};
 use crate::compile::report::Report;
 use crate::compile::values;
 use crate::document::policy_test::{
@@ -16,6 +16,7 @@ use crate::document::policy_test::{
 use crate::document::words::{self, Text};
 use crate::documents::Documents;
 use crate::field::Field;
+use crate::headers::Underscores;
 use crate::host;
 use crate::profile::{Said, Unsayable};
 use crate::reason::Reason;
@@ -29,10 +30,15 @@ const KEY_TEXT: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
 const HOST: &str = "localhost";
 
 /// The cases of a test. Where one is not in order, the report says so, and it is left out.
-pub(super) fn cases(spec: &PolicyTestSpec, documents: &Documents, report: &mut Report<'_>) -> Vec<Case> {
+pub(super) fn cases(
+    spec: &PolicyTestSpec,
+    documents: &Documents,
+    underscores: Underscores,
+    report: &mut Report<'_>,
+) -> Vec<Case> {
     let at = Field::parse("spec.cases");
     values::not_empty(Some(&spec.cases), &at, report);
-    let reading = Reading { spec, documents };
+    let reading = Reading { spec, documents, underscores };
     let cases = spec.cases.iter().enumerate();
     cases.filter_map(|(index, case)| reading.case(case, &at.index(index), report)).collect()
 }
@@ -41,6 +47,7 @@ pub(super) fn cases(spec: &PolicyTestSpec, documents: &Documents, report: &mut R
 struct Reading<'r> {
     spec: &'r PolicyTestSpec,
     documents: &'r Documents,
+    underscores: Underscores,
 }
 
 // === impl Reading ===
@@ -48,7 +55,7 @@ struct Reading<'r> {
 impl Reading<'_> {
     fn case(&self, spec: &CaseSpec, at: &Field, report: &mut Report<'_>) -> Option<Case> {
         let request = report.ok(&at.key("request"), request(&spec.request));
-        let headers = headers(spec, &at.key("headers"), report);
+        let headers = headers(spec, at, report);
         let source = spec.source.as_ref().map_or(Ok(Ipv4Addr::LOCALHOST.into()), |source| {
             source.parse().map_err(|_| format!("`{source}` is no IP address"))
         });
@@ -63,10 +70,20 @@ impl Reading<'_> {
             None => Some(Shown::Nothing),
         };
         let (shown, peer) = held(shown?, peer?, spec.peer.is_some());
-        let ((method, path, host), headers) = (request?, headers?);
+        let ((method, path, host), (headers, grpc)) = (request?, headers?);
         Some(Case {
             name: spec.name.to_string(),
-            asked: Asked { method, path, host, grpc: spec.grpc, headers, source: source?, shown, peer },
+            asked: Asked {
+                method,
+                path,
+                host,
+                grpc,
+                headers,
+                underscores: self.underscores,
+                source: source?,
+                shown,
+                peer,
+            },
             expected: expected(spec, at, report)?,
             shadows: shadows(spec, at, report)?,
             audit: match &spec.audit {
@@ -178,18 +195,22 @@ fn request(text: &str) -> Result<(String, String, String), String> {
     Ok((method.to_owned(), path.to_owned(), host.into_owned()))
 }
 
-fn headers(spec: &CaseSpec, at: &Field, report: &mut Report<'_>) -> Option<HeaderMap> {
+/// The fields, and whether it is gRPC.
+fn headers(spec: &CaseSpec, at: &Field, report: &mut Report<'_>) -> Option<(HeaderMap, bool)> {
     let mut headers = HeaderMap::new();
     for (name, values) in &spec.headers {
-        let at = at.key(name);
+        let at = at.key("headers").key(name);
         let header = HeaderName::try_from(&**name).map_err(|_| format!("`{name}` is no header name"));
         let header = report.ok(&at, header)?;
         for value in &values.0 {
             let value = HeaderValue::try_from(&**value).map_err(|_| "is no header value".to_owned());
-            headers.append(header.clone(), report.ok(&at, value)?);
+            let value = report.ok(&at, value)?;
+            report.ok(&at, asked::add_field(&mut headers, header.clone(), value).map_err(str::to_owned))?;
         }
     }
-    Some(headers)
+    let grpc = asked::is_grpc(&mut headers, spec.grpc).map_err(str::to_owned);
+    let grpc = report.ok(&at.key("grpc"), grpc)?;
+    Some((headers, grpc))
 }
 
 /// A reason that verification gives.

@@ -34,7 +34,7 @@ spec:
 fn run(text: &str) -> Result<Outcome, Vec<Problem>> {
     let sources = source::split("f", text.as_bytes()).unwrap();
     let trials = Trials::read(&sources)?;
-    trials.run(&Documents::parse(sources).unwrap())
+    trials.run(&Documents::parse(sources).unwrap(), Underscores::Drop)
 }
 
 /// The outcome with this for a case of the documentation's test.
@@ -176,6 +176,17 @@ fn what_cannot_be_tried_is_an_error_with_its_place() {
             "spec.cases[3].source: `localhost` is no IP address",
         ),
         ("request: POST /, headers: { 'a b': c }, expect: deny", "headers.a b: `a b` is no header name"),
+        (
+            "request: POST /, headers: { Authorization: [a, b] }, expect: deny",
+            "spec.cases[3].headers.Authorization: is not judged as a header: say what the token says",
+        ),
+        ("request: POST /, headers: { DPoP: a }, expect: deny", "headers.DPoP: is not judged as a header"),
+        ("request: POST /, headers: { Host: a }, expect: deny", "headers.Host: is not judged as a header"),
+        ("request: POST /, headers: { Transfer-Encoding: gzip }, expect: deny", "is of one connection"),
+        (
+            "request: POST /, grpc: true, headers: { content-type: text/plain }, expect: deny",
+            "spec.cases[3].grpc: contradicts the content type",
+        ),
         ("request: POST /, expect: allow, reason: no_rule", "spec.cases[3].reason: is for `expect: deny`"),
         ("request: POST /, expect: deny, reason: nope", "spec.cases[3].reason: `nope` is no reason"),
         ("request: POST /, expect: deny, rule: write", "spec.cases[3].rule: `write` is no rule"),

@@ -1,6 +1,7 @@
 //! What does an issuer's answer about a token mean? JSON (RFC 7662 §2.2), or a JWT that it signed for us (RFC 9701); what is
 //! not exactly one of the two says nothing of the token, and is the issuer's trouble.
 
+use countersign_policy::json;
 use countersign_policy::snapshot::Issuer;
 use countersign_policy::{Reason, Token};
 use http::HeaderMap;
@@ -9,8 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::auth::introspect::question::Question;
 use crate::auth::tokens::failure::{Cause, Failure};
+use crate::auth::verify::in_time;
 use crate::auth::verify::jwt::Jwt;
-use crate::auth::verify::{in_time, json};
 
 /// How old a signed answer may be, in seconds, beside the issuer's leeway: it was made for this question.
 const OLDEST: i64 = 60;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use countersign_policy::json;
 
 use crate::auth::tokens::failure::{Cause, Failure};
 use crate::auth::tokens::lifetime::MARGIN;
 use crate::auth::tokens::secret::Secret;
 use crate::auth::tokens::slot::{LastError, TokenSlot, Unavailable};
 use crate::auth::tokens::source::{Fingerprint, Moment, TokenSource};
-use crate::auth::verify::json;
 use crate::clock::Clock;
 
 /// Tokens whose exchange is remembered at once.

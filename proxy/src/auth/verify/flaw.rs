@@ -4,7 +4,7 @@
 
 use countersign_policy::explain::Condition;
 use countersign_policy::snapshot::{Issuer, IssuerId};
-use countersign_policy::{PortPolicy, Profile, Reason};
+use countersign_policy::{PortPolicy, Reason};
 use serde_json::{Value, json};
 
 use super::jwt::{Jwt, TOKEN_LIMIT, algorithm_of};
@@ -88,15 +88,10 @@ fn of_issuer(jwt: &Jwt<'_>, reason: Reason, issuer: &Issuer, now: i64) -> Option
     })
 }
 
-/// The issuer that the token names, or the one of JWT-SVIDs where it names none.
+/// Whose token it is.
 fn issuer_of<'i>(jwt: &Jwt<'_>, port: &PortPolicy, issuers: &'i [Issuer]) -> Option<&'i Issuer> {
-    if let Some(iss) = jwt.issuer() {
-        let IssuerId(index) = port.issuer(iss)?;
-        return issuers.get(index);
-    }
-    let is_it =
-        |issuer: &&Issuer| issuer.profile == Profile::JwtSvid && port.issuer(&issuer.issuer).is_some();
-    issuers.iter().find(is_it).filter(|_| !jwt.claims.contains_key("iss"))
+    let IssuerId(index) = port.issuer_of(&jwt.claims, issuers).ok()?;
+    issuers.get(index)
 }
 
 #[cfg(test)]

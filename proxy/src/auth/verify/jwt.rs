@@ -3,10 +3,9 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use countersign_policy::Reason;
+use countersign_policy::json;
 use countersign_policy::snapshot::Algorithm;
 use serde_json::{Map, Value};
-
-use crate::auth::verify::json;
 
 /// Of a token, in bytes.
 pub(crate) const TOKEN_LIMIT: usize = 16 * 1024;

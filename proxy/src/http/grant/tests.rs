@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use countersign_policy::headers::Underscores;
 use countersign_policy::{Documents, Workload, source};
 use futures_util::FutureExt;
 use futures_util::task::noop_waker_ref;
@@ -14,7 +15,7 @@ use crate::auth::explain::Explainer;
 use crate::auth::issuers::Services;
 use crate::auth::verify::{LastVerdict, Verifier};
 use crate::clock::Clock;
-use crate::config::{AccessLog, HeaderUnderscores};
+use crate::config::AccessLog;
 use crate::connect::Connector;
 use crate::fetch::Fetcher;
 use crate::http::inbound::Application;
@@ -56,7 +57,7 @@ impl World {
             connector: Connector::new(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
-            header_underscores: HeaderUnderscores::Drop,
+            header_underscores: Underscores::Drop,
             outbound: None,
             watched: Watched::default(),
         });

@@ -13,13 +13,18 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Parses one JSON object in strict UTF-8, with no name twice at any level (RFC 7519 §4, RFC 8725 §2.6), at most 32 deep, and
 /// no number that cannot be held exactly enough. Nothing may follow it.
-pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    read(bytes).ok()
+}
+
+/// The same, with what is wrong and where. Never with what stands there.
+pub fn read(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: DEPTH }.deserialize(&mut deserializer).ok()?;
-    deserializer.end().ok()?;
+    let value = Strict { depth: DEPTH }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
     match value {
-        Value::Object(object) => Some(object),
-        _ => None,
+        Value::Object(object) => Ok(object),
+        _ => Err(Error::custom("not an object")),
     }
 }
 
@@ -124,6 +129,18 @@ mod tests {
             assert_eq!(object(text.as_bytes()), None, "{text}");
         }
         assert!(object(br#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]}"#).is_some());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_what_stands_there() {
+        for (text, told) in [
+            (r#"{"canary":1,"canary":2}"#, "duplicate name at line 1 column 23"),
+            ("{\"exp\":\n1e300}", "number out of range at line 2 column 5"),
+            ("[\"canary\"]", "not an object"),
+            ("{\"canary\"", "EOF while parsing an object at line 1 column 9"),
+        ] {
+            assert_eq!(read(text.as_bytes()).unwrap_err().to_string(), told);
+        }
     }
 
     #[test]
