@@ -114,12 +114,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (one, two) = (root.path().join("one.yaml"), root.path().join("two.yaml"));
         fs::write(&one, GOOD).unwrap();
-        assert_eq!(check(std::slice::from_ref(&one)).unwrap().documents.len(), 1);
+        assert_eq!(check(std::slice::from_ref(&one), Underscores::Drop).unwrap().documents.len(), 1);
         assert_eq!(run(std::slice::from_ref(&one), true), Ok(ExitCode::SUCCESS));
 
         fs::write(&one, format!("---\n{}", GOOD.replace("rules", "rulez"))).unwrap();
         fs::write(&two, GOOD.replace("public: true, ", "")).unwrap();
-        let problems = check(&[root.path().to_owned()]).unwrap_err();
+        let problems = check(&[root.path().to_owned()], Underscores::Drop).unwrap_err();
         let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with(&format!("{}:6: ", one.display())), "{lines:?}");
@@ -134,7 +134,7 @@ mod tests {
         for path in &paths {
             fs::write(path, GOOD).unwrap();
         }
-        assert_eq!(check(&paths).unwrap_err().len(), 1);
+        assert_eq!(check(&paths, Underscores::Drop).unwrap_err().len(), 1);
     }
 
     #[test]
