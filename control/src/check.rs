@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use countersign_policy::headers::Underscores;
+use countersign_policy::trial::Outcome;
 use countersign_policy::{Documents, Problem, Trials, lint};
 
 use crate::folder;
@@ -14,25 +15,28 @@ use crate::folder;
 #[derive(Debug)]
 pub struct Checked {
     pub documents: Documents,
-    pub trials: Trials,
-    /// What is probably not meant.
-    pub warnings: Vec<Problem>,
+    /// What came of the tests.
+    pub outcome: Outcome,
 }
 
 /// Prints problems and warnings to stderr, or a summary to stdout. The answer is 0 or 1; a path that is not there is an
 /// error of usage.
 pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
     exist(paths)?;
-    let Checked { documents, trials, warnings } = match check(paths) {
+    let checked = match check(paths, Underscores::default()) {
         Ok(checked) => checked,
         Err(problems) => {
             tell(&problems);
             return Ok(ExitCode::from(1));
         }
     };
+    let warnings = checked.warnings();
+    let Checked { documents, outcome } = checked;
     tell(warnings.iter().map(|warning| format!("warning: {warning}")));
-    let tests =
-        if trials.is_empty() { String::new() } else { format!(", {}", counted(trials.len(), "test")) };
+    let tests = match outcome.tests.len() {
+        0 => String::new(),
+        tests => format!(", {}", counted(tests, "test")),
+    };
     let found =
         if warnings.is_empty() { "no problems".to_owned() } else { counted(warnings.len(), "warning") };
     let (documents, version) = (counted(documents.len(), "document"), documents.version());
@@ -41,7 +45,7 @@ pub fn run(paths: &[PathBuf], deny_warnings: bool) -> Result<ExitCode, String> {
 }
 
 /// All paths are one version, as `serve` would read them from one folder.
-pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
+pub fn check(paths: &[PathBuf], underscores: Underscores) -> Result<Checked, Vec<Problem>> {
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         match folder::read(path) {
@@ -56,10 +60,19 @@ pub fn check(paths: &[PathBuf]) -> Result<Checked, Vec<Problem>> {
     let trials = Trials::read(&sources);
     match (Documents::parse(sources), trials) {
         (Ok(documents), Ok(trials)) => {
-            let warnings = lint::warnings(&documents, &trials.run(&documents, Underscores::default())?);
-            Ok(Checked { documents, trials, warnings })
+            let outcome = trials.run(&documents, underscores)?;
+            Ok(Checked { documents, outcome })
         }
         (documents, trials) => Err(documents.err().into_iter().chain(trials.err()).flatten().collect()),
+    }
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// What is probably not meant.
+    pub fn warnings(&self) -> Vec<Problem> {
+        lint::warnings(&self.documents, &self.outcome)
     }
 }
 
@@ -101,12 +114,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (one, two) = (root.path().join("one.yaml"), root.path().join("two.yaml"));
         fs::write(&one, GOOD).unwrap();
-        assert_eq!(check(std::slice::from_ref(&one)).unwrap().documents.len(), 1);
+        assert_eq!(check(std::slice::from_ref(&one), Underscores::Drop).unwrap().documents.len(), 1);
         assert_eq!(run(std::slice::from_ref(&one), true), Ok(ExitCode::SUCCESS));
 
         fs::write(&one, format!("---\n{}", GOOD.replace("rules", "rulez"))).unwrap();
         fs::write(&two, GOOD.replace("public: true, ", "")).unwrap();
-        let problems = check(&[root.path().to_owned()]).unwrap_err();
+        let problems = check(&[root.path().to_owned()], Underscores::Drop).unwrap_err();
         let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with(&format!("{}:6: ", one.display())), "{lines:?}");
@@ -121,7 +134,7 @@ mod tests {
         for path in &paths {
             fs::write(path, GOOD).unwrap();
         }
-        assert_eq!(check(&paths).unwrap_err().len(), 1);
+        assert_eq!(check(&paths, Underscores::Drop).unwrap_err().len(), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use countersign_policy::explain::Question;
+use countersign_policy::explain::{Question, plain_json};
 use countersign_policy::headers::Underscores;
 use countersign_policy::{Documents, Explanation, Workload, asked, host, json, spiffe};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -76,6 +76,7 @@ pub fn run(flags: Flags) -> Result<ExitCode, String> {
     if let Some(decision) = &flags.decision {
         return match sidecar::ask(flags.admin, decision, flags.json)? {
             Some(text) => {
+                let text = if flags.json { plain_json(&text) } else { text };
                 print(&mut io::stdout(), text.trim_end());
                 Ok(ExitCode::SUCCESS)
             }
@@ -105,7 +106,7 @@ fn explain(policies: &Path, question: &Question) -> Result<Option<Explanation>, 
 
 fn say(explanation: &Explanation, json: bool, to: &mut impl Write) -> Result<(), String> {
     let text = match json {
-        true => serde_json::to_string_pretty(explanation).map_err(|error| error.to_string())?,
+        true => plain_json(&serde_json::to_string_pretty(explanation).map_err(|error| error.to_string())?),
         false => explanation.to_string(),
     };
     print(to, text.trim_end());

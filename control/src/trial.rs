@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use countersign_policy::Problem;
 use countersign_policy::headers::Underscores;
 use countersign_policy::trial::{Outcome, PolicyCoverage};
 
@@ -16,8 +15,9 @@ use crate::junit;
 /// not there is an error of usage.
 pub fn run(paths: &[PathBuf], underscores: Underscores, report: Option<&Path>) -> Result<ExitCode, String> {
     check::exist(paths)?;
-    let outcome = match test(paths, underscores) {
-        Ok(outcome) => outcome,
+    // All paths are one version, as in `check`.
+    let outcome = match check::check(paths, underscores) {
+        Ok(checked) => checked.outcome,
         Err(problems) => {
             check::tell(&problems);
             return Ok(ExitCode::from(1));
@@ -33,12 +33,6 @@ pub fn run(paths: &[PathBuf], underscores: Underscores, report: Option<&Path>) -
     check::tell(outcome.failures());
     say(&outcome, &mut io::stdout());
     Ok(if outcome.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// All paths are one version, as in `check`.
-fn test(paths: &[PathBuf], underscores: Underscores) -> Result<Outcome, Vec<Problem>> {
-    let checked = check::check(paths)?;
-    checked.trials.run(&checked.documents, underscores)
 }
 
 fn say(outcome: &Outcome, to: &mut impl Write) {

@@ -234,7 +234,7 @@ fn v34_in_18_in_22_spoofed_metadata_and_trailers_never_reach_the_application() {
         }
         headers.extend(SPOOFED.map(|name| (name, "admin")));
         let mut trailers = HeaderMap::new();
-        for name in SPOOFED.into_iter().chain(["authorization", "cookie", "x-checksum"]) {
+        for name in SPOOFED.into_iter().chain(["authorization", "cookie", "dpop", "x-checksum"]) {
             trailers.append(name, HeaderValue::from_static("admin"));
         }
         assert_eq!(ask_h2(proxy.inbound(), target, &headers, trailers), 200, "{target}");
@@ -246,6 +246,22 @@ fn v34_in_18_in_22_spoofed_metadata_and_trailers_never_reach_the_application() {
         let left: Vec<_> = seen.trailers.keys().map(http::HeaderName::as_str).collect();
         assert_eq!(left, ["x-checksum"], "{target}");
     }
+}
+
+#[test]
+fn in_18_trailers_with_an_underscore_go_as_fields_do() {
+    let upstream = Upstream::start();
+    let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/public/*"]}}]);
+    let folder = Folder::with(&[("policy.yaml", &inbound_with(&rules, &json!({"tokens": []})))]);
+    let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+    let mut trailers = HeaderMap::new();
+    for name in ["x_tenant", "content_length", "x_forwarded_for", "x-checksum"] {
+        trailers.append(name, HeaderValue::from_static("1"));
+    }
+    assert_eq!(ask_h2(proxy.inbound(), "/public/a", &[("te", "trailers")], trailers), 200);
+    let seen = upstream.last();
+    let left: Vec<_> = seen.trailers.keys().map(http::HeaderName::as_str).collect();
+    assert_eq!(left, ["x-checksum"]);
 }
 
 /// The same over HTTP/1.1: in any case, in trailers that are announced, and nominated by `Connection` in every spelling.

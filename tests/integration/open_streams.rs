@@ -290,6 +290,28 @@ fn a_long_upload_ends_with_its_token() {
     wait_until("the end at the application", SOON, || world.application.open() == 0);
 }
 
+/// Nor does an answer that comes too late pass.
+#[test]
+fn a_request_that_waits_for_its_answer_ends_with_its_token_or_policy() {
+    let world = World::new(&json!({}));
+    let ask = |seconds| {
+        let token = world.token(seconds);
+        let mut caller = Connection::open(world.proxy.inbound()).unwrap();
+        let head = format!("GET /upload HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+        caller.send(head.as_bytes()).unwrap();
+        caller
+    };
+    let (mut short, mut long, start) = (ask(3), ask(300), Instant::now());
+    let answer = short.answer("GET").unwrap();
+    assert_eq!((answer.status, answer.reason().as_str()), (401, "expired"), "{}", answer.text());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    world.write("orders.yaml", &inbound_with(&json!([unrelated()]), &json!({})));
+    let answer = long.answer("GET").unwrap();
+    assert_eq!((answer.status, answer.reason().as_str()), (403, "no_rule"), "{}", answer.text());
+    wait_until("the end at the application", SOON, || world.application.open() == 0);
+    assert!(world.proxy.scrape().sum("countersign_streams_ended_total", &[]) < 1.0, "they were refused");
+}
+
 #[test]
 fn a_caller_with_a_certificate_alone_is_judged_anew() {
     let ca = Ca::new("ours");

@@ -38,9 +38,13 @@ impl World {
 
     /// A stream in both directions, until somebody else ends it.
     fn held(&self, seconds: i64) -> Value {
+        self.call("held", seconds)
+    }
+
+    fn call(&self, case: &str, seconds: i64) -> Value {
         let token = self.key.token(&claims(LOCAL_ISSUER, &json!({"exp": now() + seconds})));
         let to = self.proxy.inbound().to_string();
-        let arguments = [&to, "--authority", "orders.shop", "--case", "held", "--token", &token];
+        let arguments = [&to, "--authority", "orders.shop", "--case", case, "--token", &token];
         let result = tools::grpc_client(&arguments).remove(0);
         assert_eq!(result["ok"], true, "{result}");
         result["value"].clone()
@@ -91,4 +95,27 @@ fn a_stream_that_policy_no_longer_allows_ends_with_status_7_and_no_other_does() 
         assert_ended(&stream, 7, "no_rule", "No rule allows the request");
         assert!(stream["seconds"].as_f64().unwrap() < 10.0, "{stream}");
     });
+}
+
+/// Both directions of each are asked anew, in turns.
+#[test]
+fn of_many_streams_each_hears_why_it_ends() {
+    let world = World::new();
+    thread::scope(|scope| {
+        let streams = scope.spawn(|| world.call("held_many", 300));
+        let begun =
+            || world.count("countersign_requests_total", &[("protocol", "grpc"), ("decision", "allow")]);
+        wait_until("all streams", Duration::from_secs(20), || begun() > 99.0);
+        thread::sleep(Duration::from_secs(2));
+        world.folder.write("orders.yaml", &rules("Unary"));
+        let streams = streams.join().unwrap();
+        let streams = streams.as_array().unwrap();
+        assert_eq!(streams.len(), 100);
+        streams.iter().for_each(|stream| assert_ended(stream, 7, "no_rule", "No rule allows the request"));
+    });
+    let ended = [("decision", "deny"), ("reason", "no_rule")];
+    assert!(
+        (world.count("countersign_streams_ended_total", &ended) - 100.0).abs() < f64::EPSILON,
+        "each once"
+    );
 }

@@ -225,7 +225,7 @@ fn every_metric_is_alive() {
     });
 
     // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; where tokens
-    // are opaque (`with_oidc_provider_opaque.rs`); and in a flood (`access_log.rs`).
+    // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`); and where streams end (`open_streams.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
         "countersign_tls_handshakes_total",
@@ -233,6 +233,7 @@ fn every_metric_is_alive() {
         "countersign_introspection_requests_total",
         "countersign_introspection_duration_seconds",
         "countersign_access_log_dropped_total",
+        "countersign_streams_ended_total",
     ];
     wait_until("every metric", Duration::from_secs(20), || {
         let scrape = proxy.scrape();

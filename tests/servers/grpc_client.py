@@ -10,6 +10,7 @@ import argparse
 import json
 import threading
 import time
+from concurrent import futures
 
 import grpc
 
@@ -182,6 +183,11 @@ class Client:
             "code": call.code().value[0], "details": call.details(), "received": received,
             "seconds": time.monotonic() - began, "trailers": {k: str(v) for k, v in call.trailing_metadata()},
         }
+
+    def held_many(self):
+        """A hundred of them at once; not among the cases that run by default."""
+        with futures.ThreadPoolExecutor(100) as pool:
+            return [call.result() for call in [pool.submit(self.held) for _ in range(100)]]
 
 
 CASES = [

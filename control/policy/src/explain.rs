@@ -8,6 +8,7 @@
 mod condition;
 mod flaw;
 mod question;
+mod room;
 mod text;
 mod token;
 mod weight;
@@ -19,15 +20,17 @@ use serde::Serialize;
 
 pub use condition::Condition;
 pub use question::Question;
+pub use text::plain_json;
 pub use token::ShownToken;
 
 use condition::{Part, Seen};
+use room::Rank;
 use words::clip;
 
 use crate::inbound::{Decision, Policies, Policy, PortPolicy};
 use crate::reason::Reason;
 use crate::request::{AccessRequest, Presented, Token};
-use crate::rule::{Judged, Rule, RuleBody, Word};
+use crate::rule::{Judged, Rule, RuleBody};
 use crate::snapshot::{Effect, RuleId};
 
 /// A decision, with all that led to it.
@@ -55,7 +58,8 @@ pub struct Explanation {
     pub peer: Option<String>,
     /// The policies that select the port, in the order in which they are judged.
     pub policies: Vec<PolicyExplained>,
-    /// Policies that select the port too and are not shown, for want of room.
+    /// Policies that select the port too and are not shown, for want of room: neither the one that decided, nor, as long as
+    /// there is room, one with rules that match.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_policies: usize,
     /// Policies that do not select the workload or the port, and why. Known where all documents are.
@@ -98,7 +102,7 @@ pub struct PolicyExplained {
     pub not_accepted: Option<Condition>,
     /// In the order in which they are judged: deny rules, public rules, allow rules.
     pub rules: Vec<RuleExplained>,
-    /// Rules that are not shown, for want of room: those that are about other paths first.
+    /// Rules that are not shown, for want of room: those that are about other paths first, and never the one that decided.
     #[serde(skip_serializing_if = "is_zero")]
     pub more_rules: usize,
 }
@@ -131,17 +135,22 @@ pub struct Unselected {
     pub condition: Condition,
 }
 
-/// What there is still room for.
-struct Room {
-    policies: usize,
-    rules: usize,
+/// A policy, with its rules as they were judged.
+struct JudgedPolicy<'p> {
+    policy: &'p Policy,
+    mode: &'static str,
+    /// It was decided without a look at the token.
+    is_screened: bool,
+    /// The token, if this policy accepts it.
+    token: Option<&'p Token>,
+    rules: Vec<JudgedRule<'p>>,
 }
 
-/// Policies, and rules of all of them, that are shown.
-const MAX_POLICIES: usize = 16;
-const MAX_RULES: usize = 128;
-/// Rules of one policy that are shown.
-const MAX_RULES_OF_POLICY: usize = 64;
+struct JudgedRule<'p> {
+    rule: &'p Rule,
+    judged: Judged<'p>,
+    rank: Rank,
+}
 
 // === impl PortPolicy ===
 
@@ -152,19 +161,18 @@ impl PortPolicy {
         let decision = deciding.map_or(deny(Reason::NoRule), |deciding| deciding.decide(request));
         let metadata = matches!(self.described(request), Some(Ok(_)));
         let is_screened = metadata || deciding.is_some_and(|deciding| deciding.screen(request).is_some());
-        let groups = || [("enforce", &self.enforce), ("audit", &self.audit)];
-        let mut room = Room { policies: MAX_POLICIES, rules: MAX_RULES };
-        let mut policies = Vec::new();
-        for (mode, group) in groups() {
-            policies.extend(group.iter().flat_map(|group| group.explain(mode, request, &mut room)));
-        }
-        let all: usize =
-            groups().iter().filter_map(|(_, group)| group.as_ref()).map(|g| g.policies.len()).sum();
         let (answer, reason, rule) = match &decision {
             _ if metadata => (Answer::Allow, None, None),
             Decision::Allow { rule, .. } => (Answer::Allow, None, Some(*rule)),
             Decision::Deny { reason, rule } => (Answer::Deny, Some(reason.as_str()), *rule),
         };
+        let mut judged = Vec::new();
+        for (mode, group) in [("enforce", &self.enforce), ("audit", &self.audit)] {
+            judged.extend(group.iter().flat_map(|group| group.judge(mode, request, rule)));
+        }
+        let all = judged.len();
+        let policies: Vec<_> =
+            room::shown(judged).iter().map(|(policy, more)| policy.explain(*more, request)).collect();
         Explanation {
             decision: answer,
             reason,
@@ -187,18 +195,22 @@ fn deny(reason: Reason) -> Decision {
 // === impl Policies ===
 
 impl Policies {
-    fn explain(
-        &self,
+    fn judge<'p>(
+        &'p self,
         mode: &'static str,
-        request: &AccessRequest<'_>,
-        room: &mut Room,
-    ) -> Vec<PolicyExplained> {
+        request: &AccessRequest<'p>,
+        decisive: Option<RuleId>,
+    ) -> impl Iterator<Item = JudgedPolicy<'p>> {
         // Nobody looks at the token where policy decides without it.
         let is_screened = self.screen(request).is_some();
-        let shown = self.policies.get(..room.policies).unwrap_or(&self.policies);
-        room.policies -= shown.len();
-        let explained = shown.iter().map(|policy| policy.explain(mode, request, is_screened, room));
-        explained.collect()
+        self.policies.iter().map(move |policy| {
+            let token = if is_screened { None } else { policy.token(request) };
+            let rules = policy.rules().map(|rule| {
+                let judged = rule.body.judge(request, token);
+                JudgedRule { rule, judged, rank: Rank::of(rule, judged, decisive) }
+            });
+            JudgedPolicy { policy, mode, is_screened, token, rules: rules.collect() }
+        })
     }
 
     /// `namespace/name/rule`
@@ -213,57 +225,34 @@ impl Policies {
 // === impl Policy ===
 
 impl Policy {
-    fn explain(
-        &self,
-        mode: &'static str,
-        request: &AccessRequest<'_>,
-        is_screened: bool,
-        room: &mut Room,
-    ) -> PolicyExplained {
-        let shown = match request.principal.token {
-            Presented::Verified(token) if !is_screened => Some(token),
-            _ => None,
-        };
-        let accepted = if is_screened { None } else { self.token(request) };
-        let seen = Seen { request, token: accepted, is_screened };
-        let judged: Vec<_> = self.rules().map(|rule| (rule, rule.body.judge(request, accepted))).collect();
-        let limit = MAX_RULES_OF_POLICY.min(room.rules);
-        let rules: Vec<_> =
-            nearest(&judged, limit).map(|(rule, judged)| rule.body.explain(*judged, &seen)).collect();
-        room.rules -= rules.len();
-        PolicyExplained {
-            policy: self.name.clone(),
-            file: clip(&self.file),
-            mode,
-            accepts_token: shown.map(|_| accepted.is_some()),
-            not_accepted: shown
-                .filter(|_| accepted.is_none())
-                .map(|token| token::not_accepted(&self.tokens, token)),
-            more_rules: judged.len() - rules.len(),
-            rules,
-        }
-    }
-
     /// In the order in which they are judged.
     fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.denies.iter().chain(&self.publics).chain(&self.allows)
     }
 }
 
-/// As many as there is room for, in order: those that are about other paths make room for the others.
-fn nearest<'j, 'r>(
-    judged: &'j [(&'r Rule, Judged<'r>)],
-    limit: usize,
-) -> impl Iterator<Item = &'j (&'r Rule, Judged<'r>)> {
-    let is_near = |judged: &Judged<'_>| !matches!(judged, Judged::No(Word::Paths | Word::Grpc));
-    let near = judged.iter().filter(|(_, judged)| is_near(judged)).count();
-    let (mut near, mut far) = (near.min(limit), limit.saturating_sub(near));
-    judged.iter().filter(move |(_, judged)| {
-        let left = if is_near(judged) { &mut near } else { &mut far };
-        let has_room = *left > 0;
-        *left = left.saturating_sub(1);
-        has_room
-    })
+// === impl JudgedPolicy ===
+
+impl JudgedPolicy<'_> {
+    /// `more`: so many of its rules have no room.
+    fn explain(&self, more: usize, request: &AccessRequest<'_>) -> PolicyExplained {
+        let &Self { policy, mode, is_screened, token, .. } = self;
+        let shown = match request.principal.token {
+            Presented::Verified(token) if !is_screened => Some(token),
+            _ => None,
+        };
+        let seen = Seen { request, token, is_screened };
+        let not_accepted = shown.filter(|_| token.is_none());
+        PolicyExplained {
+            policy: policy.name.clone(),
+            file: clip(&policy.file),
+            mode,
+            accepts_token: shown.map(|_| token.is_some()),
+            not_accepted: not_accepted.map(|token| token::not_accepted(&policy.tokens, token)),
+            rules: self.rules.iter().map(|rule| rule.rule.body.explain(rule.judged, &seen)).collect(),
+            more_rules: more,
+        }
+    }
 }
 
 // === impl RuleBody ===
@@ -278,12 +267,17 @@ impl RuleBody {
         }
     }
 
-    fn explain(&self, judged: Judged<'_>, seen: &Seen<'_>) -> RuleExplained {
-        let matched = match judged {
+    /// What cannot be told is a match for deny, and none for allow.
+    fn is_met(&self, judged: Judged<'_>) -> bool {
+        match judged {
             Judged::Yes => true,
             Judged::No(_) => false,
             Judged::Unknown(_) => self.effect == Effect::Deny,
-        };
+        }
+    }
+
+    fn explain(&self, judged: Judged<'_>, seen: &Seen<'_>) -> RuleExplained {
+        let matched = self.is_met(judged);
         RuleExplained {
             rule: self.name.clone(),
             line: self.line,
@@ -325,9 +319,11 @@ impl Explanation {
 
     /// Is it the token that was refused, before any rule was asked?
     fn is_about_token(&self) -> bool {
+        // Of a token that was verified, for these reasons alone: no policy that decides accepts it.
+        let unfit = [Reason::UnknownIssuer, Reason::WrongAudience, Reason::BindingMismatch];
         match self.token {
             ShownToken::Refused { .. } => true,
-            ShownToken::Verified { .. } => self.policies.iter().all(|p| p.accepts_token == Some(false)),
+            ShownToken::Verified { .. } => unfit.iter().any(|unfit| self.reason == Some(unfit.as_str())),
             ShownToken::None | ShownToken::NotLookedAt => false,
         }
     }

@@ -50,9 +50,15 @@ impl Field {
         &self.0
     }
 
-    /// Below this key of the document?
-    pub(crate) fn is_under(&self, key: &str) -> bool {
-        matches!(self.0.first(), Some(Step::Key(first)) if first == key)
+    /// Is it one that Kubernetes adds to a document: all of `status`, and of `metadata` what does not name the document?
+    pub(crate) fn is_of_kubernetes(&self) -> bool {
+        match self.0.as_slice() {
+            [Step::Key(top), ..] if top == "status" => true,
+            [Step::Key(top), Step::Key(field), ..] if top == "metadata" => {
+                !matches!(&**field, "name" | "namespace")
+            }
+            _ => false,
+        }
     }
 
     /// The path that such a text means, where no key holds a dot or a bracket.
@@ -93,6 +99,16 @@ mod tests {
         assert_eq!(field.to_string(), "spec.rules[3].to");
         assert_eq!(Field::parse("spec.rules[3].to"), field);
         assert_eq!(Field::parse("."), Field::root());
-        assert!(field.is_under("spec"));
+    }
+
+    #[test]
+    fn what_kubernetes_adds_and_what_a_person_writes() {
+        for field in ["status", "status.conditions[0]", "metadata.creationTimestamp", "metadata.labels.name"]
+        {
+            assert!(Field::parse(field).is_of_kubernetes(), "{field}");
+        }
+        for field in ["", "metadata", "metadata.name", "metadata.namespace", "spec", "spec.status", "kind"] {
+            assert!(!Field::parse(field).is_of_kubernetes(), "{field}");
+        }
     }
 }

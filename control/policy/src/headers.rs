@@ -134,7 +134,7 @@ pub fn strip_identity(headers: &mut HeaderMap, names: &[String]) {
 }
 
 /// Removes every field with `_` in its name, and says how many lines that were (security IN-18).
-fn strip_underscored(headers: &mut HeaderMap) -> u64 {
+pub fn strip_underscored(headers: &mut HeaderMap) -> u64 {
     let is_underscored = |name: &HeaderName| name.as_str().contains('_');
     if !headers.keys().any(is_underscored) {
         return 0;

@@ -60,15 +60,15 @@
 //!    `workloads` before one without; two that are equally close are an error. One `audience` or `resource` for several
 //!    hosts is an error unless `sameAudience: true` says that it is meant.
 //! 10. **`when`** is one expression of CEL, judged after the words, and a boolean. It names `claims`, `request.method`,
-//!     `request.path` (canonical, without escapes but those of `/`, `%` and `;`), `request.host`, `request.headers["name"]` (in
-//!     lower case), `path.NAME` (what `{NAME}` of the first pattern that matches stands for, without escapes), `peer.id` and
+//!     `request.path` (canonical, without escapes), `request.host`, `request.headers["name"]` (in
+//!     lower case; its whole text, also where that is a list: `to.headers` knows items), `path.NAME` (what `{NAME}` of the first pattern that matches stands for, without escapes), `peer.id` and
 //!     `source.ip`; any other name is an error, and so is what is known not to be a boolean. There are literals, lists of them,
 //!     `&& || ! ?: == != < <= > >= in + - * / %`, member, index, `has`, `size`, `startsWith`, `endsWith`, `contains`, `int` and
 //!     `string`; no macros that loop and no regular expressions. At most 1 KiB of text and 16 levels.
 //!     Meant as the CEL specification says, but where values of different kinds meet (a list and a string, `"1"` and `1`; numbers
 //!     are of one kind): they are not unequal, they cannot be compared. What cannot be evaluated (that, a name that is absent, a
-//!     header with several lines or also spelled with `_`, a result out of range) matches for a deny and does not for an allow,
-//!     unless the other side of `&&` or `||` decides. Without a token `claims` cannot be evaluated, on a public request too.
+//!     header with several lines or also spelled with `_`, a raw path, a result out of range) matches for a deny and does not for an
+//!     allow, unless the other side of `&&` or `||` decides. Without a token `claims` cannot be evaluated, on a public request too.
 //! 11. **Files** that policy names are [`snapshot::FileRef`]s: read by who runs the snapshot, never here.
 //! 12. **All or nothing.** [`Documents::parse`] and [`Documents::compile`] take a version as a whole and tell all that is
 //!     wrong with it; what it replaces stays until it is right.

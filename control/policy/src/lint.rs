@@ -4,7 +4,9 @@
 mod breadth;
 mod certificates;
 mod covers;
+mod nearby;
 mod reach;
+mod stars;
 mod tokens;
 mod unused;
 
@@ -20,10 +22,12 @@ use crate::trial::Outcome;
 /// What is odd about these documents and their tests, in the order of files and lines.
 pub fn warnings(documents: &Documents, tests: &Outcome) -> Vec<Problem> {
     let mut warnings = Vec::new();
+    let decisive = reach::Decisive::of(documents);
     for policy in &documents.inbound {
         let mut report = Report::new(&policy.source, &policy.name);
-        reach::rules(policy, documents, &mut report);
+        reach::rules(policy, documents, &decisive, &mut report);
         breadth::inbound(policy, &mut report);
+        stars::inbound(policy, &mut report);
         tokens::inbound(policy, documents, &mut report);
         certificates::inbound(policy, documents, &mut report);
         warnings.extend(report.into_problems());
@@ -42,9 +46,13 @@ pub fn warnings(documents: &Documents, tests: &Outcome) -> Vec<Problem> {
 
 /// The rules of a policy that decide, each with its place.
 fn live_rules(policy: &Checked<CheckedInbound>) -> impl Iterator<Item = (Field, &RuleBody)> {
+    all_rules(policy).filter(|(_, rule)| !rule.shadow)
+}
+
+/// Those that decide nothing too.
+fn all_rules(policy: &Checked<CheckedInbound>) -> impl Iterator<Item = (Field, &RuleBody)> {
     let rules = policy.value.rules.iter().enumerate();
-    let rules = rules.map(|(index, rule)| (Field::parse("spec.rules").index(index), &**rule));
-    rules.filter(|(_, rule)| !rule.shadow)
+    rules.map(|(index, rule)| (Field::parse("spec.rules").index(index), &**rule))
 }
 
 #[cfg(test)]

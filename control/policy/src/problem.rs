@@ -45,29 +45,41 @@ impl Problem {
 
 /// The text on one line and not too long.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for (index, c) in text.chars().enumerate() {
-        if index == MAX_CHARS {
-            line.push('…');
-            break;
-        }
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", plain(text.get(..end).unwrap_or_default())),
+        None => plain(text),
     }
-    line
+}
+
+/// The text, with nothing in it that a terminal obeys or that shows it in another order.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unseen(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    plain
+}
+
+/// Controls (C0, DEL, C1), ends of lines, and marks that turn the direction of text (UAX #9 §2).
+pub(crate) fn is_unseen(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        // A name of a file may hold anything; and a problem may come from another process.
+        f.write_str(&plain(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
         for part in [&self.document, &self.field] {
             if !part.is_empty() {
-                write!(f, ": {part}")?;
+                write!(f, ": {}", plain(part))?;
             }
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", plain(&self.message))
     }
 }
 
@@ -80,5 +92,17 @@ mod tests {
         let source = Source { file: "f".to_owned(), line: 10, text: String::new() };
         let problem = Problem::new(&source, 2, "Issuer/a".to_owned(), "spec.a\nb", &"x".repeat(1_000));
         assert_eq!(problem.to_string(), format!("f:11: Issuer/a: spec.a\\nb: {}…", "x".repeat(MAX_CHARS)));
+    }
+
+    #[test]
+    fn nothing_reaches_a_terminal_as_it_is() {
+        let long = "d/".repeat(MAX_CHARS);
+        let hostile = |text: &str| format!("{text}\n\u{1b}[2J\u{9b}\u{202e}\u{2066}\u{2028}ü");
+        let said = r"\n\u{1b}[2J\u{9b}\u{202e}\u{2066}\u{2028}ü";
+        let problem = Problem::of_file(hostile(&long), &hostile(""));
+        assert_eq!(problem.to_string(), format!("{long}{said}: {said}"));
+        // As it may come from a sidecar.
+        let told = Problem { line: 3, document: hostile("d"), message: hostile("m"), ..problem };
+        assert_eq!(told.to_string(), format!("{long}{said}:3: d{said}: m{said}"));
     }
 }

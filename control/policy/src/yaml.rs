@@ -21,8 +21,8 @@ pub struct YamlError {
 }
 
 /// Reads one document into a type. Beyond what serde_yaml and the type refuse, refused are: duplicate keys at any
-/// level, keys that are no strings, tags, values left empty (but under `metadata` and `status`, which Kubernetes
-/// writes), more than 32 levels, and more than 10,000 values or 1 MiB of text once aliases are expanded.
+/// level, keys that are no strings, tags, values left empty (but those that Kubernetes adds under `metadata` and
+/// `status`), more than 32 levels, and more than 10,000 values or 1 MiB of text once aliases are expanded.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     if text.len() > MAX_TEXT_BYTES {
         let message = format!("the text is larger than {} KiB", MAX_TEXT_BYTES >> 10);

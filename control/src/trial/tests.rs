@@ -64,7 +64,7 @@ fn nothing_tested_and_what_cannot_be_is_no() {
 #[test]
 fn tells_what_no_case_has_hit() {
     let folder = Folder::with(&format!("{POLICY}{TEST}"));
-    let outcome = test(&[folder.0.path().to_owned()], Underscores::Drop).unwrap();
+    let outcome = check::check(&[folder.0.path().to_owned()], Underscores::Drop).unwrap().outcome;
     let mut told = Vec::new();
     say(&outcome, &mut told);
     let told = String::from_utf8(told).unwrap();

@@ -67,7 +67,7 @@ impl Door<'_> {
                     rule = name.rule,
                     would,
                     enforced,
-                    method = request.method,
+                    method = beginning(request.method),
                     path = beginning(request.path.as_str()),
                     suppressed,
                     "a shadow rule would decide otherwise"
@@ -97,7 +97,7 @@ impl Door<'_> {
                 would,
                 reason,
                 enforced,
-                method = request.method,
+                method = beginning(request.method),
                 path = beginning(request.path.as_str()),
                 suppressed,
                 "an audit policy would decide otherwise"
@@ -113,12 +113,12 @@ fn word(decision: &Decision) -> &'static str {
     }
 }
 
-/// Enough to find a request again; a canonical path is ASCII.
-fn beginning(path: &str) -> &str {
-    path.get(..MAX_PATH).unwrap_or(path)
+/// Enough to find a request again. A method and a canonical path are ASCII, and the caller's to make long.
+fn beginning(text: &str) -> &str {
+    text.get(..MAX_BYTES).unwrap_or(text)
 }
 
-const MAX_PATH: usize = 256;
+const MAX_BYTES: usize = 256;
 
 /// The values of the label `would`.
 const ALLOW: &str = "allow";

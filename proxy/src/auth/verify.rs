@@ -181,10 +181,19 @@ struct Accepted<'a, F> {
 impl<F: Fn(&str) -> Option<IssuerId>> Accepted<'_, F> {
     /// Is the verdict still worth something: not too old, its issuer accepted here, the issuer's keys and settings the same?
     fn holds(&self, verdict: &Verdict, now: i64) -> bool {
+        let Some(IssuerId(index)) = (self.find)(&verdict.issuer) else { return false };
         now < verdict.until
-            && (self.find)(&verdict.issuer)
-                .and_then(|IssuerId(index)| self.keys.get(index))
-                .is_some_and(|keys| keys.has_tag(&verdict.tag, now))
+            && self.keys.get(index).is_some_and(|keys| keys.has_tag(&verdict.tag, now))
+            && self.is_told_apart(index, verdict)
+    }
+
+    /// A token that names no issuer may be somebody else's on another port.
+    fn is_told_apart(&self, index: usize, verdict: &Verdict) -> bool {
+        let is_svid = self.issuers.get(index).is_some_and(|issuer| issuer.profile == Profile::JwtSvid);
+        match &verdict.outcome {
+            Ok(token) if is_svid && !token.claims.contains_key("iss") => self.nameless().is_ok(),
+            _ => true,
+        }
     }
 
     /// The issuer that a token names. JWT-SVIDs need not name one: such a token is that of the one issuer here whose tokens
@@ -194,6 +203,11 @@ impl<F: Fn(&str) -> Option<IssuerId>> Accepted<'_, F> {
             let iss = jwt.issuer().ok_or(Reason::MissingClaim)?;
             return (self.find)(iss).ok_or(Reason::UnknownIssuer);
         }
+        self.nameless()
+    }
+
+    /// Whose JWT-SVIDs without `iss` are.
+    fn nameless(&self) -> Result<IssuerId, Reason> {
         let possible = self.issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid);
         let mut accepted = possible.filter_map(|issuer| (self.find)(&issuer.issuer));
         match (accepted.next(), accepted.next()) {

@@ -16,6 +16,7 @@ use super::answer;
 use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending, Watch};
+use super::headers::{self, Stripped};
 use super::pool::Lease;
 
 /// A body, in either direction.
@@ -51,8 +52,12 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 enum Forbidden {
     None,
-    /// From a caller: credentials, and identity headers of the port (the names are the running policy's).
-    Identity(Vec<String>),
+    /// From a caller: credentials, identity headers of the port (the names are the running policy's), and where they are
+    /// dropped from heads too, names with `_`.
+    Caller {
+        identity: Vec<String>,
+        underscored: bool,
+    },
 }
 
 /// Why a relayed body ended early.
@@ -93,7 +98,7 @@ impl Body {
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
-        identity: Option<&[String]>,
+        caller: Option<Stripped<'_>>,
         kept: bool,
         admitted: Option<&Admitted<'_>>,
     ) -> (Self, Option<Arc<Exchange>>) {
@@ -104,7 +109,7 @@ impl Body {
         let relay = Relay {
             incoming,
             stall: Stall::new(idle),
-            forbidden: identity.map_or(Forbidden::None, |names| Forbidden::Identity(names.to_vec())),
+            forbidden: caller.map_or(Forbidden::None, Forbidden::of),
             watch: Watch::over(admitted, Some(&exchange)),
             exchange: Some(exchange.clone()),
             is_request: true,
@@ -113,13 +118,13 @@ impl Body {
         (Self::Relay(Box::new(relay)), Some(exchange))
     }
 
-    /// An answer's body; the lease goes back to its pool at the end.
+    /// An answer's body, for as long as the watch says; the lease goes back to its pool at the end.
     pub(crate) fn response(
         incoming: Incoming,
         idle: Duration,
         lease: Option<Lease>,
         exchange: Option<Arc<Exchange>>,
-        admitted: Option<&Admitted<'_>>,
+        watch: Watch,
     ) -> Self {
         if incoming.is_end_stream() {
             if let Some(lease) = lease {
@@ -131,7 +136,7 @@ impl Body {
             incoming: incoming.into(),
             stall: Stall::new(idle),
             forbidden: Forbidden::None,
-            watch: Watch::over(admitted, exchange.as_ref()),
+            watch,
             exchange,
             is_request: false,
             lease,
@@ -214,7 +219,11 @@ impl Relay {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(self.broken(error))),
+            Some(Err(error)) => Some(match self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
+                // The request was cut for it, and so the upstream breaks off.
+                Some(ending) => self.cut(ending),
+                None => Err(self.broken(error)),
+            }),
             None => None,
         };
         if frame.is_none() || self.incoming.is_end_stream() {
@@ -265,11 +274,15 @@ impl Relay {
 // === impl Forbidden ===
 
 impl Forbidden {
+    fn of(Stripped { identity, underscored }: Stripped<'_>) -> Self {
+        Self::Caller { identity: identity.to_vec(), underscored }
+    }
+
     fn strip(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let Self::Identity(names) = self else { return frame };
+        let Self::Caller { identity, underscored } = self else { return frame };
         match frame.into_trailers() {
             Ok(mut trailers) => {
-                strip_trailers(&mut trailers, names);
+                strip_trailers(&mut trailers, Stripped { identity, underscored: *underscored });
                 Frame::trailers(trailers)
             }
             Err(frame) => frame,
@@ -278,9 +291,12 @@ impl Forbidden {
 }
 
 /// Trailers never carry credentials or identity (security IN-2, IN-18, IN-22).
-fn strip_trailers(trailers: &mut HeaderMap, names: &[String]) {
-    super::headers::strip_identity(trailers, names);
-    for name in ["authorization", "host", "content-length", "transfer-encoding", "cookie"] {
+fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscored }: Stripped<'_>) {
+    if underscored {
+        headers::strip_underscored(trailers);
+    }
+    headers::strip_identity(trailers, identity);
+    for name in ["authorization", "host", "content-length", "transfer-encoding", "cookie", "dpop"] {
         trailers.remove(name);
     }
 }

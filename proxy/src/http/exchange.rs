@@ -9,6 +9,8 @@ use bytes::Bytes;
 use countersign_policy::Reason;
 use http_body::Frame;
 
+use super::grant::Ending;
+
 /// What the two directions of an exchange know of each other.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
@@ -17,7 +19,9 @@ pub(crate) struct Exchange {
     /// Does the answer stand?
     answered: AtomicBool,
     /// Why it may not go on, if so.
-    ending: OnceLock<Reason>,
+    ending: OnceLock<Ending>,
+    /// Why audit mode would last have ended it, and has recorded so.
+    would_end: Mutex<Option<Reason>>,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
     /// What has been sent, where it may have to be sent again. None: nobody asked, it is too much, or it has arrived.
@@ -63,12 +67,18 @@ impl Exchange {
     }
 
     /// Neither direction may go on. `true`: nobody said so before.
-    pub(crate) fn end(&self, reason: Reason) -> bool {
-        self.ending.set(reason).is_ok()
+    pub(crate) fn end(&self, ending: Ending) -> bool {
+        self.ending.set(ending).is_ok()
+    }
+
+    /// `true`: nobody said so before.
+    pub(crate) fn would_end(&self, reason: Reason) -> bool {
+        let mut before = self.would_end.lock().unwrap_or_else(PoisonError::into_inner);
+        before.replace(reason) != Some(reason)
     }
 
     /// Why it may not go on, if so.
-    pub(crate) fn ending(&self) -> Option<Reason> {
+    pub(crate) fn ending(&self) -> Option<Ending> {
         self.ending.get().copied()
     }
 

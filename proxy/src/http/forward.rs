@@ -1,7 +1,9 @@
 //! How does a request reach its upstream, and the answer its caller? The road that both stories share.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use countersign_policy::Reason;
@@ -12,13 +14,14 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
-use super::grant::Admitted;
-use super::headers;
+use super::grant::{Admitted, Watch};
+use super::headers::{self, Stripped};
 use super::pool::{Carrier, Lease, Upstream};
 use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
@@ -34,8 +37,8 @@ pub(crate) struct Outgoing<'a> {
     /// The host that the caller named.
     pub(crate) authority: Authority,
     pub(crate) incoming: Arriving,
-    /// Inbound: identity headers, which trailers must not carry either. Outbound trailers pass as they are.
-    pub(crate) identity: Option<&'a [String]>,
+    /// Inbound: what trailers must not carry either. Outbound trailers pass as they are.
+    pub(crate) caller: Option<Stripped<'a>>,
     /// Outbound: the token that goes along.
     pub(crate) token: Option<Attachment<'a>>,
     /// Inbound: what it rests on for as long as it is open.
@@ -50,10 +53,10 @@ pub(crate) async fn forward(
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
 ) -> Result<Response<Body>, Reason> {
-    let Outgoing { head, target, authority, incoming, identity, token, admitted, websocket } = outgoing;
+    let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, identity, token.is_some(), admitted);
-    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some() };
+    let (body, exchange) = Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted);
+    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some(), admitted };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
         Some(mut token) => {
@@ -79,6 +82,7 @@ struct Road<'a> {
     timeouts: Timeouts,
     /// Over a connection that is for this request alone.
     alone: bool,
+    admitted: Option<&'a Admitted<'a>>,
 }
 
 /// The head of a request that may have to be sent again. Its body keeps itself.
@@ -95,6 +99,8 @@ struct Answer {
     exchange: Option<Arc<Exchange>>,
     /// It names a nonce for the next proof.
     new_nonce: bool,
+    /// Whether it may go on, if that had to be asked before the answer came.
+    watch: Watch,
 }
 
 // === impl Road ===
@@ -134,24 +140,63 @@ impl Road<'_> {
                 self.prove(&mut request, &token.shown)?;
             }
             let sent = send(carrier, request, exchange.clone());
-            match await_answer(sent, exchange.as_deref(), timeouts).await? {
+            let mut watch = Watch::Nothing;
+            match self.answer(sent, exchange.as_ref(), &mut watch).await? {
                 Attempt::Answered(mut response, lease) => {
                     let lease = lease.filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
                     let new_nonce = bound && self.remember_nonce(&mut response);
-                    return Ok(Answer { response, lease, exchange, new_nonce });
+                    return Ok(Answer { response, lease, exchange, new_nonce, watch });
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
                 // What let it in holds no longer, while it was still arriving.
                 Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.ending().is_some()) => {
-                    return Err(exchange.and_then(|exchange| exchange.ending()).unwrap_or(Reason::Internal));
+                    let ending = exchange.and_then(|exchange| exchange.ending());
+                    return Err(ending.map_or(Reason::Internal, |ending| ending.reason));
                 }
                 // The caller's fault, not the upstream's.
                 Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
                     return Err(Reason::BadRequest);
                 }
                 Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
+            }
+        }
+    }
+
+    /// The time to the first byte of the answer counts from when all of the request has been sent. While its body still flows,
+    /// its own idle limit holds; an upstream that takes nothing of it and says nothing does not hold us for ever either. What
+    /// let the request in has to hold for as long.
+    async fn answer(
+        &self,
+        sent: impl Future<Output = Attempt>,
+        exchange: Option<&Arc<Exchange>>,
+        watch: &mut Watch,
+    ) -> Result<Attempt, Reason> {
+        let Timeouts { first_byte, idle, .. } = self.timeouts;
+        let mut sent = pin!(sent);
+        loop {
+            let sending = exchange.filter(|exchange| !exchange.is_sent());
+            let before = sending.map(|exchange| exchange.frames());
+            let limit = Instant::now() + sending.map_or(first_byte, |_| first_byte.max(idle));
+            // A short exchange needs no timer but this one.
+            let due = self.admitted.filter(|_| watch.is_nothing()).map(Admitted::settles_at);
+            if let Some(due) = due.filter(|due| *due < limit) {
+                if let Ok(answer) = timeout_at(due, sent.as_mut()).await {
+                    return Ok(answer);
+                }
+                *watch =
+                    self.admitted.map_or(Watch::Nothing, |admitted| Watch::unanswered(admitted, exchange));
+            }
+            let goes_on = || sending.is_some_and(|e| e.is_sent() || Some(e.frames()) != before);
+            let answer = poll_fn(|context| match watch.poll(context) {
+                Poll::Ready(ending) => Poll::Ready(Err(ending.reason)),
+                Poll::Pending => sent.as_mut().poll(context).map(Ok),
+            });
+            match timeout_at(limit, answer).await {
+                Ok(answer) => return answer,
+                Err(_) if goes_on() => {}
+                Err(_) => return Err(Reason::UpstreamTimeout),
             }
         }
     }
@@ -279,27 +324,6 @@ async fn send(carrier: Carrier, request: Request<Body>, exchange: Option<Arc<Exc
     }
 }
 
-/// The time to the first byte of the answer counts from when all of the request has been sent. While its body still flows,
-/// its own idle limit holds; an upstream that takes nothing of it and says nothing does not hold us for ever either.
-async fn await_answer(
-    answer: impl Future<Output = Attempt>,
-    exchange: Option<&Exchange>,
-    timeouts: &Timeouts,
-) -> Result<Attempt, Reason> {
-    let mut answer = pin!(answer);
-    loop {
-        let sending = exchange.filter(|exchange| !exchange.is_sent());
-        let before = sending.map(Exchange::frames);
-        let limit = sending.map_or(timeouts.first_byte, |_| timeouts.first_byte.max(timeouts.idle));
-        let goes_on = || sending.is_some_and(|e| e.is_sent() || Some(e.frames()) != before);
-        match tokio::time::timeout(limit, answer.as_mut()).await {
-            Ok(answer) => return Ok(answer),
-            Err(_) if goes_on() => {}
-            Err(_) => return Err(Reason::UpstreamTimeout),
-        }
-    }
-}
-
 // === impl Answer ===
 
 impl Answer {
@@ -324,6 +348,10 @@ impl Answer {
         if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response);
         }
+        let watch = match self.watch {
+            Watch::Nothing => Watch::over(admitted, self.exchange.as_ref()),
+            watch => watch.answered(),
+        };
         let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
@@ -331,7 +359,7 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, admitted)))
+        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, watch)))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
@@ -339,7 +367,8 @@ impl Answer {
         if self.lease.is_none() || self.response.body().size_hint().lower() > MAX_HEARD_OUT {
             return;
         }
-        let mut body = Body::response(self.response.into_body(), idle, self.lease, self.exchange, None);
+        let mut body =
+            Body::response(self.response.into_body(), idle, self.lease, self.exchange, Watch::Nothing);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ pub(crate) struct Grant {
     headers: Option<Arc<HeaderMap>>,
     /// What the other direction knows, where the request has a body.
     exchange: Option<Arc<Exchange>>,
+    is_answered: bool,
 }
 
 /// An exchange that may not go on. What made it end has been recorded.
@@ -67,11 +68,11 @@ pub(crate) struct Ending {
 pub(crate) enum Watch {
     /// There is none (outbound).
     Nothing,
-    Young {
-        grant: Grant,
-        polls: u8,
+    Young(Grant),
+    Open {
+        ended: Pin<Box<dyn Future<Output = Ending> + Send>>,
+        is_answered: Arc<AtomicBool>,
     },
-    Open(Pin<Box<dyn Future<Output = Ending> + Send>>),
     /// The body was ended before its end.
     Over,
 }
@@ -103,8 +104,18 @@ impl<'a> Admitted<'a> {
             credential: self.credential.clone(),
             headers: self.headers.clone(),
             exchange: exchange.cloned(),
+            is_answered: true,
         }
     }
+
+    /// When it is no short exchange any more, which would end on the policy that it began with.
+    pub(super) fn settles_at(&self) -> Instant {
+        settles_at(self.seen)
+    }
+}
+
+fn settles_at(seen: &Seen) -> Instant {
+    Instant::from_std(seen.started) + SHORT
 }
 
 // === impl Kept ===
@@ -123,12 +134,16 @@ impl Grant {
     /// Resolves when the exchange may not go on, which is recorded then. Until it is polled for the first time it asks nothing,
     /// and then policy once at least. Dropped, it is as if nobody had asked.
     pub(crate) async fn ended(&self) -> Ending {
+        self.watched(&AtomicBool::new(self.is_answered)).await
+    }
+
+    async fn watched(&self, is_answered: &AtomicBool) -> Ending {
         let sidecar = &self.caller.worker.sidecar;
         let place = sidecar.watched.enter();
-        let (mut would_end, mut patience) = (None, PATIENCE);
+        let (mut until, mut would_end, mut patience) = (None, None, PATIENCE);
         loop {
-            if let Some(reason) = self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
-                return self.ending(reason);
+            if let Some(ending) = self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
+                return ending;
             }
             let edition = sidecar.policy.edition();
             let policy = sidecar.policy.load();
@@ -137,20 +152,28 @@ impl Grant {
             let standing = match Box::pin(super::guarded(self.stands(active))).await {
                 // The fault is ours or the issuer's and may pass: policy may just have named an issuer whose keys are on their way.
                 Err(refusal) if refusal.reason.status() == 503 && !patience.is_zero() => {
-                    patience = patience.saturating_sub(RETRY);
-                    tokio::time::sleep(RETRY).await;
+                    // What is known of its token holds all the same.
+                    let left = until.map_or(RETRY, |until| sidecar.verifier.left_until(until).min(RETRY));
+                    if left.is_zero() {
+                        return self.end(&Reason::Expired.into(), active, is_answered);
+                    }
+                    patience = patience.saturating_sub(left);
+                    tokio::time::sleep(left).await;
                     continue;
                 }
-                Err(refusal) => return self.end(&refusal, active),
+                Err(refusal) => return self.end(&refusal, active, is_answered),
                 Ok(standing) => standing,
             };
-            if let Some(reason) = standing.would_end.filter(|reason| would_end != Some(*reason)) {
+            let is_new = |reason: &Reason| {
+                would_end != Some(*reason)
+                    && self.exchange.as_ref().is_none_or(|exchange| exchange.would_end(*reason))
+            };
+            if let Some(reason) = standing.would_end.filter(is_new) {
                 self.seen.ended(&reason.into(), active, &sidecar.recorder, Outcome::Audit);
             }
-            would_end = standing.would_end;
-            patience = PATIENCE;
+            (until, would_end, patience) = (standing.until, standing.would_end, PATIENCE);
             drop(policy);
-            let left = standing.until.map_or(LOOK_AGAIN, |until| sidecar.verifier.left_until(until));
+            let left = until.map_or(LOOK_AGAIN, |until| sidecar.verifier.left_until(until));
             tokio::select! {
                 () = sidecar.policy.later_than(edition) => tokio::time::sleep(place.turn()).await,
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
@@ -221,24 +244,18 @@ impl Grant {
     }
 
     /// Records it, once for both directions.
-    fn end(&self, refusal: &Refusal, active: Option<&Active>) -> Ending {
-        let is_first = self.exchange.as_ref().is_none_or(|exchange| exchange.end(refusal.reason));
+    fn end(&self, refusal: &Refusal, active: Option<&Active>, is_answered: &AtomicBool) -> Ending {
+        let ending = Ending { reason: refusal.reason, is_grpc: self.seen.is_grpc() };
+        let exchange = self.exchange.as_ref();
+        let is_first = exchange.is_none_or(|exchange| exchange.end(ending));
         // Without an answer yet it is a request that is refused, and recorded as such.
-        let is_answered = self.exchange.as_ref().is_none_or(|exchange| exchange.is_answered());
+        let is_answered =
+            is_answered.load(Ordering::Relaxed) && exchange.is_none_or(|exchange| exchange.is_answered());
         if is_first && is_answered {
             let decision = Outcome::of(Direction::Inbound, refusal.reason);
             self.seen.ended(refusal, active, &self.caller.worker.sidecar.recorder, decision);
         }
-        self.ending(refusal.reason)
-    }
-
-    fn ending(&self, reason: Reason) -> Ending {
-        Ending { reason, is_grpc: self.seen.is_grpc() }
-    }
-
-    /// When it is no short exchange any more, which would end on the policy that it began with.
-    fn settles_at(&self) -> Instant {
-        Instant::from_std(self.seen.started) + SHORT
+        ending
     }
 }
 
@@ -253,26 +270,40 @@ impl std::fmt::Debug for Grant {
 impl Watch {
     /// Over one direction of an exchange.
     pub(crate) fn over(admitted: Option<&Admitted<'_>>, exchange: Option<&Arc<Exchange>>) -> Self {
-        match admitted {
-            Some(admitted) => Self::Young { grant: admitted.grant(exchange), polls: 0 },
-            None => Self::Nothing,
-        }
+        admitted.map_or(Self::Nothing, |admitted| Self::Young(admitted.grant(exchange)))
     }
 
-    /// Asked with every frame, and when there is none. A short exchange pays for nothing but the question.
+    /// Over an exchange that has no answer yet, though it has been open for a while.
+    pub(crate) fn unanswered(admitted: &Admitted<'_>, exchange: Option<&Arc<Exchange>>) -> Self {
+        let mut watch = Self::Young(Grant { is_answered: false, ..admitted.grant(exchange) });
+        watch.settle();
+        watch
+    }
+
+    /// The answer has come.
+    pub(crate) fn answered(self) -> Self {
+        if let Self::Open { is_answered, .. } = &self {
+            is_answered.store(true, Ordering::Relaxed);
+        }
+        self
+    }
+
+    /// Asked with every frame, and when there is none. A short exchange pays for nothing but a look at the clock.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ending> {
-        if let Self::Young { grant, polls } = self {
-            *polls = polls.wrapping_add(1);
-            // While frames keep coming the time is looked at now and then; otherwise a timer is set for it.
-            if !polls.is_multiple_of(LOOK_EVERY) || Instant::now() < grant.settles_at() {
+        if let Self::Young(grant) = self {
+            if Instant::now() < settles_at(&grant.seen) {
                 return Poll::Pending;
             }
             self.settle();
         }
         match self {
-            Self::Open(ended) => ended.as_mut().poll(context),
-            Self::Nothing | Self::Young { .. } | Self::Over => Poll::Pending,
+            Self::Open { ended, .. } => ended.as_mut().poll(context),
+            Self::Nothing | Self::Young(_) | Self::Over => Poll::Pending,
         }
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -282,15 +313,19 @@ impl Watch {
     /// When to [settle](Self::settle) at the latest.
     pub(crate) fn due(&self) -> Option<Instant> {
         match self {
-            Self::Young { grant, .. } => Some(grant.settles_at()),
-            Self::Nothing | Self::Open(_) | Self::Over => None,
+            Self::Young(grant) => Some(settles_at(&grant.seen)),
+            Self::Nothing | Self::Open { .. } | Self::Over => None,
         }
     }
 
     /// It has been open for a while: from now on it is watched.
     pub(crate) fn settle(&mut self) {
         *self = match std::mem::replace(self, Self::Nothing) {
-            Self::Young { grant, .. } => Self::Open(Box::pin(async move { grant.ended().await })),
+            Self::Young(grant) => {
+                let is_answered = Arc::new(AtomicBool::new(grant.is_answered));
+                let told = is_answered.clone();
+                Self::Open { ended: Box::pin(async move { grant.watched(&told).await }), is_answered }
+            }
             other => other,
         };
     }
@@ -300,8 +335,8 @@ impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Nothing => "Nothing",
-            Self::Young { .. } => "Young",
-            Self::Open(_) => "Open",
+            Self::Young(_) => "Young",
+            Self::Open { .. } => "Open",
             Self::Over => "Over",
         })
     }
@@ -336,8 +371,6 @@ impl Drop for Place<'_> {
 
 /// An exchange that takes no longer ends on the policy that it began with.
 const SHORT: Duration = Duration::from_secs(1);
-/// In frames.
-const LOOK_EVERY: u8 = 8;
 /// Also when nothing has changed that we know of: keys may be withdrawn, and the clock may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How long it may be impossible to tell, and between two attempts.

@@ -1,7 +1,7 @@
 //! Which header fields pass? Those that are judged, without what is a credential, and with identity as we know it.
 
 pub(crate) use countersign_policy::headers::{
-    as_judged, is_grpc, is_websocket, strip_hop_by_hop, strip_identity,
+    as_judged, is_grpc, is_websocket, strip_hop_by_hop, strip_identity, strip_underscored,
 };
 use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Binding, Peer, Token};
@@ -10,6 +10,15 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::auth::credentials::{self, DPOP};
+
+/// What is removed from a caller's fields, its trailers too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stripped<'a> {
+    /// The identity headers of the port.
+    pub(crate) identity: &'a [String],
+    /// Every name with `_`.
+    pub(crate) underscored: bool,
+}
 
 /// Removes the credential, with the proof that came with it.
 pub(crate) fn strip_credential(headers: &mut HeaderMap) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use countersign_policy::PortPolicy;
 use countersign_policy::Reason;
+use countersign_policy::headers::Underscores;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::Peer;
 use countersign_policy::snapshot::Timeouts;
@@ -19,12 +20,13 @@ use super::body::Body;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
 use super::grant::{Admitted, Kept};
+use super::headers::{self, Stripped};
 use super::pool::Upstream;
 use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{self, Demand, Secured, Spoken};
 use super::websocket::{self, Farewell, Handshake, Open};
-use super::{headers, metadata, target};
+use super::{metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
@@ -214,7 +216,7 @@ impl Caller {
             target: canonical_target(&uri, &path)?,
             authority: target.authority,
             incoming,
-            identity: Some(identity),
+            caller: Some(Stripped { identity, underscored: self.drops_underscores() }),
             head,
             admitted: Some(&admitted),
         };
@@ -244,6 +246,10 @@ impl Caller {
             metrics.underscore_headers_dropped.inc_by(dropped);
         }
         Ok(())
+    }
+
+    fn drops_underscores(&self) -> bool {
+        self.worker.sidecar.header_underscores == Underscores::Drop
     }
 
     /// Whose certificate the connection came with.

@@ -129,7 +129,7 @@ impl Application {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
             incoming,
-            identity: None,
+            caller: None,
             token,
             websocket: websocket.as_ref(),
             head,

@@ -90,6 +90,12 @@ pub(crate) fn from(spec: &FromSpec, shown: Shown<'_>, at: &Field, report: &mut R
     if let Some(issuer) = concerned().find(|issuer| !issuer.profile.has_client() && spec.clients.is_some()) {
         report.add(&at.key("clients"), no_source("clients", issuer));
     }
+    let names_somebody = spec.subjects.is_some() || spec.clients.is_some();
+    if names_somebody && named.is_empty() && several_trust_domains(issuers) {
+        let message = "names callers, but whose? Each of several issuers of JWT-SVIDs could sign for any SPIFFE ID: \
+                       write `issuers` beside it";
+        report.add(at, message);
+    }
     values::scopes(spec.scopes.as_deref().unwrap_or_default(), &at.key("scopes"), report);
     From {
         needs_token,
@@ -149,6 +155,11 @@ fn named_issuers(
     named
 }
 
+/// Nothing in an Issuer says which trust domain is its own (SPIFFE JWT-SVID §3.1).
+fn several_trust_domains(issuers: &[KnownIssuer]) -> bool {
+    issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid).count() > 1
+}
+
 fn no_source(word: &str, issuer: &KnownIssuer) -> String {
     let KnownIssuer { name, profile, .. } = issuer;
     format!(
@@ -180,6 +191,9 @@ fn texts(written: Option<&[Text]>, at: &Field, report: &mut Report<'_>) -> Vec<S
 fn method(text: &str) -> Result<String, String> {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let upper = text.to_ascii_uppercase();
+    if text == "*" {
+        return Err("`*` is no method: leave the field out to mean all".to_owned());
+    }
     if upper != text && KNOWN.contains(&&*upper) {
         return Err(format!("methods are case-sensitive: write {upper}"));
     }

@@ -50,6 +50,8 @@ impl<'a> Subject<'a> {
             Node::Constant(constant) => Some(Value::of(constant)),
             Node::Claims => self.claims.map(Value::Map),
             Node::Method => Some(borrowed(self.request.method)),
+            // What others would make of a raw path cannot be told.
+            Node::Path if self.request.path.is_raw() => None,
             Node::Path => path::text(self.request.path.as_str()).map(Value::Text),
             Node::Host => Some(borrowed(self.request.host)),
             Node::Header(name) => header(self.request.headers, name).map(borrowed),

@@ -141,12 +141,10 @@ impl Document {
     }
 
     fn name(source: &Source) -> Result<DocumentName, Box<Unreadable>> {
-        let unreadable = |error| Unreadable::new(source, None, error);
+        let unreadable = |error| Unreadable::new(source, DocumentName::before_spec(&source.text), error);
         if source.text.len() > MAX_DOCUMENT_BYTES {
-            return Err(unreadable(at(
-                "",
-                format!("larger than {} KiB: split it", MAX_DOCUMENT_BYTES >> 10),
-            )));
+            let message = format!("larger than {} KiB: split it", MAX_DOCUMENT_BYTES >> 10);
+            return Err(unreadable(at("", message)));
         }
         let header: Header = yaml::read(&source.text).map_err(unreadable)?;
         DocumentName::checked(&header).map_err(|error| unreadable(error.in_line_of(&source.text)))
@@ -191,6 +189,12 @@ fn spec<T: DeserializeOwned>(text: &str) -> Result<Box<T>, YamlError> {
 // === impl DocumentName ===
 
 impl DocumentName {
+    /// Of a document that cannot be read, if that much is in order: by what stands before its `spec`.
+    fn before_spec(text: &str) -> Option<Self> {
+        let (before, _) = text.split_once("\nspec:")?;
+        Self::checked(&yaml::read(before).ok()?).ok()
+    }
+
     fn checked(header: &Header) -> Result<Self, YamlError> {
         if &*header.api_version != API_VERSION {
             let message = format!("`{}` is not known here: write `{API_VERSION}`", header.api_version);

@@ -596,13 +596,73 @@ fn in_9_an_issuer_without_an_audience_is_refused() {
     }
 }
 
+/// Also where the document could not be read into a type.
+#[test]
+fn an_error_of_shape_names_its_document() {
+    let head =
+        "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: { name: p, namespace: shop }\n";
+    let said = |text: &str| {
+        let problems =
+            Documents::parse(source::split("a.yaml", text.as_bytes()).unwrap()).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for (spec, expected) in [
+        (
+            "  rules:\n  - { name: a, name: b }\n",
+            "a.yaml:6: InboundPolicy/shop/p: spec.rules[0].name: is written twice",
+        ),
+        ("  rules:\n", "a.yaml:5: InboundPolicy/shop/p: spec.rules: has no value"),
+        ("  rules: !x []\n", "a.yaml:5: InboundPolicy/shop/p: spec.rules: YAML tags are not supported"),
+        ("\trules: []\n", "a.yaml:5: InboundPolicy/shop/p: a tab cannot indent YAML"),
+    ] {
+        let said = said(&format!("{head}spec:\n{spec}"));
+        assert!(said.starts_with(expected) && said.lines().count() == 1, "{said}");
+    }
+    // Where it has no name yet, or not one only, none is made up.
+    for head in ["kind: InboundPolicy\nspec:\n  rules:\n", "{ kind: InboundPolicy, spec: }"] {
+        assert!(
+            said(head).starts_with("a.yaml:") && !said(head).contains("InboundPolicy/"),
+            "{}",
+            said(head)
+        );
+    }
+    let twice = format!("{head}kind: Issuer\nspec: {{}}\n");
+    assert!(said(&twice).starts_with("a.yaml:4: kind: is written twice"), "{}", said(&twice));
+}
+
+/// Written without a value, it is not left out.
+#[test]
+fn a_namespace_without_a_value_is_not_the_default() {
+    let text = |namespace: &str| {
+        format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata:\n  name: p\n{namespace}  creationTimestamp: null\n\
+             spec: {{ rules: [{{ name: d, effect: deny }}] }}\n"
+        )
+    };
+    let problems = |namespace: &str| {
+        Documents::parse(source::split("a.yaml", text(namespace).as_bytes()).unwrap())
+            .err()
+            .unwrap_or_default()
+    };
+    assert_eq!(problems(""), []);
+    for namespace in ["  namespace:\n", "  namespace: ~\n", "  namespace: null\n"] {
+        let problems = problems(namespace);
+        assert!(
+            problems[0].to_string().contains("a.yaml:5: metadata.namespace: has no value"),
+            "{problems:?}"
+        );
+    }
+}
+
 #[test]
 fn in_27_no_rule_looks_into_a_body() {
-    for word in ["body: { a: b }", "json: { a: b }", "form: { a: b }", "query: { a: b }"] {
+    for word in ["body", "json", "form", "query"] {
         let said = wrong_with(
             "[{ issuer: corp, audiences: [a] }]",
-            &format!("[{{ name: r, to: {{ {word} }}, from: {{}} }}]"),
+            &format!("[{{ name: r, to: {{ {word}: {{ a: b }} }}, from: {{}} }}]"),
         );
-        assert!(said.contains("a.yaml:"), "{word}: {said}");
+        let expected =
+            format!(": spec.rules[0].to.{word}: unknown field, expected one of `methods`, `paths`,");
+        assert!(said.contains(&expected) && said.lines().count() == 1, "{word}: {said}");
     }
 }

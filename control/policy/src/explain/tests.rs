@@ -34,7 +34,8 @@ const TABLES: &[&[u8]] = &[
 #[test]
 fn what_is_explained_is_what_is_decided() {
     let mut tables = Vec::new();
-    for bytes in TABLES {
+    let large = large_table();
+    for bytes in TABLES.iter().copied().chain([large.as_bytes()]) {
         let sources = source::split("table", bytes).unwrap();
         let trials = Trials::read(&sources).unwrap();
         tables.extend(trials.asked(&Documents::parse(sources).unwrap()));
@@ -76,6 +77,99 @@ fn what_is_explained_is_what_is_decided() {
         }
     }
     assert!(seen.0 > 300 && seen.1 > 200 && seen.2 > 1_000, "{seen:?}");
+}
+
+/// A policy of more rules, and a port of more policies, than are shown; and what decides stands last.
+fn large_table() -> String {
+    use std::fmt::Write;
+    let head = "---\napiVersion: countersign.dev/v1alpha1\nkind: ";
+    let mut text = String::new();
+    for (name, host) in [("corp", "corp.test"), ("last", "last.test")] {
+        writeln!(text, "{head}Issuer\nmetadata: {{ name: {name} }}\nspec: {{ issuer: https://{host}, profile: keycloak }}")
+            .unwrap();
+    }
+    let policy = |name: &str, port: u16, issuer: &str, rules: &str| {
+        format!(
+            "{head}InboundPolicy\nmetadata: {{ name: {name} }}\nspec:\n  ports: [{port}]\n  \
+             tokens: [{{ issuer: {issuer}, audiences: [a] }}]\n  rules:\n{rules}"
+        )
+    };
+    // All near: about the path that is asked for.
+    let near: String = (0..200)
+        .map(|n| format!("  - {{ name: near-{n}, to: {{ paths: [/x] }}, from: {{ clients: [c{n}] }} }}\n"))
+        .collect();
+    let shadows: String =
+        (0..100).map(|n| format!("  - {{ name: shadow-{n}, shadow: true, from: {{}} }}\n")).collect();
+    let ends = "  - { name: scoped, to: { paths: [/x] }, from: { scopes: [s] } }\n  \
+                - { name: open, public: true, to: { paths: [/x/open] } }\n  \
+                - { name: closed, effect: deny, to: { paths: [/x], methods: [PUT] }, from: { scopes: [b] } }\n";
+    text += &policy("many-rules", 1, "corp", &format!("{near}{shadows}{ends}"));
+    for n in 10..30 {
+        let issuer = if n == 29 { "last" } else { "corp" };
+        let rules: String = (0..20)
+            .map(|n| {
+                format!("  - {{ name: near-{n}, to: {{ paths: [/x] }}, from: {{ clients: [c{n}] }} }}\n")
+            })
+            .collect();
+        text +=
+            &policy(&format!("many-{n}"), 2, issuer, &format!("{rules}{}", if n == 29 { ends } else { "" }));
+    }
+    for (name, port, issuer) in [("rules", 1, "corp"), ("policies", 2, "last")] {
+        writeln!(
+            text,
+            "{head}PolicyTest\nmetadata: {{ name: {name} }}\nspec:\n  to: {{ port: {port} }}\n  \
+             token: {{ issuer: {issuer}, audience: a, scopes: [s] }}\n  cases:\n  \
+             - {{ name: allow, request: GET /x, expect: allow }}\n  \
+             - {{ name: deny, request: PUT /x, token: {{ scopes: [b, s] }}, expect: deny }}\n  \
+             - {{ name: poor, request: GET /x, token: {{ scopes: [] }}, expect: deny }}\n  \
+             - {{ name: open, request: GET /x/open, token: none, expect: allow }}\n  \
+             - {{ name: nothing, request: GET /y, expect: deny }}"
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// What decided is shown however much else there is, and what is said of the rest is true.
+#[test]
+fn what_decided_is_never_left_out() {
+    let sources = source::split("large", large_table().as_bytes()).unwrap();
+    let documents = Documents::parse(sources).unwrap();
+    let asked = |port: u16, method: &str, iss: &str, scope: &str| {
+        let claims = json!({ "iss": iss, "aud": "a", "exp": 1, "sub": "s", "azp": "c", "scope": scope });
+        let question = Question {
+            workload: Workload { namespace: "default".to_owned(), ..question().workload },
+            port,
+            method: method.parse().unwrap(),
+            path: "/x".to_owned(),
+            claims: claims.as_object().cloned(),
+            ..question()
+        };
+        documents.explain(&question).unwrap()
+    };
+    for (port, iss, policy, more) in [
+        (1, "https://corp.test", "many-rules", "and 239 more rules\n"),
+        (2, "https://last.test", "many-29", "and 4 more policies\n"),
+    ] {
+        for (method, scope, said) in [
+            ("GET", "s", "allow scoped (line LINE): matches, and decides"),
+            ("GET", "", "allow scoped (line LINE): does not match, for want of scopes alone"),
+            ("PUT", "b s", "deny closed (line LINE): matches, and decides"),
+        ] {
+            let explanation = asked(port, method, iss, scope);
+            let text = explanation.to_string();
+            let rules = &explanation.policies.iter().find(|p| p.policy.ends_with(policy)).unwrap().rules;
+            let rule =
+                rules.iter().find(|rule| explanation.rule.as_ref().unwrap().ends_with(&rule.rule)).unwrap();
+            let said = said.replace("LINE", &rule.line.to_string());
+            assert!(text.contains(&said) && text.contains(more), "{text}");
+            assert!(!text.contains("refused before rules") && !text.contains("that do not match"), "{text}");
+            assert!(explanation.policies.len() <= room::MAX_POLICIES, "{text}");
+            assert!(explanation.policies.iter().map(|p| p.rules.len()).sum::<usize>() <= room::MAX_RULES);
+        }
+    }
+    let other = asked(2, "GET", "https://else.test", "s").to_string();
+    assert!(other.contains("deny unknown_issuer") && other.contains("refused before rules"), "{other}");
 }
 
 /// The rules, as explained, lead to the decision.
@@ -429,7 +523,10 @@ fn an_explanation_is_bounded() {
     };
     let explanation = documents.explain(&question).unwrap();
     let policy = &explanation.policies[0];
-    assert_eq!((policy.rules.len(), policy.more_rules), (MAX_RULES_OF_POLICY, 301 - MAX_RULES_OF_POLICY));
+    assert_eq!(
+        (policy.rules.len(), policy.more_rules),
+        (room::MAX_RULES_OF_POLICY, 301 - room::MAX_RULES_OF_POLICY)
+    );
     assert!(policy.rules.iter().any(|rule| rule.rule == "near"), "what is near is shown");
     let text = explanation.to_string();
     assert!(
@@ -437,7 +534,30 @@ fn an_explanation_is_bounded() {
         "{}",
         text.len()
     );
-    assert!(text.contains("and 237 more rules that do not match"), "{text}");
+    assert!(text.contains("  and 237 more rules\n"), "{text}");
+}
+
+/// Of a claim that has parts no more is told than what is asked for.
+#[test]
+fn what_no_rule_names_of_a_claim_is_not_told() {
+    for (test, claim, expected) in [
+        (
+            "[admin]",
+            json!([{ "ssn": "078-05-1120" }, { "pin": [1, 2] }, ["078-05-1120"], "clerk", 7]),
+            "found an object, an object, a list, clerk, 7",
+        ),
+        ("{ a: [1] }", json!([{ "ssn": "078-05-1120" }]), "found a list"),
+        ("{ a: [1] }", json!({ "a": [{ "pin": 2 }], "ssn": "078-05-1120" }), "found {a: [an object]}"),
+    ] {
+        let question = Question { claims: Some(claims(&json!({ "groups": claim }))), ..question() };
+        let rule = format!("{{ name: a, from: {{ claims: {{ groups: {test} }} }} }}");
+        let explanation = documents(&rule).explain(&question).unwrap();
+        let (text, json) = (explanation.to_string(), serde_json::to_string(&explanation).unwrap());
+        assert!(text.contains(expected), "{text}");
+        for text in [text, json] {
+            assert!(!text.contains("ssn") && !text.contains("pin") && !text.contains("078"), "{text}");
+        }
+    }
 }
 
 /// Nothing in a token can write to a terminal.
@@ -451,4 +571,17 @@ fn control_characters_are_escaped() {
         !text.contains('\u{1b}') && !text.contains('\u{7}') && text.contains("a\\u{1b}[2Jb\\nc"),
         "{text}"
     );
+    let claims =
+        self::claims(&json!({ "sub": "a\u{9b}2J\u{202e}b\u{2066}c", "tenant": ["\u{202a}\u{2069}"] }));
+    let question = Question { claims: Some(claims), path: "/\u{85}\u{2067}".to_owned(), ..question };
+    let text =
+        documents("{ name: a, from: { claims: { tenant: a } } }").explain(&question).unwrap().to_string();
+    let is_plain = |text: &str| !text.chars().any(|c| c != '\n' && crate::problem::is_unseen(c));
+    assert!(is_plain(&text), "{text:?}");
+    let explanation = documents("{ name: a, from: { claims: { tenant: a } } }").explain(&question).unwrap();
+    let json = serde_json::to_string_pretty(&explanation).unwrap();
+    let plain = plain_json(&json);
+    assert!(!is_plain(&json) && is_plain(&plain), "{plain:?}");
+    let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+    assert_eq!(read(&plain), read(&json));
 }

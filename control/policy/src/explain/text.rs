@@ -8,11 +8,25 @@ use serde_json::Value;
 use super::{
     Answer, Condition, Explanation, PolicyExplained, Requested, RuleExplained, ShownToken, Unselected,
 };
-use crate::problem::one_line;
+use crate::problem::{is_unseen, one_line};
 use crate::reason::Reason;
 
 /// A value as it is told: lists with commas, texts without quotes, all of it on one line.
 struct Told<'v>(&'v Value);
+
+/// JSON that says the same, and in which nothing is that a terminal obeys or shows in another order: all of it is escaped.
+pub fn plain_json(json: &str) -> String {
+    let mut plain = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Outside of strings there are no others than ends of lines, and inside of them those are escaped.
+        if c != '\n' && is_unseen(c) {
+            plain.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
 
 // === impl Explanation ===
 
@@ -115,7 +129,7 @@ impl PolicyExplained {
             rule.write(decisive == Some(&rule.rule), reason, f)?;
         }
         if self.more_rules > 0 {
-            writeln!(f, "  and {} more rules that do not match", self.more_rules)?;
+            writeln!(f, "  and {} more rules", self.more_rules)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::compile::outbound::CheckedOutbound;
 use crate::compile::report::Report;
 use crate::documents::Checked;
 use crate::field::Field;
+use crate::path::PathPattern;
 use crate::rule::{RuleBody, To};
 use crate::snapshot::Effect;
 
@@ -42,10 +43,11 @@ pub(super) fn inbound(policy: &Checked<CheckedInbound>, report: &mut Report<'_>)
     for (at, rule) in live_rules(policy).filter(|(_, rule)| rule.effect == Effect::Allow) {
         let to = &rule.to;
         if rule.public && is_every_path(to) {
-            let message = "makes every path public: name those that are, e.g. `/healthz`";
+            let message = "makes every path public, or nearly: name those that are, e.g. `/healthz`";
             report.add(&at.key("to").key("paths"), message);
         } else if is_anybody(rule) && is_every_path(to) && to.methods.is_empty() && to.hosts.is_empty() {
-            let message = "everybody with a token may do everything: name `scopes`, `clients` or the like";
+            let message =
+                "everybody with a token may do everything, or nearly: name `scopes`, `clients` or the like";
             report.add(&at.key("from"), message);
         }
     }
@@ -56,7 +58,7 @@ fn is_anybody(rule: &RuleBody) -> bool {
 }
 
 fn is_every_path(to: &To) -> bool {
-    to.grpc.is_empty() && (to.paths.is_empty() || to.paths.iter().any(|path| path.as_str() == "/*"))
+    to.grpc.is_empty() && (to.paths.is_empty() || to.paths.iter().any(PathPattern::names_nothing))
 }
 
 pub(super) fn outbound(policy: &Checked<CheckedOutbound>, report: &mut Report<'_>) {

@@ -8,18 +8,46 @@ use crate::rule::RuleBody;
 use crate::snapshot::Effect;
 
 use super::live_rules;
+use super::nearby::Nearby;
 
 type Policy = Checked<CheckedInbound>;
 
-pub(super) fn rules(policy: &Policy, documents: &Documents, report: &mut Report<'_>) {
+/// The rules that can keep others from deciding, of all policies: those that deny, and those that are public.
+pub(super) struct Decisive<'d>(pub(super) Nearby<'d, usize>);
+
+// === impl Decisive ===
+
+impl<'d> Decisive<'d> {
+    pub(super) fn of(documents: &'d Documents) -> Self {
+        let policies = documents.inbound.iter().enumerate();
+        let rules =
+            policies.flat_map(|(place, policy)| live_rules(policy).map(move |(_, rule)| (place, rule)));
+        Self(Nearby::of(rules.filter(|(_, rule)| rule.effect == Effect::Deny || rule.public)))
+    }
+}
+
+pub(super) fn rules(
+    policy: &Policy,
+    documents: &Documents,
+    decisive: &Decisive<'_>,
+    report: &mut Report<'_>,
+) {
+    // The policies that are asked wherever this one is, itself among them.
+    let covers = |other: &Policy| other.value.covers(&policy.value);
+    let asked: Vec<_> = documents.inbound.iter().map(|other| covers(other).then_some(other)).collect();
+    let asked = |(place, rule)| Some(((*asked.get::<usize>(place)?)?, rule));
+    let own = Nearby::of(live_rules(policy).map(|(_, rule)| ((), rule)));
     for (at, rule) in live_rules(policy) {
-        let others = || asked_with(policy, documents);
+        let above = decisive.0.above(&rule.to).filter_map(asked);
         match (rule.effect, rule.public) {
-            (Effect::Allow, true) => public(policy, rule, others(), &at, report),
-            (Effect::Allow, false) => allow(policy, rule, others(), &at, report),
-            (Effect::Deny, _) => deny(rule, others(), &at, report),
+            (Effect::Allow, true) => public(policy, rule, above, &at, report),
+            (Effect::Allow, false) => allow(policy, rule, above, &at, report),
+            (Effect::Deny, _) => {
+                let below = || decisive.0.below(&rule.to).filter_map(asked);
+                deny(rule, above, below, &at, report);
+            }
         }
-        if let Some(twin) = twin(policy, rule) {
+        if let Some(twin) = twin(rule, own.above(&rule.to).map(|(_, other)| other)) {
             report.add(&at, format!("says the same as rule `{}`: remove one", twin.name));
         }
         if !rule.to.grpc.is_empty()
@@ -30,15 +58,6 @@ pub(super) fn rules(policy: &Policy, documents: &Documents, report: &mut Report<
             report.add(&at.key("to").key("methods"), message);
         }
     }
-}
-
-/// Every live rule that is asked wherever this policy is, its own among them, and the policy that it is of.
-fn asked_with<'d>(
-    policy: &'d Policy,
-    documents: &'d Documents,
-) -> impl Iterator<Item = (&'d Policy, &'d RuleBody)> {
-    let policies = documents.inbound.iter().filter(|other| other.value.covers(&policy.value));
-    policies.flat_map(|other| live_rules(other).map(move |(_, rule)| (other, rule)))
 }
 
 /// Whom a deny spares, and whom its `from` names, is nobody where nobody is asked for a token (semantics 5c).
@@ -100,9 +119,10 @@ fn hits_all_of(deny: &RuleBody, allow: &RuleBody, same_policy: bool) -> bool {
     everybody && deny.unless.is_none()
 }
 
-fn deny<'d>(
+fn deny<'d, Below: Iterator<Item = (&'d Policy, &'d RuleBody)>>(
     rule: &RuleBody,
-    mut others: impl Iterator<Item = (&'d Policy, &'d RuleBody)>,
+    mut above: impl Iterator<Item = (&'d Policy, &'d RuleBody)>,
+    below: impl Fn() -> Below,
     at: &Field,
     report: &mut Report<'_>,
 ) {
@@ -117,12 +137,11 @@ fn deny<'d>(
     }
     // A deny that names no paths is about the caller, and what is public is public to that one too.
     let names_paths = !rule.to.paths.is_empty() || !rule.to.grpc.is_empty();
-    let opens = |other: &RuleBody| {
-        other.public
-            && other.when.is_none()
-            && (other.to.covers(&rule.to) || names_paths && rule.to.covers(&other.to))
-    };
-    if let Some((_, other)) = others.find(|(_, other)| opens(other)) {
+    let is_open = |other: &RuleBody| other.public && other.when.is_none();
+    let opened = above.find(|(_, other)| is_open(other) && other.to.covers(&rule.to));
+    let opened = opened
+        .or_else(|| names_paths.then(below)?.find(|(_, other)| is_open(other) && rule.to.covers(&other.to)));
+    if let Some((_, other)) = opened {
         let message = format!(
             "hits nobody where rule `{}` is public: callers are anonymous there (drop `from`, or the public rule)",
             other.name
@@ -132,8 +151,8 @@ fn deny<'d>(
 }
 
 /// An earlier rule of the policy that says just the same.
-fn twin<'p>(policy: &'p Policy, rule: &RuleBody) -> Option<&'p RuleBody> {
-    let earlier = live_rules(policy).map(|(_, other)| other).take_while(|other| !std::ptr::eq(*other, rule));
+fn twin<'p>(rule: &RuleBody, others: impl Iterator<Item = &'p RuleBody>) -> Option<&'p RuleBody> {
+    let earlier = others.take_while(|other| !std::ptr::eq(*other, rule));
     let mut earlier = earlier.filter(|other| other.effect == rule.effect && other.public == rule.public);
     earlier.find(|other| {
         let both = |one: &Option<_>, two: &Option<_>| match (one, two) {

@@ -157,6 +157,148 @@ fn rules_that_are_too_wide() {
     let told = Some("spec.rules[0].to.paths: makes every path public");
     rules("name: a, public: true, to: { methods: [GET], paths: [/a, '/*'] }", told);
     rules("name: a, public: true, to: { paths: ['/a/*'] }", None);
+    for path in ["/{a}/*", "/{a}", "/{a}/{b}", "/{a}/"] {
+        rules(&format!("name: a, public: true, to: {{ paths: ['{path}'] }}"), told);
+        let told = Some("spec.rules[0].from: everybody with a token may do everything, or nearly");
+        rules(&format!("name: a, to: {{ paths: ['{path}'] }}, from: {{}}"), told);
+    }
+    for path in ["/", "/{a}/b", "/a/{b}/*"] {
+        rules(&format!("name: a, public: true, to: {{ paths: ['{path}'] }}"), None);
+    }
+    rules("name: a, to: { paths: ['/{claims.tenant}/*'] }, from: {}", None);
+}
+
+/// Such rules compile, and mean nothing that anybody means.
+#[test]
+fn a_star_that_is_a_letter() {
+    for (part, place) in [
+        ("clients: ['*']", "clients[0]"),
+        ("subjects: [a, '*']", "subjects[1]"),
+        ("roles: ['*']", "roles[0]"),
+        ("scopes: ['*']", "scopes[0]"),
+        ("claims: { tenant: '*' }", "claims.tenant"),
+        ("claims: { org: { tenant: [a, '*'] } }", "claims.org.tenant"),
+    ] {
+        for (effect, word) in [("deny", "from"), ("deny", "unless"), ("allow", "from")] {
+            let rule = format!("name: a, effect: {effect}, to: {{ paths: [/x] }}, {word}: {{ {part} }}");
+            let told = format!("spec.rules[0].{word}.{place}: is the letter `*`, not everything");
+            rules(&rule, Some(&told));
+            rules(&format!("{rule}, shadow: true"), Some(&told));
+            rules(&rule.replace('*', "b*"), None);
+        }
+    }
+    let header = |name: &str| format!("name: a, effect: deny, to: {{ headers: {{ {name}: ['*'] }} }}");
+    rules(
+        &header("X-Debug"),
+        Some("spec.rules[0].to.headers: the value of `x-debug` is the letter `*`, not everything"),
+    );
+    rules(&header("If-None-Match"), None);
+}
+
+#[test]
+fn a_deny_that_spares_whoever_comes() {
+    let told = Some("spec.rules[0].unless: spares everybody with a token");
+    rules("name: d, effect: deny, to: { paths: [/x] }, unless: {}", told);
+    rules("name: d, effect: deny, to: { paths: [/x] }, unless: { issuers: [corp] }", None);
+    rules("name: d, effect: deny, to: { paths: [/x] }, unless: { sources: [10.0.0.0/8] }", None);
+}
+
+/// Rules that are found by what they are about are those that would be found by looking at all.
+#[test]
+fn what_is_nearby_misses_nothing() {
+    let paths = [
+        "",
+        "[/a]",
+        "[/a/b]",
+        "['/a/*']",
+        "['/a/{x}']",
+        "['/{x}/b']",
+        "['/*']",
+        "['/{x}/*']",
+        "[/a/]",
+        "[/]",
+        "[/b, '/a/b/*']",
+        "['/a/b/c', /b]",
+        "['/a/{claims.tenant}']",
+        "['/{x}', /b]",
+        "[/ab]",
+    ];
+    let calls = ["", "[s.A/M]", "[s.A/*]", "[s.B/M, s.A/M]"];
+    let mut text = BASE.to_owned();
+    for (number, path) in paths.iter().enumerate() {
+        for (other, call) in calls.iter().enumerate() {
+            let path = if path.is_empty() { String::new() } else { format!("paths: {path},") };
+            let call = if call.is_empty() { String::new() } else { format!("grpc: {call}") };
+            text += &format!(
+                "  - {{ name: r{number}-{other}, to: {{ {path} {call} }}, from: {{ scopes: [s] }} }}\n"
+            );
+        }
+    }
+    let documents = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap();
+    let all = || documents.inbound[0].value.rules.iter().map(|rule| &**rule).enumerate();
+    let nearby = nearby::Nearby::of(all());
+    let mut covered = 0;
+    for (_, rule) in all() {
+        let above: Vec<_> = nearby.above(&rule.to).map(|(place, _)| place).collect();
+        let below: Vec<_> = nearby.below(&rule.to).map(|(place, _)| place).collect();
+        assert!(above.is_sorted() && below.is_sorted());
+        for (place, other) in all() {
+            assert!(
+                !other.to.covers(&rule.to) || above.contains(&place),
+                "{} above {}",
+                other.name,
+                rule.name
+            );
+            // The way back is asked of rules that name what they are about.
+            let names = !rule.to.paths.is_empty() || !rule.to.grpc.is_empty();
+            assert!(
+                !names || !rule.to.covers(&other.to) || below.contains(&place),
+                "{} below {}",
+                other.name,
+                rule.name
+            );
+            covered += usize::from(other.to.covers(&rule.to));
+        }
+    }
+    assert!(covered > 200, "{covered}");
+}
+
+/// Of ordinary policy a rule is compared with few others, however many there are.
+#[test]
+fn a_rule_is_compared_with_few_others() {
+    let policy = |policy: usize| {
+        let rule = |rule: usize| {
+            let path = format!("/api/{policy}/{rule}");
+            match rule % 3 {
+                0 => format!(
+                    "  - {{ name: r{rule}, effect: deny, to: {{ paths: [{path}] }}, from: {{ roles: [a] }} }}\n"
+                ),
+                1 => format!("  - {{ name: r{rule}, public: true, to: {{ paths: [{path}] }} }}\n"),
+                _ => format!(
+                    "  - {{ name: r{rule}, to: {{ paths: ['{path}/*'] }}, from: {{ scopes: [s] }} }}\n"
+                ),
+            }
+        };
+        let rules: String = (0..300).map(rule).collect();
+        format!(
+            "---\n{HEAD}InboundPolicy\nmetadata: {{ name: p{policy} }}\nspec:\n  \
+             tokens: [{{ issuer: corp, audiences: [https://a] }}]\n  rules:\n{rules}"
+        )
+    };
+    let compared = |policies: usize| {
+        let issuer = BASE.split("---").next().unwrap().to_owned();
+        let text = (0..policies).fold(issuer, |text, number| text + &policy(number));
+        let documents = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap();
+        let outcome = Trials::default().run(&documents, Underscores::Drop).unwrap();
+        assert_eq!(warnings(&documents, &outcome), []);
+        let decisive = reach::Decisive::of(&documents);
+        let rules = documents.inbound.iter().flat_map(|policy| &policy.value.rules);
+        rules
+            .map(|rule| decisive.0.above(&rule.to).count() + decisive.0.below(&rule.to).count())
+            .sum::<usize>()
+    };
+    let (few, many) = (compared(2), compared(20));
+    assert!(few > 0 && many == few * 10, "{few}, then {many}");
 }
 
 #[test]

@@ -10,16 +10,20 @@ use crate::trial::Outcome;
 
 pub(super) fn documents(documents: &Documents) -> Vec<Problem> {
     let rules = documents.outbound.iter().flat_map(|policy| &policy.value.rules);
-    let credentials: BTreeSet<usize> =
-        rules.filter_map(|rule| rule.token.as_ref()).map(|token| token.credential).collect();
-    let accepted =
-        documents.inbound.iter().flat_map(|policy| &policy.value.tokens).map(|tokens| tokens.issuer);
+    let attached = rules.filter_map(|rule| rule.token.as_ref()).map(|token| token.credential);
+    let tokens = || documents.inbound.iter().flat_map(|policy| &policy.value.tokens);
+    let asking = tokens().filter_map(|tokens| tokens.introspect).map(|(credential, _)| credential);
+    let credentials: BTreeSet<usize> = attached.chain(asking).collect();
+    let accepted = tokens().map(|tokens| tokens.issuer);
     let asked = documents.credentials.iter().map(|credential| credential.value.issuer);
     let issuers: BTreeSet<usize> = accepted.chain(asked).collect();
     let unused = "is used by nobody";
     let issuers = unused_of(&documents.issuers, &issuers, &format!("{unused}: no `tokens`, no Credential"));
-    let credentials =
-        unused_of(&documents.credentials, &credentials, &format!("{unused}: no rule of an OutboundPolicy"));
+    let credentials = unused_of(
+        &documents.credentials,
+        &credentials,
+        &format!("{unused}: no rule of an OutboundPolicy, no `introspect`"),
+    );
     issuers.into_iter().chain(credentials).collect()
 }
 

@@ -77,6 +77,24 @@ impl PathPattern {
         self.below
     }
 
+    /// Is there no word in it that a path must hold, as in `/*` and `/{a}/*`? The one path `/` is one.
+    pub(crate) fn names_nothing(&self) -> bool {
+        let is_open = |segment: &Segment| match segment {
+            Segment::Literal(bytes) => bytes.is_empty(),
+            Segment::Any(_) => true,
+            Segment::Claim(_) => false,
+        };
+        self.written != "/" && self.segments.iter().all(is_open)
+    }
+
+    /// The literal segments that every path that it matches begins with.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map_while(|segment| match segment {
+            Segment::Literal(bytes) => Some(bytes.as_slice()),
+            Segment::Any(_) | Segment::Claim(_) => None,
+        })
+    }
+
     /// Has it a segment `{name}`?
     pub(crate) fn captures(&self, name: &str) -> bool {
         self.place_of(name).is_some()

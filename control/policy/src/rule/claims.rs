@@ -49,11 +49,18 @@ impl ClaimTest {
                 };
                 Value::Object(tests.iter().filter_map(named).collect::<Map<_, _>>())
             }
-            // Not what it asks for, so it is not said what is in it.
-            (Self::OneOf(_), Value::Object(_)) => Value::String("an object".to_owned()),
-            (Self::Members(_), Value::Array(_)) => Value::String("a list".to_owned()),
-            (_, claim) => claim.clone(),
+            (Self::OneOf(_), Value::Array(items)) => items.iter().map(unless_it_holds_more).collect(),
+            (_, claim) => unless_it_holds_more(claim),
         }
+    }
+}
+
+/// The value itself; where it has parts, they are not what was asked for, and it is not said what is in them.
+fn unless_it_holds_more(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => Value::String("an object".to_owned()),
+        Value::Array(_) => Value::String("a list".to_owned()),
+        _ => value.clone(),
     }
 }
 

@@ -128,7 +128,7 @@ impl Node<'_> {
         self.scalar(0)?;
         let tolerated = {
             let budget = self.budget.borrow();
-            budget.field.is_under("metadata") || budget.field.is_under("status")
+            budget.field.is_of_kubernetes()
         };
         if tolerated { Ok(()) } else { Err(self.fail("has no value: write one, or leave the field out")) }
     }

@@ -46,6 +46,10 @@ fn kubernetes_may_leave_its_own_fields_empty() {
     let text = "metadata: { creationTimestamp: null }\nstatus:\n";
     assert!(read::<serde_json::Value>(text).is_ok());
     assert!(read::<serde_json::Value>("spec: { creationTimestamp: null }").is_err());
+    for text in ["metadata:", "metadata: { name: }", "metadata:\n  name: a\n  namespace:\n"] {
+        let error = read::<serde_json::Value>(text).unwrap_err().to_string();
+        assert!(error.ends_with(": has no value: write one, or leave the field out"), "{text}: {error}");
+    }
 }
 
 #[test]

@@ -442,6 +442,7 @@ async fn v37_a_jwt_svid_need_not_name_its_issuer() {
     door.rearm(vec![svid, second]);
     let fresh = spire.sign(&json!({"alg": "ES256", "kid": "k"}), &claims);
     assert_eq!(door.reason(&fresh).await, Some(Reason::UnknownIssuer));
+    assert_eq!(door.reason(&token).await, Some(Reason::UnknownIssuer), "known from a port with one of them");
 }
 
 #[tokio::test]
