@@ -87,7 +87,7 @@ impl World {
             ("keys.jwks", &key_set(&[&key]).to_string()),
         ]);
         let said = claims(LOCAL_ISSUER, &json!({}));
-        folder.write("claims.json", &said.to_string());
+        folder.write("claims.jwt", &said.to_string());
         let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
         Self { bearer: format!("Authorization: Bearer {}", key.token(&said)), upstream, proxy, folder }
     }
@@ -120,7 +120,7 @@ impl World {
     fn explained(&self, sent: &Sent, with_token: bool) -> Option<String> {
         let (policies, to) =
             (self.folder.path().display().to_string(), format!("shop/{}", self.upstream.port()));
-        let claims = self.folder.file("claims.json").display().to_string();
+        let claims = self.folder.file("claims.jwt").display().to_string();
         let mut arguments = vec!["explain", "--json", "--policies", &policies, "--to", &to];
         arguments.extend(["--label", "app=orders", "--method", sent.method, "--path", sent.path]);
         let headers: Vec<_> =
