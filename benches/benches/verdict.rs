@@ -1,4 +1,4 @@
-//! What does a token cost that we have seen before? On the same connection, and on another one.
+//! What does a token cost that we have seen before? As the last one of its connection, after another, and on a new connection.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has no figure to give")]
 
@@ -53,6 +53,12 @@ fn cached(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("verdict");
     let last = LastVerdict::default();
     group.bench_function("same_connection", |bencher| bencher.iter(|| verify(&last, black_box(&one))));
+    // One after the other, so that neither is the connection's last one.
+    let mut turn = [&one, &other].into_iter().cycle();
+    group.bench_function("another_token", |bencher| {
+        bencher.iter(|| verify(&last, black_box(turn.next().expect("a cycle has no end"))));
+    });
+    // With what a connection costs: memory for its token, which is wiped at its end.
     group.bench_function("other_connection", |bencher| {
         bencher.iter(|| verify(&LastVerdict::default(), black_box(&other)));
     });

@@ -75,21 +75,30 @@ impl Policies {
         if let Some(rule) = self.denied(request, trial, accepted) {
             return deny(Reason::DeniedByRule, Some(rule));
         }
-        let first = |matches: fn(&RuleBody, &AccessRequest<'_>, Option<&Token>) -> bool| {
-            self.policies.iter().find_map(|policy| {
-                let token = accepted(policy);
-                let mut live = policy.allows.iter().filter(|rule| trial.is_live(rule));
-                live.find(|rule| matches(&rule.body, request, token)).map(|rule| rule.id)
-            })
-        };
-        if let Some(rule) = first(RuleBody::allows) {
-            Decision::Allow { rule, public: false }
-        } else if let Some(rule) = first(RuleBody::lacks_only_scopes) {
-            deny(Reason::InsufficientScope, Some(rule))
-        } else if let Some(rule) = first(RuleBody::lacks_only_certificate) {
-            deny(Reason::PeerRequired, Some(rule))
-        } else {
-            deny(Reason::NoRule, None)
+        let (mut lacks_scopes, mut lacks_certificate) = (None, None);
+        for policy in &self.policies {
+            let token = accepted(policy);
+            for rule in policy.allows.iter().filter(|rule| trial.is_live(rule)) {
+                let Rule { id, body } = rule;
+                // What is asked for tells most rules apart, and is compared once.
+                if !body.is_about(request, token) {
+                    continue;
+                }
+                if body.allows(request, token) {
+                    return Decision::Allow { rule: *id, public: false };
+                }
+                if lacks_scopes.is_none() && body.lacks_only_scopes(request, token) {
+                    lacks_scopes = Some(*id);
+                }
+                if lacks_certificate.is_none() && body.lacks_only_certificate(request, token) {
+                    lacks_certificate = Some(*id);
+                }
+            }
+        }
+        match (lacks_scopes, lacks_certificate) {
+            (Some(rule), _) => deny(Reason::InsufficientScope, Some(rule)),
+            (None, Some(rule)) => deny(Reason::PeerRequired, Some(rule)),
+            (None, None) => deny(Reason::NoRule, None),
         }
     }
 

@@ -160,6 +160,11 @@ impl RuleBody {
         !matches!(self.to.judge_allow(request, None), Judged::No(_))
     }
 
+    /// An allow rule: is it about what is asked for, by a caller with this token?
+    pub(crate) fn is_about(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        self.to.judge_allow(request, token.map(|token| &token.claims)) == Judged::Yes
+    }
+
     /// An allow rule: is it satisfied only with a token?
     pub(crate) fn needs_token(&self) -> bool {
         self.to.needs_claims()
