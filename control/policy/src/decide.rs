@@ -3,7 +3,7 @@
 use crate::inbound::{Decision, Policies, Policy, Shadow};
 use crate::reason::Reason;
 use crate::request::{AccessRequest, Presented, Token};
-use crate::rule::{Rule, RuleBody};
+use crate::rule::Rule;
 use crate::snapshot::RuleId;
 
 /// The one shadow rule that is taken for live, if any.
