@@ -167,9 +167,8 @@ impl RuleBody {
 
     /// An allow rule: is it satisfied only with a token?
     pub(crate) fn needs_token(&self) -> bool {
-        self.to.needs_claims()
-            || self.when_reads_claims()
-            || self.from.as_ref().is_none_or(|from| from.needs_token)
+        let shows_token = self.from.as_ref().is_none_or(|from| from.needs_token);
+        shows_token || self.to.needs_claims() || self.when_reads_claims()
     }
 
     /// Does `when` ask what a token says? Without a token that cannot be told.
@@ -182,7 +181,7 @@ impl RuleBody {
         let Some((from, token)) = self.from.as_ref().zip(token) else { return false };
         !from.has_scopes(token)
             && from.judge_shown(request, Some(token)).and(|| from.judge_claimed(token)) == Judged::Yes
-            && self.to.judge_allow(request, Some(&token.claims)) == Judged::Yes
+            && self.is_about(request, Some(token))
             && self.judge_when(request, Some(token)) == Judged::Yes
     }
 
@@ -194,7 +193,7 @@ impl RuleBody {
                 && from.judge_all_but_certificate(request, token) == Judged::Yes
         };
         self.from.as_ref().is_some_and(but_certificate)
-            && self.to.judge_allow(request, token.map(|token| &token.claims)) == Judged::Yes
+            && self.is_about(request, token)
             // What it says of the peer cannot be told.
             && !matches!(self.judge_when(request, token), Judged::No(_))
     }
