@@ -88,6 +88,10 @@ mod tests {
             (&[("x-a", "one"), ("x_a", "three")], no, yes),
             (&[("x-a", "three"), ("x_a", "one")], no, yes),
             (&[("x_a", "one")], no, yes),
+            // Nobody reads other characters so.
+            (&[("x-a", "one"), ("x.a", "three")], yes, yes),
+            (&[("x-a", "one"), ("x__", "three")], yes, yes),
+            (&[("x.a", "one")], no, no),
             // No text, but for the last.
             (&[("x-a", "\u{1}")], no, None),
             (&[("x-a", "\u{1}"), ("x-a", "one")], no, yes),
