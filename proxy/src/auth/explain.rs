@@ -4,7 +4,6 @@
 //! refusals beyond go without.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use countersign_policy::Reason;
 use countersign_policy::explain::{Condition, Explanation};
@@ -15,35 +14,29 @@ use super::credentials::{self, Shown};
 use super::enforce::{Ask, Door, Verified};
 use super::verify::flaw;
 use crate::clock::Clock;
+use crate::limit::Limit;
 use crate::rejection::{Explained, Refusal};
 
 /// Decides which refusals are explained; shared by all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Explainer {
     clock: Clock,
-    /// Of the clock.
-    second: AtomicI64,
-    /// In this second.
-    explained: AtomicU32,
+    limit: Limit,
 }
 
-/// Refusals that are explained in a second.
-const MAX_A_SECOND: u32 = 100;
+/// Refusals that are explained at once, and in each second.
+const EXPLAINED: u64 = 100;
 
 // === impl Explainer ===
 
 impl Explainer {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, ..Self::default() }
+        Self { clock, limit: Limit::new(EXPLAINED, EXPLAINED) }
     }
 
-    /// May one more be explained? Where two workers meet at the turn of a second, a few more may.
+    /// May one more be explained?
     fn admits(&self) -> bool {
-        let now = self.clock.unix();
-        if self.second.swap(now, Ordering::Relaxed) != now {
-            self.explained.store(0, Ordering::Relaxed);
-        }
-        self.explained.fetch_add(1, Ordering::Relaxed) < MAX_A_SECOND
+        self.limit.admit(self.clock.now()).is_some()
     }
 }
 

@@ -12,4 +12,4 @@ pub mod tokens;
 pub mod verify;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -164,13 +164,13 @@ impl ShadowSeries {
                 name.shadow.then(|| ShadowRule {
                     would_allow: counter(ALLOW),
                     would_deny: counter(DENY),
-                    limit: Limit::default(),
+                    limit: Limit::of_lines(),
                 })
             })
             .collect();
         *counted = kept;
-        let would_refuse = std::array::from_fn(|_| Limit::default());
-        Shadows { rules, would_refuse, would_allow: Limit::default(), clock: self.clock.clone() }
+        let would_refuse = std::array::from_fn(|_| Limit::of_lines());
+        Shadows { rules, would_refuse, would_allow: Limit::of_lines(), clock: self.clock.clone() }
     }
 }
 

@@ -12,8 +12,8 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use countersign_policy::Profile;
 use countersign_policy::snapshot::{Algorithm, Issuer, KeySource};
+use countersign_policy::{Documents, Profile, Snapshot, Workload, source};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,6 +115,13 @@ fn rsa_components(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     }
     let (n, rest) = value(value(der).0);
     (n.iter().copied().skip_while(|b| *b == 0).collect(), value(rest).0.to_vec())
+}
+
+/// These documents, for a workload of this namespace.
+pub(crate) fn compiled(namespace: &str, text: &str) -> Snapshot {
+    let workload = Workload { namespace: namespace.to_owned(), ..Workload::default() };
+    let documents = Documents::parse(source::split("policy.yaml", text.as_bytes()).unwrap()).unwrap();
+    documents.compile(&workload).unwrap()
 }
 
 /// An issuer with the defaults of policy.

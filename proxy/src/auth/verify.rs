@@ -70,7 +70,7 @@ impl Verifier {
         issuers: &[Issuer],
         keys: &[Arc<IssuerKeys>],
     ) -> Result<Arc<Token>, Reason> {
-        self.check(last, token, Accepted { find: |iss: &str| port.issuer(iss), issuers, keys }).await
+        self.check(last, token, Accepted { port, issuers, keys }).await
     }
 
     /// The time by which tokens are judged, in seconds since the epoch.
@@ -104,11 +104,11 @@ impl Verifier {
         self.replays.admit(key, &jti, now)
     }
 
-    async fn check<F: Fn(&str) -> Option<IssuerId>>(
+    async fn check(
         &self,
         last: &LastVerdict,
         token: &str,
-        accepted: Accepted<'_, F>,
+        accepted: Accepted<'_>,
     ) -> Result<Arc<Token>, Reason> {
         let now = self.clock.unix();
         if let Some(verdict) = last.recall(token).filter(|verdict| accepted.holds(verdict, now)) {
@@ -136,15 +136,15 @@ impl Verifier {
     }
 
     /// Verifies a token that no cache knows, and remembers what was proven.
-    async fn judge<F: Fn(&str) -> Option<IssuerId>>(
+    async fn judge(
         &self,
         last: &LastVerdict,
         token: &str,
         hash: TokenHash,
-        accepted: Accepted<'_, F>,
+        accepted: Accepted<'_>,
     ) -> Result<Arc<Token>, Reason> {
         let jwt = Jwt::parse(token)?;
-        let IssuerId(index) = accepted.issuer_of(&jwt)?;
+        let IssuerId(index) = accepted.port.issuer_of(&jwt.claims, accepted.issuers)?;
         let (Some(issuer), Some(keys)) = (accepted.issuers.get(index), accepted.keys.get(index)) else {
             return Err(Reason::Internal);
         };
@@ -170,50 +170,29 @@ impl Verifier {
 }
 
 /// Whose tokens are accepted where the token was presented.
-struct Accepted<'a, F> {
-    find: F,
+struct Accepted<'a> {
+    port: &'a PortPolicy,
     issuers: &'a [Issuer],
     keys: &'a [Arc<IssuerKeys>],
 }
 
 // === impl Accepted ===
 
-impl<F: Fn(&str) -> Option<IssuerId>> Accepted<'_, F> {
+impl Accepted<'_> {
     /// Is the verdict still worth something: not too old, its issuer accepted here, the issuer's keys and settings the same?
     fn holds(&self, verdict: &Verdict, now: i64) -> bool {
-        let Some(IssuerId(index)) = (self.find)(&verdict.issuer) else { return false };
+        let Some(IssuerId(index)) = self.port.issuer(&verdict.issuer) else { return false };
         now < verdict.until
             && self.keys.get(index).is_some_and(|keys| keys.has_tag(&verdict.tag, now))
             && self.is_told_apart(index, verdict)
     }
 
-    /// A token that names no issuer may be somebody else's on another port.
+    /// A JWT-SVID that names no issuer may be somebody else's on another port.
     fn is_told_apart(&self, index: usize, verdict: &Verdict) -> bool {
         let is_svid = self.issuers.get(index).is_some_and(|issuer| issuer.profile == Profile::JwtSvid);
         match &verdict.outcome {
-            Ok(token) if is_svid && !token.claims.contains_key("iss") => self.nameless().is_ok(),
+            Ok(token) if is_svid => self.port.issuer_of(&token.claims, self.issuers) == Ok(IssuerId(index)),
             _ => true,
-        }
-    }
-
-    /// The issuer that a token names. JWT-SVIDs need not name one: such a token is that of the one issuer here whose tokens
-    /// they are.
-    fn issuer_of(&self, jwt: &Jwt<'_>) -> Result<IssuerId, Reason> {
-        if jwt.claims.contains_key("iss") {
-            let iss = jwt.issuer().ok_or(Reason::MissingClaim)?;
-            return (self.find)(iss).ok_or(Reason::UnknownIssuer);
-        }
-        self.nameless()
-    }
-
-    /// Whose JWT-SVIDs without `iss` are.
-    fn nameless(&self) -> Result<IssuerId, Reason> {
-        let possible = self.issuers.iter().filter(|issuer| issuer.profile == Profile::JwtSvid);
-        let mut accepted = possible.filter_map(|issuer| (self.find)(&issuer.issuer));
-        match (accepted.next(), accepted.next()) {
-            (Some(issuer), None) => Ok(issuer),
-            (Some(_), Some(_)) => Err(Reason::UnknownIssuer),
-            (None, _) => Err(Reason::MissingClaim),
         }
     }
 }

@@ -120,28 +120,37 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::auth::issuers::Services;
+    use crate::auth::testing::services;
     use crate::config::AccessLog;
+    use crate::state::live::live;
 
-    fn worker() -> Arc<Worker> {
-        let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
-        Worker::new(Arc::new(Sidecar {
-            policy: crate::state::live::live(None).0,
-            verifier: Verifier::new(clock.clone(), metrics.clone()),
-            explainer: Explainer::new(clock.clone()),
-            recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
-            metrics,
-            connector: Connector::new(),
-            files: PolicyFiles::BesideDocument,
-            inbound_default: InboundDefault::Deny,
-            header_underscores: Underscores::Drop,
-            outbound: None,
-            watched: Watched::default(),
-        }))
+    impl Sidecar {
+        /// One with the defaults of the command line, that logs nothing.
+        pub(crate) fn for_test(policy: Live<Option<Active>>, services: &Services) -> Self {
+            let Services { clock, metrics, files, .. } = services.clone();
+            Self {
+                policy,
+                verifier: Verifier::new(clock.clone(), metrics.clone()),
+                explainer: Explainer::new(clock.clone()),
+                recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
+                metrics,
+                connector: Connector::new(),
+                files,
+                inbound_default: InboundDefault::Deny,
+                header_underscores: Underscores::Drop,
+                outbound: None,
+                watched: Watched::default(),
+            }
+        }
     }
 
-    #[test]
-    fn a_worker_with_too_much_under_way_sheds_until_some_of_it_is_done() {
+    fn worker() -> Arc<Worker> {
+        Worker::new(Arc::new(Sidecar::for_test(live(None).0, &services())))
+    }
+
+    #[tokio::test]
+    async fn a_worker_with_too_much_under_way_sheds_until_some_of_it_is_done() {
         let worker = worker();
         let mut under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| worker.begin().unwrap()).collect();
         for _ in 0..3 {
@@ -154,8 +163,8 @@ mod tests {
         assert_eq!(worker.load.load(Ordering::Relaxed), 0);
     }
 
-    #[test]
-    fn open_connections_are_counted() {
+    #[tokio::test]
+    async fn open_connections_are_counted() {
         let worker = worker();
         let gauge = worker.sidecar.metrics.connections.with_label_values(&["inbound", "http"]);
         let (one, two) = (worker.connected(Direction::Inbound), worker.connected(Direction::Inbound));

@@ -64,8 +64,8 @@ impl Log {
         let log = Self {
             which,
             passed: AtomicU64::new(0),
-            refused: Refused::default(),
-            traced: Limit::default(),
+            refused: Refused::new(),
+            traced: Limit::of_lines(),
             lines,
             rate_limited: dropped("rate_limited"),
             full: dropped("full"),
@@ -126,9 +126,9 @@ impl Log {
 
 // === impl Refused ===
 
-impl Default for Refused {
-    fn default() -> Self {
-        let limits = || std::array::from_fn(|_| Limit::default());
+impl Refused {
+    fn new() -> Self {
+        let limits = || std::array::from_fn(|_| Limit::of_lines());
         Self { inbound: limits(), outbound: limits(), audit: limits() }
     }
 }

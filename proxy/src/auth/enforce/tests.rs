@@ -5,14 +5,13 @@ mod review;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use countersign_policy::{Documents, Workload, source};
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::active::Armory;
 use crate::auth::issuers::Services;
-use crate::auth::testing::{TestKey, b64, services};
+use crate::auth::testing::{TestKey, b64, compiled, services};
 
 const RULES: &str = "[{ name: read, to: { paths: [/read] }, from: { scopes: [orders] } }]";
 const AUDIENCE: &str = "https://orders.shop";
@@ -126,9 +125,7 @@ fn snapshot(key: &TestKey, rules: &str, audience: &str) -> countersign_policy::S
 }
 
 fn snapshot_of(text: &str) -> countersign_policy::Snapshot {
-    let workload = Workload { namespace: "shop".to_owned(), ..Workload::default() };
-    let documents = Documents::parse(source::split("policy.yaml", text.as_bytes()).unwrap()).unwrap();
-    documents.compile(&workload).unwrap()
+    compiled("shop", text)
 }
 
 fn policy(key: &TestKey, rules: &str, audience: &str) -> String {

@@ -96,10 +96,9 @@ fn issuer_of<'i>(jwt: &Jwt<'_>, port: &PortPolicy, issuers: &'i [Issuer]) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use countersign_policy::{Documents, Workload, source};
-
     use super::super::jwt::encoded;
     use super::*;
+    use crate::auth::testing::compiled;
 
     const POLICY: &str = "
 apiVersion: countersign.dev/v1alpha1
@@ -116,9 +115,7 @@ spec:
 ";
 
     fn found(token: &str, reason: Reason) -> String {
-        let sources = source::split("policy.yaml", POLICY.as_bytes()).unwrap();
-        let workload = Workload { namespace: "default".to_owned(), ..Workload::default() };
-        let snapshot = Documents::parse(sources).unwrap().compile(&workload).unwrap();
+        let snapshot = compiled("default", POLICY);
         let port = snapshot.inbound(1).unwrap();
         match find(token, reason, port, &snapshot.issuers, 1_000) {
             Some(Found::Condition(condition)) => condition.to_string(),

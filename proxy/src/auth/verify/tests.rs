@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use countersign_policy::Snapshot;
 use countersign_policy::request::Binding;
 use countersign_policy::snapshot::{Algorithm, KeySource};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::auth::issuers::{Issuers, Services};
-use crate::auth::testing::{StandIn, TestKey, b64, eventually, issuer, services};
+use crate::auth::testing::{StandIn, TestKey, b64, compiled, eventually, issuer, services};
 
 const ISS: &str = "https://issuer.example/realms/shop";
 
@@ -18,9 +19,33 @@ struct Door {
     services: Services,
     verifier: Verifier,
     armory: Issuers,
+    /// Of which the port is taken.
+    accepting: Snapshot,
     issuers: Vec<Issuer>,
     keys: Vec<Arc<IssuerKeys>>,
     last: LastVerdict,
+}
+
+/// Policy that accepts the tokens of these issuers, in this order.
+fn accepting(issuers: &[Issuer]) -> Snapshot {
+    let (mut documents, mut tokens) = (String::new(), Vec::new());
+    for (place, issuer) in issuers.iter().enumerate() {
+        let spec = json!({"issuer": &*issuer.issuer, "insecure": true});
+        documents += &document("Issuer", &format!("i{place}"), &spec);
+        tokens.push(json!({"issuer": format!("i{place}"), "audiences": ["a"]}));
+    }
+    documents += &document("InboundPolicy", "all", &json!({"tokens": tokens}));
+    let snapshot = compiled("default", &documents);
+    assert!(snapshot.issuers.iter().map(|issuer| &issuer.issuer).eq(issuers.iter().map(|i| &i.issuer)));
+    snapshot
+}
+
+fn document(kind: &str, name: &str, spec: &Value) -> String {
+    let metadata = json!({"name": name});
+    format!(
+        "---\n{}\n",
+        json!({"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    )
 }
 
 impl Door {
@@ -29,7 +54,8 @@ impl Door {
         let armory = Issuers::new(services.clone());
         let keys = armory.arm(&issuers);
         let verifier = Verifier::new(services.clock.clone(), services.metrics.clone());
-        Self { services, verifier, armory, issuers, keys, last: LastVerdict::default() }
+        let accepting = accepting(&issuers);
+        Self { services, verifier, armory, accepting, issuers, keys, last: LastVerdict::default() }
     }
 
     /// One issuer with these keys in policy.
@@ -39,13 +65,17 @@ impl Door {
 
     fn rearm(&mut self, issuers: Vec<Issuer>) {
         self.keys = self.armory.arm(&issuers);
+        self.accepting = accepting(&issuers);
         self.issuers = issuers;
     }
 
     async fn verify_on(&self, last: &LastVerdict, token: &str) -> Result<Arc<Token>, Reason> {
-        let find = |iss: &str| self.issuers.iter().position(|issuer| *issuer.issuer == *iss).map(IssuerId);
-        let accepted = Accepted { find, issuers: &self.issuers, keys: &self.keys };
-        self.verifier.check(last, token, accepted).await
+        self.verifier.check(last, token, self.accepted()).await
+    }
+
+    fn accepted(&self) -> Accepted<'_> {
+        let port = self.accepting.inbound(8080).unwrap();
+        Accepted { port, issuers: &self.issuers, keys: &self.keys }
     }
 
     /// On a connection of its own.
@@ -287,8 +317,7 @@ fn v17_v18_the_bounds_of_time() {
 async fn in_11_a_verdict_is_void_on_the_second_at_which_it_ends() {
     let (door, _) = ed25519();
     let (_, tag) = door.keys[0].key(Some("a"), Algorithm::EdDSA).await.unwrap();
-    let find = |iss: &str| (iss == ISS).then_some(IssuerId(0));
-    let accepted = Accepted { find, issuers: &door.issuers, keys: &door.keys };
+    let accepted = door.accepted();
     let until = door.now() + 10;
     let verdict = Verdict { issuer: ISS.into(), tag, until, outcome: Err(Reason::Expired) };
     assert!(accepted.holds(&verdict, until - 1));

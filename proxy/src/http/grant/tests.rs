@@ -2,27 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use countersign_policy::headers::Underscores;
-use countersign_policy::{Documents, Workload, source};
 use futures_util::FutureExt;
 use futures_util::task::noop_waker_ref;
 use http::Request;
-use tokio::runtime::Handle;
 
 use super::*;
 use crate::auth::active::Armory;
-use crate::auth::explain::Explainer;
-use crate::auth::issuers::Services;
-use crate::auth::verify::{LastVerdict, Verifier};
-use crate::clock::Clock;
-use crate::config::AccessLog;
-use crate::connect::Connector;
-use crate::fetch::Fetcher;
+use crate::auth::testing::{compiled, services};
+use crate::auth::verify::LastVerdict;
 use crate::http::inbound::Application;
 use crate::http::sidecar::{Sidecar, Worker};
-use crate::metrics::Metrics;
-use crate::record::Recorder;
-use crate::state::files::PolicyFiles;
 use crate::state::live::{Writer, live};
 
 const OPEN: &str = "[{ name: all, public: true, to: { paths: [/*] } }]";
@@ -38,29 +27,10 @@ struct World {
 
 impl World {
     fn new(rules: &str) -> Self {
-        let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
-        let armory = Armory::new(Services {
-            fetcher: Fetcher::new(),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            files: PolicyFiles::BesideDocument,
-            state_dir: None,
-            background: Handle::current(),
-        });
+        let services = services();
+        let armory = Armory::new(services.clone());
         let (live, policy) = live(Some(armory.arm(snapshot(rules, ""))));
-        let sidecar = Arc::new(Sidecar {
-            explainer: Explainer::new(clock.clone()),
-            policy: live,
-            verifier: Verifier::new(clock.clone(), metrics.clone()),
-            recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
-            metrics,
-            connector: Connector::new(),
-            files: PolicyFiles::BesideDocument,
-            inbound_default: InboundDefault::Deny,
-            header_underscores: Underscores::Drop,
-            outbound: None,
-            watched: Watched::default(),
-        });
+        let sidecar = Arc::new(Sidecar::for_test(live, &services));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let application = Application::new(address, &sidecar);
         let worker = Worker::new(sidecar);
@@ -100,8 +70,7 @@ fn snapshot(rules: &str, more: &str) -> countersign_policy::Snapshot {
         "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{ name: a, namespace: shop }}\n\
          spec: {{ rules: {rules}{more} }}\n"
     );
-    let documents = Documents::parse(source::split("a.yaml", text.as_bytes()).unwrap()).unwrap();
-    documents.compile(&Workload { namespace: "shop".to_owned(), ..Workload::default() }).unwrap()
+    compiled("shop", &text)
 }
 
 #[tokio::test(start_paused = true)]
