@@ -55,7 +55,7 @@ impl<'a> Subject<'a> {
             Node::Path => path::text(self.request.path.as_str()).map(Value::Text),
             Node::Host => Some(borrowed(self.request.host)),
             Node::Header(name) => header(self.request.headers, name).map(borrowed),
-            Node::Capture(name) => path::text(self.capture(name)?).map(Value::Text),
+            Node::Capture(name) => path::text(self.capture(name)??).map(Value::Text),
             Node::PeerId => self.request.principal.peer?.id.as_deref().map(borrowed),
             Node::SourceIp => Some(Value::Text(Cow::Owned(self.request.source.to_canonical().to_string()))),
             Node::Member(operand, name) => member(&self.value(operand)?, name).map(Value::of),
@@ -123,16 +123,21 @@ impl<'a> Subject<'a> {
                 _ => None,
             },
             Presence::Header(name) => Some(lines(self.request.headers, name).next().is_some()),
-            Presence::Capture(name) => Some(self.capture(name).is_some()),
+            Presence::Capture(name) => Some(self.capture(name)?.is_some()),
             Presence::PeerId => Some(self.request.principal.peer.is_some_and(|peer| peer.id.is_some())),
         }
     }
 
-    /// Still escaped.
-    fn capture(&self, name: &str) -> Option<&'a str> {
+    /// Still escaped. `None`: whether the pattern that would say it matches cannot be told, so what comes later in the list
+    /// may not speak for it.
+    fn capture(&self, name: &str) -> Option<Option<&'a str>> {
         let path = self.request.path;
-        let pattern = self.patterns.iter().find(|pattern| pattern.matches(path, self.claims))?;
-        pattern.capture(name, path)
+        for pattern in self.patterns {
+            if pattern.judge(path, self.claims)? {
+                return Some(pattern.capture(name, path));
+            }
+        }
+        Some(None)
     }
 }
 

@@ -145,6 +145,10 @@ fn captures_are_those_of_the_first_pattern_that_matches() {
     );
     let elsewhere = Fixture::new(json!({}), "/elsewhere");
     assert_all(&elsewhere, &[("path.tenant == 'acme'", None), ("has(path.tenant)", NO)]);
+    // Whether the first pattern matches cannot be told.
+    let raw =
+        Fixture { path: CanonicalPath::parse_raw("/orders%2F7").unwrap(), ..Fixture::new(json!({}), "/") };
+    assert_all(&raw, &[("path.id == '7'", None), ("has(path.id)", None), ("has(path.tenant)", None)]);
 }
 
 #[test]
