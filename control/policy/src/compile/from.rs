@@ -90,7 +90,9 @@ pub(crate) fn from(spec: &FromSpec, shown: Shown<'_>, at: &Field, report: &mut R
     if let Some(issuer) = concerned().find(|issuer| !issuer.profile.has_client() && spec.clients.is_some()) {
         report.add(&at.key("clients"), no_source("clients", issuer));
     }
-    let names_somebody = spec.subjects.is_some() || spec.clients.is_some();
+    let names_somebody = spec.subjects.is_some()
+        || spec.clients.is_some()
+        || spec.claims.as_ref().is_some_and(|claims| claims.contains_key("sub"));
     if names_somebody && named.is_empty() && several_trust_domains(issuers) {
         let message = "names callers, but whose? Each of several issuers of JWT-SVIDs could sign for any SPIFFE ID: \
                        write `issuers` beside it";

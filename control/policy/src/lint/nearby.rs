@@ -1,5 +1,5 @@
 //! Which rules may be about the same requests? Found by the literal segments that their paths begin with, so that each rule
-//! is compared with a few others, however many there are.
+//! is compared with a few others, however many there are; where very many begin alike, with the first of them.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -58,9 +58,12 @@ impl<'d, T: Copy> Nearby<'d, T> {
     fn at(&self, mut places: Vec<usize>) -> impl Iterator<Item = (T, &'d RuleBody)> {
         places.sort_unstable();
         places.dedup();
-        places.into_iter().filter_map(|place| self.rules.get(place).copied())
+        places.into_iter().take(MAX_COMPARED).filter_map(|place| self.rules.get(place).copied())
     }
 }
+
+/// Others that a rule is compared with: advice is not worth the square of ten thousand rules.
+pub(super) const MAX_COMPARED: usize = 256;
 
 /// The literal segments with which its paths begin, and those of its calls. One that is empty is about any path.
 fn beginnings(to: &To) -> Vec<Vec<&[u8]>> {

@@ -302,6 +302,21 @@ fn a_rule_is_compared_with_few_others() {
 }
 
 #[test]
+fn rules_that_begin_alike_are_compared_with_a_bounded_number_of_others() {
+    let rule = |rule: usize| {
+        format!("  - {{ name: r{rule}, public: true, to: {{ paths: [/api/{rule}], hosts: [h{rule}] }} }}\n")
+    };
+    let rules: String = (0..600).map(rule).collect();
+    let text = format!(
+        "{BASE}  - {{ name: all, effect: deny, from: {{ roles: [a] }}, to: {{ paths: [/*] }} }}\n{rules}"
+    );
+    let documents = Documents::parse(source::split("f", text.as_bytes()).unwrap()).unwrap();
+    let decisive = reach::Decisive::of(&documents);
+    let all = documents.inbound.iter().flat_map(|policy| &policy.value.rules).next().unwrap();
+    assert_eq!(decisive.0.below(&all.to).count(), nearby::MAX_COMPARED);
+}
+
+#[test]
 fn a_token_for_everybodys_hosts() {
     let outbound = |host: &str, token: &str| {
         format!(
@@ -349,6 +364,11 @@ fn names_that_two_issuers_give() {
     expect(&two.replace("FROM", "clients: [c]"), Some("spec.rules[0].from.clients: may be somebody else's"));
     expect(&two.replace("FROM", "clients: [c], issuers: [corp]"), None);
     expect(&two.replace("FROM", "scopes: [s]"), None);
+    expect(&two.replace("FROM", "claims: { sub: [c] }"), Some("spec.rules[0].from.claims: may be somebody"));
+    expect(&two.replace("FROM", "claims: { tenant: [c] }"), None);
+    let own = two.replace("[/a]", "['/of/{claims.sub}/*']");
+    expect(&own.replace("FROM", "scopes: [s]"), Some("spec.rules[0].to.paths: may be somebody else's"));
+    expect(&own.replace("FROM", "issuers: [corp]"), None);
 }
 
 #[test]

@@ -60,18 +60,29 @@ fn clients(documents: &Documents) -> BTreeSet<&str> {
 /// A name means something at one issuer only.
 fn names(policy: &Checked<CheckedInbound>, report: &mut Report<'_>) {
     let several = policy.value.tokens.len() > 1;
+    let mut warn = |at: &Field| {
+        report.add(at, "may be somebody else's at another of the policy's issuers: name `issuers` beside it");
+    };
     for (at, rule) in live_rules(policy).filter(|_| several) {
         for (part, from) in [("from", &rule.from), ("unless", &rule.unless)] {
             let Some(from) = from.as_ref().filter(|from| from.issuers.is_empty()) else { continue };
-            for (word, values) in
-                [("clients", &from.clients), ("subjects", &from.subjects), ("roles", &from.roles)]
-            {
-                if !values.is_empty() {
-                    let message =
-                        "may be somebody else's at another of the policy's issuers: name `issuers` beside it";
-                    report.add(&at.key(part).key(word), message);
+            for (word, is_there) in [
+                ("clients", !from.clients.is_empty()),
+                ("subjects", !from.subjects.is_empty()),
+                ("roles", !from.roles.is_empty()),
+                ("claims", from.claims.iter().any(|(name, _)| name == SUBJECT)),
+            ] {
+                if is_there {
+                    warn(&at.key(part).key(word));
                 }
             }
         }
+        // The own part of somebody whose name another issuer may give as well.
+        let names_issuers = rule.from.as_ref().is_some_and(|from| !from.issuers.is_empty());
+        if !names_issuers && rule.to.paths.iter().any(|path| path.reads_claim(SUBJECT)) {
+            warn(&at.key("to").key("paths"));
+        }
     }
 }
+
+const SUBJECT: &str = "sub";

@@ -72,6 +72,11 @@ impl PathPattern {
         self.segments.iter().any(|segment| matches!(segment, Segment::Claim(_)))
     }
 
+    /// Does it hold a `{claims.NAME}` of this name?
+    pub(crate) fn reads_claim(&self, name: &str) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Claim(own) if own == name))
+    }
+
     /// Does it end in `*`?
     pub(crate) fn is_below(&self) -> bool {
         self.below
