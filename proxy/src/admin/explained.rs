@@ -19,7 +19,7 @@ pub(super) struct Page<'a> {
 
 /// What there is in the place of an explanation.
 const NOT_ASKED: &str = "policy was not asked, or has nothing to say here: the reason says all";
-const SKIPPED: &str = "not explained: too many refusals came in that second";
+const SKIPPED: &str = "not explained: too many refusals came at that time";
 
 // === impl Page ===
 

@@ -40,9 +40,9 @@ fn cut_at(value: &Value, depth: usize) -> Value {
         }
         (Value::Object(members), Some(below)) => {
             let shown = members.iter().take(MAX_ITEMS);
-            Value::Object(
-                shown.map(|(name, value)| (clip(name), cut_at(value, below))).collect::<Map<_, _>>(),
-            )
+            let shown = shown.map(|(name, value)| (clip(name), cut_at(value, below)));
+            let more = and_more(members.len().saturating_sub(MAX_ITEMS)).map(|more| ("…".to_owned(), more));
+            Value::Object(shown.chain(more).collect::<Map<_, _>>())
         }
         (Value::Null | Value::Bool(_) | Value::Number(_), _) => value.clone(),
     }
@@ -67,7 +67,9 @@ mod tests {
         let deep = (0..50).fold(json!("a"), |inner, _| json!([inner, { "a": "b" }]));
         assert!(cut(&deep).to_string().len() < 100, "{}", cut(&deep));
         let wide: Value = (0..1_000).map(|n| (n.to_string(), json!("x".repeat(1_000)))).collect();
-        assert!(cut(&json!([wide, many])).to_string().len() < MAX_ITEMS * (MAX_CHARS + 20) + 300);
+        assert!(cut(&json!([wide, many])).to_string().len() < MAX_ITEMS * (MAX_CHARS + 20) + 350);
+        let members: Value = (10..30).map(|n| (n.to_string(), json!(n))).collect();
+        assert_eq!(cut(&members)["…"], json!("… and 4 more"), "what differs may be among them");
         assert_eq!(cut(&json!({ "a": [1, true, null] })), json!({ "a": [1, true, null] }));
     }
 }
