@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
@@ -245,7 +244,7 @@ impl Running {
     /// Stops accepting, lets what is in flight finish, and ends. `false`: some of it had to be cut off.
     pub async fn shutdown(mut self) -> bool {
         self.signal.start();
-        let clean = self.signal.wait(DRAIN).await;
+        let clean = self.signal.wait(drain::LIMIT).await;
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut self.threads);
         let joined =
@@ -297,6 +296,3 @@ impl Drop for Background {
 fn system(error: impl std::fmt::Display) -> StartError {
     StartError::System(error.to_string())
 }
-
-/// Less than the 30 s that Kubernetes grants by default.
-const DRAIN: Duration = Duration::from_secs(25);

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod record;
 pub mod rejection;
 pub mod state;
+pub mod tcp;
 
 pub use app::App;
 pub use config::Config;

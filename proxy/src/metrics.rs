@@ -98,6 +98,8 @@ metrics! {
         "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been).";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
+        "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]
         "TLS handshakes with callers: success, failure, timeout, no_certificate.";
     policy_decisions: IntCounterVec "countersign_policy_decisions_total" ["policy", "rule", "effect"]
