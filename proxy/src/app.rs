@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use countersign_policy::Snapshot;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
@@ -24,6 +25,7 @@ use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::record::Recorder;
 use crate::state::dir::StateDir;
 use crate::state::live::live;
@@ -120,8 +122,10 @@ impl App {
             Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
         let counting = metrics.clone();
         background.spawn_blocking(move || admin::write_lines(lines, &counting));
+        let names = Names::system(background.handle(), metrics.clone()).map_err(system)?;
+        let connector = Connector::new(names.clone());
         let services = Services {
-            fetcher: Fetcher::new(),
+            fetcher: Fetcher::new(connector.clone()),
             clock: clock.clone(),
             metrics: metrics.clone(),
             files: config.files.clone(),
@@ -133,9 +137,13 @@ impl App {
         // The first policy, then all later ones.
         let start =
             background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
-        let (policy, mut writer) = live(start.snapshot.map(|snapshot| armory.arm(snapshot)));
         let arming = armory.clone();
-        background.spawn(start.updates.run(move |snapshot| writer.store(Some(arming.arm(snapshot)))));
+        let arm = move |snapshot: Snapshot| {
+            names.keep(snapshot.exact_hosts().map(Arc::from));
+            arming.arm(snapshot)
+        };
+        let (policy, mut writer) = live(start.snapshot.map(&arm));
+        background.spawn(start.updates.run(move |snapshot| writer.store(Some(arm(snapshot)))));
 
         let sidecar = Arc::new(Sidecar {
             policy,
@@ -143,7 +151,7 @@ impl App {
             recorder,
             explainer: Explainer::new(clock.clone()),
             metrics,
-            connector: Connector::new(),
+            connector,
             files: config.files,
             inbound_default: config.inbound_default,
             header_underscores: config.header_underscores,

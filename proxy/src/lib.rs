@@ -13,6 +13,7 @@ pub mod http;
 pub mod limit;
 pub mod listen;
 pub mod metrics;
+pub mod names;
 pub mod record;
 pub mod rejection;
 pub mod state;

@@ -142,6 +142,10 @@ metrics! {
         "When the workload certificate expires; 0 without one.";
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
         "Outbound requests forwarded without a token.";
+    name_lookups: IntCounterVec "countersign_name_lookups_total" ["result"]
+        "Questions to nameservers for the addresses of a name: found, partial (one family of addresses failed), absent (a server says that there is none), failed (nobody answers).";
+    names_unanswered: Gauge "countersign_names_unanswered" []
+        "Hosts of outbound rules for which no nameserver answers now; those that had addresses keep them.";
     underscore_headers_dropped: IntCounter "countersign_underscore_headers_dropped_total" []
         "Header fields of callers that were removed for the _ in their names.";
     access_log_dropped: IntCounterVec "countersign_access_log_dropped_total" ["cause"]

@@ -114,6 +114,11 @@ impl Snapshot {
         named
     }
 
+    /// Every host that a rule names exactly, in normal form.
+    pub fn exact_hosts(&self) -> impl Iterator<Item = &str> {
+        self.outbound.exact.keys().map(String::as_str)
+    }
+
     /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
     /// one without. `host` in normal form ([`crate::host::normalize`]).
     pub fn outbound(&self, host: &str, port: u16) -> Outbound<'_> {

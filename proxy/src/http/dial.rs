@@ -240,7 +240,7 @@ mod tests {
         let file = FileRef { path: "ca.pem".to_owned(), declared_in };
         let files = PolicyFiles::BesideDocument;
         let ca = CaFile::read(&file, &files).unwrap();
-        let outdated = || ca.is_outdated(&files, &Connector::new());
+        let outdated = || ca.is_outdated(&files, &Connector::for_tests());
         assert!(!outdated());
         std::fs::write(&path, "half a certif").unwrap();
         assert!(!outdated());
@@ -282,9 +282,9 @@ mod tests {
             let address = Address::Name { host: host.to_owned(), port: own.port() };
             let timeout = Duration::from_secs(5);
             let dial = Dial { address, tls: None, version: Version::Http1 };
-            let refused = dial.connect(&Connector::new(), Some(own), timeout).await.err();
+            let refused = dial.connect(&Connector::for_tests(), Some(own), timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
-            assert!(dial.connect(&Connector::new(), None, timeout).await.is_ok(), "{host} is reached");
+            assert!(dial.connect(&Connector::for_tests(), None, timeout).await.is_ok(), "{host} is reached");
         }
     }
 }

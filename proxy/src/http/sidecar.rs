@@ -131,7 +131,7 @@ mod tests {
             explainer: Explainer::new(clock.clone()),
             recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
             metrics,
-            connector: Connector::new(),
+            connector: Connector::for_tests(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
             header_underscores: Underscores::Drop,
