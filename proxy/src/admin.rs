@@ -250,6 +250,7 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
             let credential = request.and_then(|request| snapshot.credentials.get(request.credential.0));
             let tls = match rule.tls {
                 OutboundTls::None => "none",
+                OutboundTls::Passthrough => "passthrough",
                 OutboundTls::Originate { .. } => "originate",
             };
             json!({

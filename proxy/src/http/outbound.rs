@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_policy::Reason;
-use countersign_policy::outbound::{Outbound, OutboundRule, OutboundTls, Protocol};
+use countersign_policy::outbound::{Carries, Outbound, OutboundRule, OutboundTls, Protocol};
 use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
@@ -99,6 +99,10 @@ impl Application {
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
+        // What the rule lets pass there is not HTTP.
+        if rule.is_some_and(|rule| rule.carries() != Carries::Http) {
+            return Err(Reason::AmbiguousDestination.into());
+        }
         // HTTP/2 has no such upgrade: where the rule says that, the request goes on without it.
         let websocket = websocket.filter(|_| rule.is_none_or(|rule| rule.protocol != Protocol::Http2));
         if websocket.is_some() {
@@ -226,6 +230,7 @@ fn version(rule: Option<&OutboundRule>, spoken: HttpVersion) -> Version {
         (Protocol::Http2, _) => Version::Http2,
         (Protocol::Auto, true) => Version::Negotiated,
         (Protocol::Auto, false) if spoken == HttpVersion::HTTP_2 => Version::Http2,
-        (Protocol::Auto, false) => Version::Http1,
+        // Bytes were refused before.
+        (Protocol::Auto | Protocol::Tcp, _) => Version::Http1,
     }
 }
