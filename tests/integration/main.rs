@@ -61,6 +61,7 @@ mod with_oidc_provider_mtls;
 mod with_oidc_provider_opaque;
 mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
+mod with_pods;
 mod with_prometheus;
 mod with_readme;
 mod with_ws;
