@@ -15,6 +15,7 @@ pub mod listen;
 pub mod metrics;
 pub mod names;
 pub mod record;
+pub mod redirected;
 pub mod rejection;
 pub mod state;
 pub mod tcp;

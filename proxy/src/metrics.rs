@@ -141,7 +141,7 @@ metrics! {
     identity_expiry: Gauge "countersign_identity_expiry_timestamp_seconds" []
         "When the workload certificate expires; 0 without one.";
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
-        "Outbound requests forwarded without a token.";
+        "Outbound requests forwarded without a token (no_rule, no_token, token_unavailable), and redirected connections that pass without being looked into (no_rule, tls, tcp, passthrough).";
     name_lookups: IntCounterVec "countersign_name_lookups_total" ["result"]
         "Questions to nameservers for the addresses of a name: found, partial (one family of addresses failed), absent (a server says that there is none), failed (nobody answers).";
     names_unanswered: Gauge "countersign_names_unanswered" []

@@ -62,6 +62,11 @@ impl Names {
         self.0.wake.notify_one();
     }
 
+    /// Has each kept name been asked for, whatever came of it?
+    pub fn are_asked(&self) -> bool {
+        self.0.table.kept().iter().all(|entry| entry.known.load().state != State::New)
+    }
+
     /// Which of these hosts (in normal form) have this address, or had it within the last 10 min or their TTL? What is
     /// known costs a look-up and no wait. An address of none of them has those asked for again whose answer is older than a
     /// second, within bounds, for at most [`WAIT`]; that it is a stranger's is remembered for some seconds.
@@ -99,6 +104,11 @@ impl Names {
             self.0.strangers.remember(address, hosts);
         }
         whose
+    }
+
+    /// Is it known that this host (in normal form) has this address, or had it lately? [`agrees`](Self::agrees) without a wait.
+    pub fn knows(&self, host: &str, address: IpAddr) -> bool {
+        self.0.table.has(host, address.to_canonical())
     }
 
     /// Has this host (in normal form) this address, or had it within the last 10 min or its TTL? Asks as
