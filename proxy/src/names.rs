@@ -10,6 +10,8 @@ mod system;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod zone;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
@@ -175,7 +178,7 @@ impl Names {
 
     /// Is this a host that a rule names exactly?
     pub fn keeps(&self, host: &str) -> bool {
-        self.0.table.entry(host).is_kept()
+        self.0.table.get(host).is_some_and(|entry| entry.is_kept())
     }
 
     /// The names that a name may stand for: as written, then along the search path if it has fewer dots than `ndots`
@@ -183,8 +186,10 @@ impl Names {
     pub fn full_names<'a>(&self, name: &'a str) -> FullNames<'a> {
         let complete = name.strip_suffix('.');
         let written = complete.unwrap_or(name);
-        let alone = complete.is_some() || order::literal(name).is_some() || system::is_localhost(name);
-        let system = (!alone).then(|| self.0.system.load_full());
+        let system = self.0.system.load();
+        // The hosts file is asked for names as they are written, before anybody else.
+        let alone = complete.is_some() || order::literal(name).is_some() || system.is_own(name);
+        let system = (!alone).then(|| Guard::into_inner(system));
         FullNames { written: Some(written), name: written, system, next: 0 }
     }
 }

@@ -1,5 +1,6 @@
 //! The outbound story: the application sends a request, the rule for its destination says what goes along, and it leaves.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -108,7 +109,8 @@ impl Application {
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
         // Which rule names the destination, and what goes along?
-        let rule = match active.snapshot.outbound(&target.host, port) {
+        let (host, named) = self.named(active, &target, port).await;
+        let rule = match named {
             Outbound::Denied => return Err(Reason::EgressDenied.into()),
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
@@ -118,9 +120,9 @@ impl Application {
             return Err(Reason::AmbiguousDestination.into());
         }
         if let Some(destination) = self.destination
-            && !self.agree(&target, rule, destination, active)?
+            && !self.agree(&target, &host, rule, destination, active)?
             // Asked for, and boxed, only where it is not known.
-            && !Box::pin(self.worker.sidecar.connector.names.agrees(&target.host, destination.ip())).await
+            && !Box::pin(self.worker.sidecar.connector.names.agrees(&host, destination.ip())).await
         {
             return Err(Reason::AmbiguousDestination.into());
         }
@@ -149,7 +151,7 @@ impl Application {
             Some(_) => Version::Http1,
             None => version(rule, seen.version),
         };
-        let upstream = self.upstream(&target, port, rule, certificate, version)?;
+        let upstream = self.upstream(&host, port, rule, certificate, version)?;
         let outgoing = Outgoing {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
@@ -171,11 +173,37 @@ impl Application {
         Ok(response)
     }
 
+    /// What policy says of the destination, and by which name: as the application wrote it, else as the search path completes
+    /// it, since that is whom it means. The first name that a rule knows is the one that is dialled (security OUT-1).
+    async fn named<'a, 't>(
+        &self,
+        active: &'a Active,
+        target: &'t Target,
+        port: u16,
+    ) -> (Cow<'t, str>, Outbound<'a>) {
+        let written = active.snapshot.outbound(&target.host, port);
+        if matches!(written, Outbound::Rule(_)) || target.authority.host().ends_with('.') {
+            return (Cow::Borrowed(&target.host), written);
+        }
+        let names = &self.worker.sidecar.connector.names;
+        for full in names.full_names(&target.host).skip(1) {
+            let named = active.snapshot.outbound(&full, port);
+            // A wildcard may fit a name that is nobody's: then it is not the one that is meant.
+            if matches!(named, Outbound::Rule(_))
+                && (names.keeps(&full) || !Box::pin(names.is_absent(&full)).await)
+            {
+                return (full, named);
+            }
+        }
+        (Cow::Borrowed(&target.host), written)
+    }
+
     /// The connection was going to one place, and each of its requests names a host. Do they and the rule agree, so that a token
     /// may go there (security OUT-1)? `Ok(false)`: not as far as we know.
     fn agree(
         &self,
         target: &Target,
+        host: &str,
         rule: Option<&OutboundRule>,
         destination: SocketAddr,
         active: &Active,
@@ -191,7 +219,7 @@ impl Application {
         // Where TLS proves that we came to the right place, it is one that we looked up ourselves.
         Ok(rule.is_none()
             || originates(rule)
-            || self.worker.sidecar.connector.names.knows(&target.host, destination.ip()))
+            || self.worker.sidecar.connector.names.knows(host, destination.ip()))
     }
 
     fn bypass(&self, reason: &'static str) -> Outcome {
@@ -202,14 +230,14 @@ impl Application {
     /// The open connections to the destination, shared by requests that fit the same ones.
     fn upstream(
         &self,
-        target: &Target,
+        host: &str,
         port: u16,
         rule: Option<&OutboundRule>,
         certificate: Option<Arc<Certificate>>,
         version: Version,
     ) -> Result<Arc<Upstream>, Reason> {
         let key = Key {
-            host: target.host.clone(),
+            host: host.to_owned(),
             port,
             version,
             transport: rule.map_or([0; 32], |rule| rule.transport),
@@ -217,7 +245,7 @@ impl Application {
             destination: self.destination.filter(|_| !originates(rule)),
         };
         self.worker.pools.upstream(key, || {
-            let dial = self.dial(&target.host, port, rule, certificate, version)?;
+            let dial = self.dial(host, port, rule, certificate, version)?;
             let sidecar = &self.worker.sidecar;
             Ok(Upstream::new(dial, sidecar.connector.clone(), sidecar.outbound))
         })

@@ -98,21 +98,21 @@ impl Resolver {
         self.table.learn(entry, known);
     }
 
-    /// Reads the configuration again if it is another one. `true` if it is.
-    fn look_at_files(&self) -> bool {
+    /// Reads the configuration again if it is another one. Then every answer is an old one.
+    fn look_at_files(&self) {
         let system = self.system.load();
         if !system.is_outdated(&self.files) {
-            return false;
+            return;
         }
         match self.files.read(Some(&system)) {
             Ok(read) => self.system.store(Arc::new(read)),
             Err(error) => {
-                tracing::warn!(%error, "the resolver's configuration cannot be used; the last one stays in use");
-                return false;
+                return tracing::warn!(%error, "the resolver's configuration cannot be used; the last one stays in use");
             }
         }
         tracing::info!("the resolver's configuration was read again");
-        true
+        self.table.expire();
+        self.wake.notify_one();
     }
 
     /// What is told of an answer: each counts, and a name's first failure and its recovery are logged.
@@ -151,14 +151,14 @@ impl Resolver {
 
     /// Asks for what is due. When is more?
     fn refresh(self: &Arc<Self>) -> Duration {
-        let changed = self.look_at_files();
+        self.look_at_files();
         let now = Instant::now();
         let mut wait = LOOK;
         let mut failing = 0_u32;
         for entry in self.table.kept() {
             let known = entry.known.load();
             failing += u32::from(known.is_failing());
-            if changed || known.due <= now {
+            if known.due <= now {
                 self.ask(&entry);
             } else {
                 wait = wait.min(known.due.saturating_duration_since(now));

@@ -98,6 +98,11 @@ impl Known {
         self.seen.push((address, until));
     }
 
+    /// The same, to be asked for again then.
+    pub(super) fn due_at(&self, due: Instant) -> Self {
+        Self { due, ..self.clone() }
+    }
+
     /// Has the name this address, or had it until now?
     pub(super) fn has(&self, address: IpAddr, now: Instant) -> bool {
         self.seen.iter().any(|(seen, until)| *seen == address && *until > now)
@@ -136,3 +141,104 @@ const MAX_SEEN: usize = 256;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(addresses: &[&str], ttl: u64) -> Answer {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Answer::Found { addresses, ttl: Duration::from_secs(ttl), partial: false }
+    }
+
+    fn failed() -> Answer {
+        Answer::Failed("nobody".to_owned())
+    }
+
+    /// What is known after these answers, each with the seconds at which it came.
+    fn known(start: Instant, answers: &[(u64, Answer)]) -> Known {
+        answers.iter().fold(Known::new(start), |known, (seconds, answer)| {
+            let at = start + Duration::from_secs(*seconds);
+            known.after(answer, at, at, 0.5)
+        })
+    }
+
+    fn has(known: &Known, address: &str, at: Instant) -> bool {
+        known.has(address.parse().unwrap(), at)
+    }
+
+    #[test]
+    fn what_was_true_counts_for_ten_minutes_or_its_ttl() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let short = known(start, &[(0, found(&["10.0.0.1"], 30)), (30, found(&["10.0.0.2"], 30))]);
+        assert_eq!(short.current, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+        assert!(has(&short, "10.0.0.1", at(599)) && !has(&short, "10.0.0.1", at(600)));
+        assert!(has(&short, "10.0.0.2", at(629)));
+        let long = known(start, &[(0, found(&["10.0.0.1"], 3600)), (5, found(&["10.0.0.2"], 30))]);
+        assert!(has(&long, "10.0.0.1", at(3599)) && !has(&long, "10.0.0.1", at(3600)));
+        let gone = known(start, &[(0, found(&["10.0.0.1"], 30)), (30, Answer::Absent { ttl: RETENTION })]);
+        assert!(
+            gone.current.is_empty() && has(&gone, "10.0.0.1", at(599)) && !has(&gone, "10.0.0.1", at(600))
+        );
+    }
+
+    #[test]
+    fn through_an_outage_the_last_answer_stays_for_a_day_and_no_earlier_one() {
+        let start = Instant::now();
+        let hour = 3600;
+        let answers = [(0, found(&["10.0.0.1"], 30)), (30, found(&["10.0.0.2"], 30)), (60, failed())];
+        let later = |seconds| known(start, &[&answers[..], &[(seconds, failed())]].concat());
+        let at = start + Duration::from_secs(10 * hour);
+        assert!(has(&later(10 * hour), "10.0.0.2", at));
+        assert!(!has(&later(10 * hour), "10.0.0.1", at), "it was true long ago");
+        assert!(later(23 * hour).current.len() == 1 && later(25 * hour).current.is_empty());
+        // An answer ends the outage, and with it what was kept for lack of one.
+        let over =
+            known(start, &[&answers[..], &[(hour, failed()), (hour + 1, found(&["10.0.0.3"], 30))]].concat());
+        let at = start + Duration::from_secs(hour + 1);
+        assert!(has(&over, "10.0.0.3", at) && !has(&over, "10.0.0.2", at));
+    }
+
+    #[test]
+    fn who_fails_is_asked_less_and_less_often_but_every_ten_seconds() {
+        let start = Instant::now();
+        let pause = |times: u64| {
+            let answers: Vec<_> = (0..times).map(|second| (second, failed())).collect();
+            known(start, &answers).due - (start + Duration::from_secs(times - 1))
+        };
+        assert_eq!(pause(1), Duration::from_millis(750));
+        assert_eq!(pause(2), Duration::from_millis(1500));
+        assert_eq!(pause(100), Duration::from_millis(7500));
+    }
+
+    #[test]
+    fn a_family_that_fails_keeps_what_it_had_for_as_long_as_that_counts() {
+        let start = Instant::now();
+        let both = found(&["10.0.0.1", "2001:db8::1"], 30);
+        let one = Answer::Found {
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            ttl: Duration::from_secs(30),
+            partial: true,
+        };
+        let current =
+            |seconds| known(start, &[(0, both.clone()), (30, one.clone()), (seconds, one.clone())]).current;
+        assert_eq!(
+            current(60),
+            ["10.0.0.2", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(current(601).len(), 1);
+    }
+
+    #[test]
+    fn what_a_name_showed_is_bounded() {
+        let start = Instant::now();
+        let answers: Vec<_> = (0..400_u64)
+            .map(|second| (second, found(&[&format!("10.0.{}.{}", second / 200, second % 200)], 1)))
+            .collect();
+        let known = known(start, &answers);
+        let at = start + Duration::from_secs(400);
+        assert_eq!(known.addresses().count(), MAX_SEEN);
+        assert!(has(&known, "10.0.1.199", at) && !has(&known, "10.0.0.0", at), "the oldest go first");
+    }
+}

@@ -121,7 +121,11 @@ impl System {
         if let Some(addresses) = self.hosts.get(name) {
             return Some(addresses.clone());
         }
-        is_localhost(name).then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+        self.is_own(name).then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+    }
+
+    pub(super) fn is_own(&self, name: &str) -> bool {
+        name == "localhost" || name.ends_with(".localhost") || self.hosts.contains_key(name)
     }
 
     /// What is asked for a name, in this order, until one of them exists: resolv.conf(5), `search` and `ndots`. A name that
@@ -189,10 +193,6 @@ pub(super) fn is_name(name: &str) -> bool {
         }
     };
     name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(numeric)
-}
-
-pub(super) fn is_localhost(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn is_below(name: &str, domain: &str) -> bool {

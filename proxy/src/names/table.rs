@@ -83,6 +83,11 @@ impl Table {
         entry
     }
 
+    /// The name's entry, if it is known.
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Entry>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     /// Keeps these names and no others.
     pub(super) fn keep(&self, names: impl IntoIterator<Item = Arc<str>>) {
         let wanted: HashSet<Arc<str>> = names.into_iter().collect();
@@ -104,9 +109,23 @@ impl Table {
         }
     }
 
+    /// Has every name asked for again when it is next needed.
+    pub(super) fn expire(&self) {
+        let now = Instant::now();
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in names.values() {
+            entry.known.rcu(|known| known.due_at(now));
+        }
+    }
+
     pub(super) fn kept(&self) -> Vec<Arc<Entry>> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.values().filter(|entry| entry.is_kept()).cloned().collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.names.lock().unwrap().len()
     }
 
     /// From now on the name is found by its addresses.
