@@ -48,6 +48,7 @@ mod with_curl_streams;
 mod with_curl_when;
 mod with_django_oauth;
 mod with_django_oauth_opaque;
+mod with_dnsmasq;
 mod with_grpc;
 mod with_grpc_streams;
 mod with_json_schema;

@@ -10,6 +10,7 @@ pub(crate) mod init;
 pub(crate) mod issuer;
 pub(crate) mod jose;
 pub(crate) mod metrics;
+pub(crate) mod nameserver;
 pub(crate) mod pods;
 pub(crate) mod policy;
 pub(crate) mod ports;

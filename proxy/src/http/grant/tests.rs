@@ -40,7 +40,7 @@ impl World {
     fn new(rules: &str) -> Self {
         let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
         let armory = Armory::new(Services {
-            fetcher: Fetcher::new(),
+            fetcher: Fetcher::new(Connector::for_tests()),
             clock: clock.clone(),
             metrics: metrics.clone(),
             files: PolicyFiles::BesideDocument,
@@ -54,7 +54,7 @@ impl World {
             verifier: Verifier::new(clock.clone(), metrics.clone()),
             recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
             metrics,
-            connector: Connector::new(),
+            connector: Connector::for_tests(),
             files: PolicyFiles::BesideDocument,
             inbound_default: InboundDefault::Deny,
             header_underscores: Underscores::Drop,
