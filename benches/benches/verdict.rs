@@ -13,8 +13,10 @@ use countersign_policy::{Documents, Snapshot, Workload, source};
 use countersign_proxy::auth::issuers::{Issuers, Services};
 use countersign_proxy::auth::verify::{LastVerdict, Verifier};
 use countersign_proxy::clock::Clock;
+use countersign_proxy::connect::Connector;
 use countersign_proxy::fetch::Fetcher;
 use countersign_proxy::metrics::Metrics;
+use countersign_proxy::names::Names;
 use countersign_proxy::state::files::PolicyFiles;
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
@@ -32,8 +34,9 @@ fn cached(criterion: &mut Criterion) {
     let snapshot = snapshot(&key);
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let (clock, metrics) = (Clock::default(), Metrics::new().expect("a registry"));
+    let names = Names::system(runtime.handle().clone(), metrics.clone()).expect("a resolver");
     let services = Services {
-        fetcher: Fetcher::new(),
+        fetcher: Fetcher::new(Connector::new(names)),
         clock: clock.clone(),
         metrics: metrics.clone(),
         files: PolicyFiles::BesideDocument,

@@ -31,12 +31,15 @@ use crate::auth::active::Armory;
 use crate::http::sidecar::Sidecar;
 use crate::listen::Listeners;
 use crate::metrics::Metrics;
+use crate::redirected::Redirect;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
 pub struct Admin {
     sidecar: Arc<Sidecar>,
     armory: Arc<Armory>,
+    /// With `--transparent`.
+    redirect: Option<Arc<Redirect>>,
     draining: watch::Receiver<bool>,
     end: Arc<Notify>,
 }
@@ -124,10 +127,11 @@ impl Admin {
     pub fn new(
         sidecar: Arc<Sidecar>,
         armory: Arc<Armory>,
+        redirect: Option<Arc<Redirect>>,
         draining: watch::Receiver<bool>,
         end: Arc<Notify>,
     ) -> Self {
-        Self { sidecar, armory, draining, end }
+        Self { sidecar, armory, redirect, draining, end }
     }
 
     fn page(&self, request: &Request<Incoming>, pages: Pages) -> Response<Full<Bytes>> {
@@ -173,6 +177,8 @@ impl Admin {
         let mut missing = Vec::new();
         if self.sidecar.policy.load().is_none() {
             missing.push("policy");
+        } else if self.redirect.as_ref().is_some_and(|r| !r.is_prepared(&self.sidecar.connector.names)) {
+            missing.push("names");
         }
         if *self.draining.borrow() {
             missing.push("draining");
@@ -250,6 +256,7 @@ fn snapshot(snapshot: &Snapshot) -> serde_json::Value {
             let credential = request.and_then(|request| snapshot.credentials.get(request.credential.0));
             let tls = match rule.tls {
                 OutboundTls::None => "none",
+                OutboundTls::Passthrough => "passthrough",
                 OutboundTls::Originate { .. } => "originate",
             };
             json!({

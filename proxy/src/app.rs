@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use countersign_policy::Snapshot;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
@@ -20,12 +20,13 @@ use crate::connect::Connector;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
-use crate::http::inbound::{self, Application};
-use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
+use crate::http::{inbound, outbound};
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::record::Recorder;
+use crate::redirected::{self, Redirect};
 use crate::state::dir::StateDir;
 use crate::state::live::live;
 use crate::state::source;
@@ -35,7 +36,8 @@ use crate::state::source;
 pub struct App {
     addresses: Addresses,
     inbound: Vec<(Listeners, SocketAddr)>,
-    outbound: Option<Listeners>,
+    outbound: Vec<Listeners>,
+    transparent: Option<(Listeners, Arc<Redirect>)>,
     workers: usize,
     sidecar: Arc<Sidecar>,
     clock: Clock,
@@ -51,6 +53,8 @@ pub struct Addresses {
     /// In the order of the configuration.
     pub inbound: Vec<SocketAddr>,
     pub outbound: Option<SocketAddr>,
+    /// Where redirected connections to the workload arrive.
+    pub transparent: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub health: Option<SocketAddr>,
 }
@@ -74,6 +78,8 @@ pub struct Running {
 pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Redirect(#[from] redirected::NotExcluded),
     #[error("--state-dir: {0}")]
     State(io::Error),
     #[error(transparent)]
@@ -98,17 +104,28 @@ impl App {
             .iter()
             .map(|inbound| Ok((listen::bind(inbound.listen, workers)?, inbound.target)))
             .collect::<Result<Vec<_>, ListenError>>()?;
-        let outbound = config.outbound.map(|address| listen::bind(address, workers)).transpose()?;
+        let transparent =
+            config.transparent.map(|address| listen::bind_both(address, workers)).transpose()?;
+        let outbound = match config.outbound {
+            None => Vec::new(),
+            Some(address) if transparent.is_some() => listen::bind_loopbacks(address, workers)?,
+            Some(address) => vec![listen::bind(address, workers)?],
+        };
         let admin = listen::bind(config.admin, 1)?;
         let health = config.health.map(|address| listen::bind(address, 1)).transpose()?;
         let addresses = Addresses {
             inbound: inbound.iter().map(|(listeners, _)| listeners.address).collect(),
-            outbound: outbound.as_ref().map(|listeners| listeners.address),
+            outbound: outbound.first().map(|listeners| listeners.address),
+            transparent: transparent.as_ref().map(|listeners| listeners.address),
             admin: admin.address,
             health: health.as_ref().map(|listeners| listeners.address),
         };
 
         let metrics = Metrics::new().map_err(system)?;
+        let transparent = match transparent {
+            Some(listeners) => Some((listeners, Arc::new(Redirect::new(addresses.ports(), &metrics)?))),
+            None => None,
+        };
         let clock = Clock::default();
         let state_dir = match &config.state_dir {
             Some(path) => {
@@ -121,8 +138,10 @@ impl App {
             Recorder::new(config.access_log, clock.clone(), metrics.clone()).map_err(system)?;
         let counting = metrics.clone();
         background.spawn_blocking(move || admin::write_lines(lines, &counting));
+        let names = Names::system(background.handle(), metrics.clone()).map_err(system)?;
+        let connector = Connector::new(names.clone());
         let services = Services {
-            fetcher: Fetcher::new(),
+            fetcher: Fetcher::new(connector.clone()),
             clock: clock.clone(),
             metrics: metrics.clone(),
             files: config.files.clone(),
@@ -134,9 +153,13 @@ impl App {
         // The first policy, then all later ones.
         let start =
             background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
-        let (policy, mut writer) = live(start.snapshot.map(|snapshot| armory.arm(snapshot)));
         let arming = armory.clone();
-        background.spawn(start.updates.run(move |snapshot| writer.store(Some(arming.arm(snapshot)))));
+        let arm = move |snapshot: Snapshot| {
+            names.keep(snapshot.exact_hosts().map(Arc::from));
+            arming.arm(snapshot)
+        };
+        let (policy, mut writer) = live(start.snapshot.map(&arm));
+        background.spawn(start.updates.run(move |snapshot| writer.store(Some(arm(snapshot)))));
 
         let sidecar = Arc::new(Sidecar {
             policy,
@@ -144,7 +167,7 @@ impl App {
             recorder,
             explainer: Explainer::new(clock.clone()),
             metrics,
-            connector: Connector::new(),
+            connector,
             files: config.files,
             inbound_default: config.inbound_default,
             header_underscores: config.header_underscores,
@@ -153,12 +176,25 @@ impl App {
         });
         let (signal, drain) = drain::channel();
         let end = Arc::new(Notify::new());
-        let pages = Admin::new(sidecar.clone(), armory, signal.watch(), end.clone());
+        let redirect = transparent.as_ref().map(|(_, redirect)| redirect.clone());
+        let pages = Admin::new(sidecar.clone(), armory, redirect, signal.watch(), end.clone());
         background.spawn(admin::serve(admin, pages.clone(), admin::Pages::All));
         if let Some(health) = health {
             background.spawn(admin::serve(health, pages, admin::Pages::Health));
         }
-        Ok(Self { addresses, inbound, outbound, workers, sidecar, clock, drain, signal, end, background })
+        Ok(Self {
+            addresses,
+            inbound,
+            outbound,
+            transparent,
+            workers,
+            sidecar,
+            clock,
+            drain,
+            signal,
+            end,
+            background,
+        })
     }
 
     pub fn addresses(&self) -> &Addresses {
@@ -176,7 +212,11 @@ impl App {
                     .iter_mut()
                     .filter_map(|(l, target)| Some((l.sockets.pop()?, *target)))
                     .collect(),
-                outbound: self.outbound.as_mut().and_then(|listeners| listeners.sockets.pop()),
+                outbound: self.outbound.iter_mut().filter_map(|l| l.sockets.pop()).collect(),
+                transparent: self
+                    .transparent
+                    .as_mut()
+                    .and_then(|(l, redirect)| Some((l.sockets.pop()?, redirect.clone()))),
             };
             let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
             let work = work(self.sidecar.clone(), listeners, self.drain.clone(), stopped.clone());
@@ -202,7 +242,8 @@ impl App {
 /// The listeners of one worker.
 struct WorkerListeners {
     inbound: Vec<(std::net::TcpListener, SocketAddr)>,
-    outbound: Option<std::net::TcpListener>,
+    outbound: Vec<std::net::TcpListener>,
+    transparent: Option<(std::net::TcpListener, Arc<Redirect>)>,
 }
 
 /// One worker, from its first connection until it is told to stop.
@@ -213,25 +254,50 @@ async fn work(
     mut stopped: watch::Receiver<bool>,
 ) {
     let worker = Worker::new(sidecar.clone());
-    let mut applications = Vec::new();
     for (listener, target) in listeners.inbound {
-        let application = Application::new(target, &sidecar);
-        applications.push(application.clone());
-        let worker = worker.clone();
+        let (worker, application) = (worker.clone(), worker.application(target));
         tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
             inbound::serve(worker.clone(), application.clone(), stream, peer, drain)
         }));
     }
-    if let Some(listener) = listeners.outbound {
+    let redirect = listeners.transparent.as_ref().map(|(_, redirect)| redirect.clone());
+    for listener in listeners.outbound {
+        let worker = worker.clone();
+        match redirect.clone() {
+            Some(redirect) => {
+                tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+                    redirected::outbound::serve(redirect.clone(), worker.clone(), stream, peer, drain)
+                }))
+            }
+            None => tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+                outbound::serve(worker.clone(), stream, peer, drain)
+            })),
+        };
+    }
+    if let Some((listener, redirect)) = listeners.transparent {
         let worker = worker.clone();
         tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
-            outbound::serve(worker.clone(), stream, peer, drain)
+            redirected::inbound::serve(redirect.clone(), worker.clone(), stream, peer, drain)
         }));
     }
     drop(drain);
-    tokio::spawn(worker.sweep(applications));
+    tokio::spawn(worker.sweep());
     // The sender is gone when the sidecar is dropped, which stops us too.
     let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+// === impl Addresses ===
+
+impl Addresses {
+    fn ports(&self) -> Vec<u16> {
+        let one_each = [self.outbound, self.transparent, Some(self.admin), self.health];
+        self.inbound
+            .iter()
+            .copied()
+            .chain(one_each.into_iter().flatten())
+            .map(|address| address.port())
+            .collect()
+    }
 }
 
 // === impl Running ===
@@ -245,7 +311,7 @@ impl Running {
     /// Stops accepting, lets what is in flight finish, and ends. `false`: some of it had to be cut off.
     pub async fn shutdown(mut self) -> bool {
         self.signal.start();
-        let clean = self.signal.wait(DRAIN).await;
+        let clean = self.signal.wait(drain::LIMIT).await;
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut self.threads);
         let joined =
@@ -297,6 +363,3 @@ impl Drop for Background {
 fn system(error: impl std::fmt::Display) -> StartError {
     StartError::System(error.to_string())
 }
-
-/// Less than the 30 s that Kubernetes grants by default.
-const DRAIN: Duration = Duration::from_secs(25);

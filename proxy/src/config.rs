@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use countersign_policy::Workload;
 use countersign_policy::headers::Underscores;
 
+use crate::init::args::InitArgs;
 use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
 use crate::state::source::PolicySource;
@@ -33,6 +34,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Wait until the sidecar is ready; exit 1 after the timeout.
     Wait(WaitArgs),
+    /// Redirect the pod's connections to the sidecar, in the network namespace that this runs in.
+    Init(Box<InitArgs>),
 }
 
 /// The flags of `run`, as written.
@@ -65,10 +68,15 @@ pub struct RunArgs {
     /// Join token, with --control: the control plane knows from it who we are.
     #[arg(long, env = "COUNTERSIGN_JOIN_TOKEN", value_name = "FILE", requires = "control")]
     pub join_token: Option<PathBuf>,
-    /// Listen on ADDR and forward what policy allows to the application at TARGET (repeatable).
+    /// Take the connections that `countersign-proxy init` redirects, in both directions.
+    #[arg(long, env = "COUNTERSIGN_TRANSPARENT")]
+    pub transparent: bool,
+    /// Listen on ADDR and forward what policy allows to the application at TARGET (repeatable). With --transparent, ADDR
+    /// alone is where redirected connections arrive [default there: [::]:16006].
     #[arg(long, env = "COUNTERSIGN_INBOUND", value_name = "ADDR=TARGET", value_delimiter = ',')]
     pub inbound: Vec<String>,
-    /// Forward proxy for what the application sends; loopback only.
+    /// Forward proxy for what the application sends; loopback only. With --transparent, on both loopback addresses, for
+    /// redirected connections too [default there: 127.0.0.1:16001].
     #[arg(long, env = "COUNTERSIGN_OUTBOUND", value_name = "ADDR")]
     pub outbound: Option<SocketAddr>,
     /// What holds for inbound ports that no policy selects: deny, audit or pass [default: deny].
@@ -115,6 +123,8 @@ pub struct Config {
     pub files: PolicyFiles,
     pub inbound: Vec<Inbound>,
     pub outbound: Option<SocketAddr>,
+    /// Where redirected connections to the workload arrive; those that it opens arrive at `outbound`.
+    pub transparent: Option<SocketAddr>,
     pub inbound_default: InboundDefault,
     pub header_underscores: Underscores,
     pub admin: SocketAddr,
@@ -162,12 +172,15 @@ impl TryFrom<RunArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
-        let inbound = args.inbound.iter().map(|text| text.parse()).collect::<Result<Vec<Inbound>, _>>()?;
-        if inbound.is_empty() && args.outbound.is_none() {
-            return Err(error("nothing to do: give --inbound ADDR=TARGET, --outbound ADDR or both"));
+        let (inbound, transparent) = inbound(&args)?;
+        let outbound = args.outbound.or(transparent.map(|_| DEFAULT_OUTBOUND));
+        if inbound.is_empty() && outbound.is_none() {
+            return Err(error(
+                "nothing to do: give --transparent, or --inbound ADDR=TARGET, --outbound ADDR or both",
+            ));
         }
         let admin = args.admin.unwrap_or(DEFAULT_ADMIN);
-        for (flag, address) in [("--outbound", args.outbound), ("--admin", Some(admin))] {
+        for (flag, address) in [("--outbound", outbound), ("--admin", Some(admin))] {
             if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
                 return Err(error(format!("{flag} {address}: must be a loopback address, e.g. 127.0.0.1")));
             }
@@ -177,7 +190,8 @@ impl TryFrom<RunArgs> for Config {
             files: source.files(args.secrets_dir.as_deref().unwrap_or(Path::new(DEFAULT_SECRETS_DIR))),
             source,
             inbound,
-            outbound: args.outbound,
+            outbound,
+            transparent,
             inbound_default: args.inbound_default.unwrap_or_default(),
             header_underscores: args.header_underscores.unwrap_or_default(),
             admin,
@@ -187,6 +201,26 @@ impl TryFrom<RunArgs> for Config {
             access_log: args.access_log.unwrap_or_default(),
         })
     }
+}
+
+/// The listeners before applications that are named, and the one for redirected connections.
+fn inbound(args: &RunArgs) -> Result<(Vec<Inbound>, Option<SocketAddr>), ConfigError> {
+    let (named, bare): (Vec<_>, Vec<_>) = args.inbound.iter().partition(|text| text.contains('='));
+    let named = named.into_iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let transparent =
+        match (args.transparent, bare.as_slice()) {
+            (false, []) => None,
+            (false, [text, ..]) => return Err(not_a_target(text)),
+            (true, []) => Some(DEFAULT_TRANSPARENT),
+            (true, [text]) => Some(text.parse().map_err(|_| {
+                error(format!("--inbound {text}: write ADDR, e.g. [::]:16006, or ADDR=TARGET"))
+            })?),
+            (true, [_, second, ..]) => {
+                let message = "one ADDR without =TARGET takes all redirected connections: remove it";
+                return Err(error(format!("--inbound {second}: {message}")));
+            }
+        };
+    Ok((named, transparent))
 }
 
 /// Where policy comes from: one of the two, with all that it needs.
@@ -241,7 +275,10 @@ fn default_workers() -> NonZeroUsize {
     std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cpus| cpus.min(TWO))
 }
 
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 16020);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 16020);
+const DEFAULT_OUTBOUND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 16001);
+/// Both families.
+const DEFAULT_TRANSPARENT: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 16006);
 const DEFAULT_SECRETS_DIR: &str = "/var/run/secrets/countersign";
 
 // === impl Inbound ===
@@ -250,8 +287,7 @@ impl FromStr for Inbound {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong =
-            || error(format!("--inbound {text}: write ADDR=TARGET, e.g. 0.0.0.0:8081=127.0.0.1:8080"));
+        let wrong = || not_a_target(text);
         let (listen, target) = text.split_once('=').ok_or_else(wrong)?;
         let inbound = Self {
             listen: listen.parse().map_err(|_| wrong())?,
@@ -264,6 +300,10 @@ impl FromStr for Inbound {
         }
         Ok(inbound)
     }
+}
+
+fn not_a_target(text: &str) -> ConfigError {
+    error(format!("--inbound {text}: write ADDR=TARGET, e.g. 0.0.0.0:8081=127.0.0.1:8080"))
 }
 
 // === impl AccessLog ===
@@ -301,7 +341,7 @@ mod tests {
             .map_err(|e| e.to_string())?;
         match cli.command {
             Command::Run(args) => Config::try_from(*args).map_err(|e| e.to_string()),
-            Command::Wait(_) => unreachable!(),
+            Command::Wait(_) | Command::Init(_) => unreachable!(),
         }
     }
 
@@ -317,6 +357,27 @@ mod tests {
     }
 
     #[test]
+    fn transparent_takes_an_address_of_its_own_beside_named_targets() {
+        let config = check(&["--policies", "p", "--transparent"]).unwrap();
+        assert_eq!(config.transparent, Some("[::]:16006".parse().unwrap()));
+        assert_eq!(config.outbound, Some("127.0.0.1:16001".parse().unwrap()));
+        let flags = [
+            "--policies",
+            "p",
+            "--transparent",
+            "--inbound",
+            "0.0.0.0:7,127.0.0.1:1=127.0.0.1:2",
+            "--outbound",
+        ];
+        let config = check(&[&flags[..], &["[::1]:8"]].concat()).unwrap();
+        assert_eq!(config.transparent, Some("0.0.0.0:7".parse().unwrap()));
+        assert_eq!(config.inbound.len(), 1);
+        assert_eq!(config.outbound, Some("[::1]:8".parse().unwrap()));
+        let config = check(&["--policies", "p", "--inbound", "127.0.0.1:1=127.0.0.1:2"]).unwrap();
+        assert_eq!((config.transparent, config.outbound), (None, None));
+    }
+
+    #[test]
     fn out_12_what_is_missing_or_wrong_is_named() {
         let inbound = ["--inbound", "127.0.0.1:1=127.0.0.1:2"];
         for (args, expected) in [
@@ -325,6 +386,10 @@ mod tests {
             (&["--policies", "p", "--outbound", "0.0.0.0:1"], "loopback"),
             (&["--policies", "p", "--outbound", "127.0.0.1:1", "--admin", "0.0.0.0:1"], "loopback"),
             (&["--policies", "p", "--inbound", "1=2"], "ADDR=TARGET"),
+            (&["--policies", "p", "--inbound", "127.0.0.1:1"], "ADDR=TARGET"),
+            (&["--policies", "p", "--transparent", "--inbound", "16006"], "[::]:16006"),
+            (&["--policies", "p", "--transparent", "--inbound", "[::]:1,0.0.0.0:1"], "one ADDR"),
+            (&["--policies", "p", "--transparent", "--outbound", "0.0.0.0:1"], "loopback"),
             (
                 &["--policies", "p", "--control", "https://c:1", "--outbound", "127.0.0.1:1"],
                 "cannot be used with",

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,10 +11,13 @@ use rustls::client::ResolvesClientCert;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::names::{NameError, Names};
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +25,7 @@ pub enum ConnectError {
     #[error("{host} resolves to {address}, an address that is never asked")]
     ForbiddenAddress { host: String, address: IpAddr },
     #[error("cannot resolve {host}: {error}")]
-    Resolve { host: String, error: io::Error },
+    Resolve { host: String, error: NameError },
     #[error("cannot connect to {host}: {error}")]
     Tcp { host: String, error: io::Error },
     #[error("TLS with {host} failed: {error}")]
@@ -47,16 +51,55 @@ pub enum Guard {
 }
 
 /// Opens connections. The platform's roots are read once, when they are first needed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Connector {
+    pub names: Names,
     platform_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
+
+/// Marks every socket that this process opens from now on, so that redirect rules leave its connections alone. `false`: it
+/// may not (that takes `CAP_NET_ADMIN`), and they know it by its user or group.
+pub fn mark_sockets() -> bool {
+    let permitted = [Domain::IPV4, Domain::IPV6]
+        .into_iter()
+        .filter_map(|domain| Socket::new(domain, Type::STREAM, None).ok())
+        .any(|socket| socket.set_mark(MARK).is_ok());
+    MARKED.store(permitted, Ordering::Relaxed);
+    permitted
+}
+
+/// Opens TCP to an address.
+pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    if !MARKED.load(Ordering::Relaxed) {
+        return TcpStream::connect(address).await;
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    SockRef::from(&socket).set_mark(MARK)?;
+    socket.connect(address).await
+}
+
+/// Opens TCP to the first address of a host that answers, as the system resolves it.
+pub async fn open_any(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host((host, port)).await? {
+        match open(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Is every socket of this process marked? One process has one network namespace, and one answer.
+static MARKED: AtomicBool = AtomicBool::new(false);
+/// What redirect rules know our sockets by: 16016.
+const MARK: u32 = 0x3e90;
 
 // === impl Connector ===
 
 impl Connector {
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(names: Names) -> Self {
+        Self { names, platform_roots: Arc::default() }
     }
 
     /// A TLS client configuration: these PEM certificates as roots, or the platform's, this certificate of ours for servers
@@ -95,13 +138,13 @@ impl Connector {
         timeout: Duration,
     ) -> Result<TcpStream, ConnectError> {
         let deadline = Instant::now() + timeout;
-        let addresses = resolve(host, port, guard, timeout).await?;
+        let addresses = self.resolve(host, port, guard, timeout).await?;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut failure = io::Error::from(io::ErrorKind::TimedOut);
         for address in addresses {
             let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
             left = left.saturating_sub(1);
-            match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            match tokio::time::timeout(share, open(address)).await {
                 Ok(Ok(stream)) => {
                     // Small messages are latency here; failing to say so harms nobody.
                     let _ = stream.set_nodelay(true);
@@ -111,7 +154,36 @@ impl Connector {
                 Err(_) => failure = io::ErrorKind::TimedOut.into(),
             }
         }
+        self.names.doubt(without_brackets(host));
         Err(ConnectError::Tcp { host: host.to_owned(), error: failure })
+    }
+
+    /// The addresses of a host that the guard admits.
+    async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        guard: Guard,
+        timeout: Duration,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        let name = without_brackets(host);
+        let found = self
+            .names
+            .addresses(name, timeout)
+            .await
+            .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error })?;
+        let first = found.first().copied();
+        let admitted: Vec<_> = found
+            .into_iter()
+            .filter(|address| guard.admits(name, *address))
+            .map(|address| SocketAddr::new(address, port))
+            .collect();
+        match first {
+            Some(address) if admitted.is_empty() => {
+                Err(ConnectError::ForbiddenAddress { host: host.to_owned(), address })
+            }
+            _ => Ok(admitted),
+        }
     }
 
     /// Speaks TLS over a connection and verifies the server for this name (a host name or an IP literal).
@@ -150,35 +222,6 @@ pub(crate) fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, ConnectError> 
         roots.add(certificate).map_err(|_| ConnectError::CaFile)?;
     }
     if roots.is_empty() { Err(ConnectError::CaFile) } else { Ok(roots) }
-}
-
-/// The addresses of a host that the guard admits.
-async fn resolve(
-    host: &str,
-    port: u16,
-    guard: Guard,
-    timeout: Duration,
-) -> Result<Vec<SocketAddr>, ConnectError> {
-    let name = without_brackets(host);
-    let found: Vec<SocketAddr> = match name.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => tokio::time::timeout(timeout, tokio::net::lookup_host((name, port)))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|error| ConnectError::Resolve { host: host.to_owned(), error })?
-            .collect(),
-    };
-    let admitted: Vec<_> = found.iter().copied().filter(|a| guard.admits(name, a.ip())).collect();
-    match (admitted.is_empty(), found.first()) {
-        (false, _) => Ok(admitted),
-        (true, Some(first)) => {
-            Err(ConnectError::ForbiddenAddress { host: host.to_owned(), address: first.ip() })
-        }
-        (true, None) => {
-            let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            Err(ConnectError::Resolve { host: host.to_owned(), error })
-        }
-    }
 }
 
 /// URIs write IPv6 literals in brackets; addresses and certificates do not.
@@ -235,6 +278,14 @@ fn unmapped(address: IpAddr) -> IpAddr {
     match v6.octets() {
         [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
         _ => address,
+    }
+}
+
+#[cfg(test)]
+impl Connector {
+    /// With names as this machine resolves them.
+    pub(crate) fn for_tests() -> Self {
+        Self::new(Names::for_tests())
     }
 }
 
@@ -296,7 +347,7 @@ mod tests {
     async fn a_forbidden_literal_is_refused_before_anything_is_sent() {
         let timeout = Duration::from_secs(1);
         for host in ["169.254.169.254", "[::ffff:169.254.169.254]", "2852039166"] {
-            let refused = Connector::new().tcp(host, 80, Guard::Issuer, timeout).await.unwrap_err();
+            let refused = Connector::for_tests().tcp(host, 80, Guard::Issuer, timeout).await.unwrap_err();
             assert!(
                 matches!(refused, ConnectError::ForbiddenAddress { .. } | ConnectError::Resolve { .. }),
                 "{host}: {refused}"
@@ -310,14 +361,17 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let timeout = Duration::from_secs(5);
         for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
-            Connector::new().tcp(host, port, Guard::Issuer, timeout).await.unwrap();
+            Connector::for_tests().tcp(host, port, Guard::Issuer, timeout).await.unwrap();
         }
     }
 
     #[test]
     fn a_ca_file_without_certificates_is_an_error() {
         for pem in [&b""[..], b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            assert!(matches!(Connector::new().tls_config(Some(pem), None, &[]), Err(ConnectError::CaFile)));
+            assert!(matches!(
+                Connector::for_tests().tls_config(Some(pem), None, &[]),
+                Err(ConnectError::CaFile)
+            ));
         }
     }
 }

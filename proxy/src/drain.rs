@@ -60,6 +60,9 @@ impl Drain {
     }
 }
 
+/// How long we may take to end: less than the 30 s that Kubernetes grants by default.
+pub const LIMIT: Duration = Duration::from_secs(25);
+
 #[cfg(test)]
 mod tests {
     use super::*;

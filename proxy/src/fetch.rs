@@ -60,7 +60,7 @@ pub enum FetchError {
 }
 
 /// Sends such requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Fetcher {
     connector: Connector,
 }
@@ -71,8 +71,8 @@ const HEAD_LIMIT: usize = 64 * 1024;
 // === impl Fetcher ===
 
 impl Fetcher {
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(connector: Connector) -> Self {
+        Self { connector }
     }
 
     /// Sends one request (an absolute URI) and reads the whole answer, whatever its status.

@@ -10,12 +10,16 @@ pub mod connect;
 pub mod drain;
 pub mod fetch;
 pub mod http;
+pub mod init;
 pub mod limit;
 pub mod listen;
 pub mod metrics;
+pub mod names;
 pub mod record;
+pub mod redirected;
 pub mod rejection;
 pub mod state;
+pub mod tcp;
 
 pub use app::App;
 pub use config::Config;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -25,6 +25,14 @@ pub struct ListenError {
     pub error: io::Error,
 }
 
+impl ListenError {
+    /// Does the machine not speak this version of IP?
+    fn lacks_family(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrNotAvailable
+            || self.error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+    }
+}
+
 /// Binds an address for a number of workers. Port 0 is any free port, the same for all.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Listeners, ListenError> {
     let fail = |error| ListenError { address, error };
@@ -36,10 +44,44 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Listeners, ListenErro
     Ok(Listeners { address, sockets })
 }
 
+/// Binds an address; `[::]` is every address of both families, or `0.0.0.0` where the machine has no IPv6.
+pub fn bind_both(address: SocketAddr, workers: usize) -> Result<Listeners, ListenError> {
+    match bind(address, workers) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.lacks_family() => {
+            tracing::info!(%address, "there is no IPv6 here: listening on 0.0.0.0");
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())), workers)
+        }
+        bound => bound,
+    }
+}
+
+/// Binds a loopback address, and the same port on that of the other family: connections that are redirected on this machine
+/// arrive at the one of their own. Nobody outside reaches either.
+pub fn bind_loopbacks(address: SocketAddr, workers: usize) -> Result<Vec<Listeners>, ListenError> {
+    let other = |port| match address.ip() {
+        IpAddr::V4(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    };
+    let first = bind(address, workers)?;
+    let second = other(first.address.port());
+    match bind(second, workers) {
+        Ok(second) => Ok(vec![first, second]),
+        Err(error) if error.lacks_family() => {
+            tracing::info!(address = %second, "there is no such address here: its family is left out");
+            Ok(vec![first])
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // Whatever the machine's default is.
+        socket.set_only_v6(false)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -114,6 +156,31 @@ mod tests {
         assert_ne!(listeners.address.port(), 0);
         let error = bind(listeners.address, 1).unwrap_err();
         assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn both_loopback_addresses_have_one_port() {
+        let mut listeners = bind_loopbacks("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let port = listeners[0].address.port();
+        for listeners in &listeners {
+            assert!(listeners.address.ip().is_loopback() && listeners.address.port() == port);
+            TcpStream::connect(listeners.address).await.unwrap();
+        }
+        assert_eq!(listeners.pop().map(|l| l.address.is_ipv6()), Some(bind_v6().is_ok()));
+        let taken = bind_loopbacks(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), 1).unwrap_err();
+        assert_eq!(taken.error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn the_unspecified_address_is_that_of_both_families() {
+        let listeners = bind_both("[::]:0".parse().unwrap(), 1).unwrap();
+        let port = listeners.address.port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.is_ok(), bind_v6().is_ok());
+    }
+
+    fn bind_v6() -> io::Result<StdListener> {
+        StdListener::bind("[::1]:0")
     }
 
     #[tokio::test]

@@ -98,6 +98,8 @@ metrics! {
         "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been).";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
+        "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]
         "TLS handshakes with callers: success, failure, timeout, no_certificate.";
     policy_decisions: IntCounterVec "countersign_policy_decisions_total" ["policy", "rule", "effect"]
@@ -139,7 +141,11 @@ metrics! {
     identity_expiry: Gauge "countersign_identity_expiry_timestamp_seconds" []
         "When the workload certificate expires; 0 without one.";
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
-        "Outbound requests forwarded without a token.";
+        "Outbound requests forwarded without a token (no_rule, no_token, token_unavailable), and redirected connections that pass without being looked into (no_rule, tls, tcp, passthrough).";
+    name_lookups: IntCounterVec "countersign_name_lookups_total" ["result"]
+        "Questions to nameservers for the addresses of a name: found, partial (one family of addresses failed), absent (a server says that there is none), failed (nobody answers).";
+    names_unanswered: Gauge "countersign_names_unanswered" []
+        "Hosts of outbound rules for which no nameserver answers now; those that had addresses keep them.";
     underscore_headers_dropped: IntCounter "countersign_underscore_headers_dropped_total" []
         "Header fields of callers that were removed for the _ in their names.";
     access_log_dropped: IntCounterVec "countersign_access_log_dropped_total" ["cause"]

@@ -15,10 +15,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::log::Log;
+use crate::auth::active::Active;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
-use crate::rejection::Explained;
+use crate::rejection::{Explained, Refusal};
 
 /// Which door a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +36,8 @@ pub enum Protocol {
     Http1,
     Http2,
     Grpc,
+    /// A connection that is not looked into, decided as a whole.
+    Tcp,
 }
 
 /// How a request went on: the values of the label `decision`.
@@ -59,17 +62,22 @@ pub enum Outcome {
     Reject,
 }
 
-/// One request, as the access log and `/explain` show it. Never a query, header or token.
+/// One request or connection, as the access log and `/explain` show it. Never a query, header or token.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
     /// Seconds since the epoch.
     pub time: f64,
     pub direction: Direction,
     pub protocol: Protocol,
+    /// Of connections that are not looked into nothing, like the path.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub method: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
     pub host: String,
     pub source: IpAddr,
+    /// 0: a connection that passes, which hears none.
+    #[serde(skip_serializing_if = "is_unheard")]
     pub status: u16,
     pub decision: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +122,7 @@ pub struct Recorder {
     next: AtomicU64,
     refused: Mutex<Refused>,
     log: Log,
-    counters: [Counters; 3],
+    counters: [Counters; 4],
     clock: Clock,
     metrics: std::sync::Arc<Metrics>,
 }
@@ -151,7 +159,8 @@ impl Recorder {
         rand::fill(&mut instance)?;
         let instance = instance.iter().map(|byte| format!("{byte:02x}")).collect();
         let (log, lines) = Log::new(which, clock.clone(), &metrics);
-        let counters = [Protocol::Http1, Protocol::Http2, Protocol::Grpc].map(|p| Counters::new(&metrics, p));
+        let protocols = [Protocol::Http1, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+        let counters = protocols.map(|protocol| Counters::new(&metrics, protocol));
         let recorder = Self {
             instance,
             next: AtomicU64::new(1),
@@ -224,12 +233,28 @@ impl Recorder {
     }
 
     fn counters(&self, protocol: Protocol) -> &Counters {
-        let [http1, http2, grpc] = &self.counters;
+        let [http1, http2, grpc, tcp] = &self.counters;
         match protocol {
             Protocol::Http1 => http1,
             Protocol::Http2 => http2,
             Protocol::Grpc => grpc,
+            Protocol::Tcp => tcp,
         }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Why it was refused, and by which rule where one decided.
+    pub fn explain(&mut self, refusal: &Refusal, active: Option<&Active>, decision_id: String) {
+        if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
+            self.policy = Some(name.policy.clone());
+            self.rule = Some(name.rule.clone());
+        }
+        self.reason = Some(refusal.reason.as_str());
+        self.decision_id = Some(decision_id);
+        self.explained = refusal.explained.clone();
     }
 }
 
@@ -287,6 +312,7 @@ impl Protocol {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -313,6 +339,10 @@ impl Outcome {
             Direction::Outbound => Self::Reject,
         }
     }
+}
+
+fn is_unheard(status: &u16) -> bool {
+    *status == 0
 }
 
 /// Refused requests that `/explain` remembers.

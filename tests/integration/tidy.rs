@@ -10,7 +10,8 @@ use crate::support::{binary, root};
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["app"],
-    &["listen", "admin", "http", "mqtt", "coap", "tcp"],
+    &["listen", "admin", "redirected"],
+    &["http", "mqtt", "coap", "tcp"],
     &["auth", "record"],
     &["state", "config"],
 ];
@@ -30,7 +31,7 @@ fn imports_point_downwards() {
         }
     }
     assert_none(
-        "imports against the order main -> app -> {listen, admin, protocols} -> auth -> state",
+        "imports against the order main -> app -> {listen, admin, redirected} -> protocols -> auth -> state",
         &wrong,
     );
 }

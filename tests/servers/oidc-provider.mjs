@@ -11,6 +11,7 @@
 //                     accepted in both places, so a test that is about the place looks at /-/last
 //   "dpopBound", "certificateBound": true  its tokens are bound to the key of its proofs, to its certificate
 // More settings:
+//   "host":           the address that it listens on and is called by, instead of 127.0.0.1
 //   "tls":            {"cert","key"} (files): https; with "clientCa" it asks for client certificates, with "alias":true beside it
 //                     only at a second port, which mtls_endpoint_aliases name (RFC 8705 §5)
 //   "opaque":         true: tokens say nothing by themselves; /token/introspection tells (RFC 7662), /token/revocation ends them
@@ -237,10 +238,12 @@ async function manage(url, response) {
 
 // === listening ===
 
+const host = given.host ?? '127.0.0.1';
+
 async function listen(server, port = 0) {
   await new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(port, '127.0.0.1', resolve);
+    server.listen(port, host, resolve);
   });
   return server.address().port;
 }
@@ -258,9 +261,9 @@ const https = (askForCertificate) =>
 
 const asks = given.tls?.clientCa !== undefined;
 const port = await listen(given.tls ? https(asks && !given.tls.alias) : createHttp(handle), given.port);
-const issuer = `${given.tls ? 'https://localhost' : 'http://127.0.0.1'}:${port}`;
+const issuer = `${given.tls ? 'https://localhost' : `http://${host}`}:${port}`;
 const alias = asks && given.tls.alias ? `https://localhost:${await listen(https(true))}` : null;
 // In plain text beside a server with TLS.
 const management = given.tls ? await listen(createHttp(handle)) : port;
 build();
-console.log(JSON.stringify({ issuer, alias, management: `127.0.0.1:${management}` }));
+console.log(JSON.stringify({ issuer, alias, management: `${host}:${management}` }));

@@ -10,8 +10,10 @@ use countersign_proxy::auth::active::{Active, Armory};
 use countersign_proxy::auth::issuers::Services;
 use countersign_proxy::auth::tokens::TokenSlot;
 use countersign_proxy::clock::Clock;
+use countersign_proxy::connect::Connector;
 use countersign_proxy::fetch::Fetcher;
 use countersign_proxy::metrics::Metrics;
+use countersign_proxy::names::Names;
 use countersign_proxy::state::files::PolicyFiles;
 use tokio::runtime::{Builder, Runtime};
 
@@ -37,10 +39,12 @@ impl Warm {
         let snapshot = Documents::parse(sources).and_then(|documents| documents.compile(&workload));
         let background =
             Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let metrics = Metrics::new().expect("a registry");
+        let names = Names::system(background.handle().clone(), metrics.clone()).expect("a resolver");
         let armory = Armory::new(Services {
-            fetcher: Fetcher::new(),
+            fetcher: Fetcher::new(Connector::new(names)),
             clock: Clock::default(),
-            metrics: Metrics::new().expect("a registry"),
+            metrics,
             files: PolicyFiles::BesideDocument,
             state_dir: None,
             background: background.handle().clone(),

@@ -1,8 +1,10 @@
 //! May it pass? The decision over the policies of one port, step by step in the order of semantics 5.
 
+use std::net::IpAddr;
+
 use crate::inbound::{Decision, Policies, Policy, Shadow};
 use crate::reason::Reason;
-use crate::request::{AccessRequest, Presented, Token};
+use crate::request::{AccessRequest, Peer, Presented, Token};
 use crate::rule::Rule;
 use crate::snapshot::RuleId;
 
@@ -27,6 +29,12 @@ impl Policies {
     /// The whole decision, from framing to rules (semantics 5b to 5e). The same function for the proxy, `test` and `explain`.
     pub fn decide(&self, request: &AccessRequest<'_>) -> Decision {
         self.decide_with(request, Trial(None))
+    }
+
+    /// The same for a connection whose bytes are not looked into (`protocol: tcp` or `tls`): `peer` is the certificate that
+    /// was verified, where TLS is served.
+    pub fn decide_connection(&self, peer: Option<&Peer>, source: IpAddr) -> Decision {
+        AccessRequest::of_connection(peer, source, |request| self.decide(request))
     }
 
     /// The shadow rules that match this request, and what would be decided if each were live. Empty for nearly all requests.

@@ -24,9 +24,23 @@ pub(crate) struct InboundTable {
     pub(crate) rules: Vec<(Arc<Policy>, Rule)>,
 }
 
+/// What is spoken on a port, as policy says. Nobody guesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortProtocol {
+    /// Each request is judged.
+    #[default]
+    Http,
+    /// The connection is judged, by certificate (where we serve TLS) and address; then bytes pass as they are.
+    Tcp,
+    /// The same, and the bytes are the application's own TLS.
+    Tls,
+}
+
 /// The policies that select one port of the workload.
 #[derive(Debug)]
 pub struct PortPolicy {
+    /// What is spoken there, as all of them say.
+    pub protocol: PortProtocol,
     /// Policies with `mode: enforce`. Where there is one, these alone decide.
     pub enforce: Option<Policies>,
     /// Policies with `mode: audit`: decided apart and recorded.
@@ -190,6 +204,19 @@ impl Snapshot {
     pub fn required_scopes(&self, rule: RuleId) -> &[String] {
         let from = self.inbound.rules.get(rule.0).and_then(|(_, rule)| rule.body.from.as_ref());
         from.map(|from| from.scopes.as_slice()).unwrap_or_default()
+    }
+}
+
+// === impl PortProtocol ===
+
+impl PortProtocol {
+    /// As policy writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
     }
 }
 

@@ -118,7 +118,7 @@ pub mod yaml;
 pub use bundle::{Acknowledgement, Bundle, Outcome};
 pub use documents::Documents;
 pub use explain::Explanation;
-pub use inbound::{Decision, PortPolicy};
+pub use inbound::{Decision, PortPolicy, PortProtocol};
 pub use problem::Problem;
 pub use profile::Profile;
 pub use reason::Reason;

@@ -1,6 +1,7 @@
 //! What do we show, and to whom? The compiled outbound rules of a workload, looked up by destination (semantics 9).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::snapshot::{CertificateFiles, ExchangeId, FileRef, Snapshot, Timeouts, TokenRequestId};
 
@@ -12,6 +13,8 @@ pub(crate) struct OutboundTable {
     pub(crate) exact: Destinations,
     /// By what follows the `*.` of a wildcard.
     pub(crate) wildcard: Destinations,
+    /// The same by port, for connections that do not say which host they are for.
+    pub(crate) ports: HashMap<u16, PortHosts>,
     /// Does a policy deny what no rule names?
     pub(crate) denies_others: bool,
 }
@@ -55,6 +58,8 @@ pub struct OutboundRule {
 pub enum OutboundTls {
     /// Plain text, by written consent.
     None,
+    /// The application's own TLS passes as it is: no token.
+    Passthrough,
     /// The application speaks http, we speak verified TLS.
     Originate {
         /// Port to connect to; where absent, the named one, 80 becoming 443.
@@ -87,7 +92,7 @@ pub enum OnFailure {
     Pass,
 }
 
-/// The HTTP version to speak to the destination.
+/// The HTTP version to speak to the destination, or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -96,6 +101,36 @@ pub enum Protocol {
     Auto,
     Http1,
     Http2,
+    /// No HTTP: bytes that pass as they are.
+    Tcp,
+}
+
+/// What travels to the destination of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carries {
+    /// HTTP: each request is looked at.
+    Http,
+    /// Bytes that pass as they are.
+    Tcp,
+    /// The application's own TLS, which passes as it is where the name that it asks for (SNI) is one of the rule's.
+    Tls,
+}
+
+/// What rules name on one port.
+#[derive(Debug, Default)]
+pub(crate) struct PortHosts {
+    hosts: Vec<Arc<str>>,
+    /// The place of each host's rule.
+    rules: Vec<usize>,
+    /// Of the wildcards, each once, in order.
+    wildcards: Vec<Carries>,
+}
+
+/// The destinations on one port, as rules name them.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboundHosts<'a> {
+    table: &'a OutboundTable,
+    named: &'a PortHosts,
 }
 
 impl Snapshot {
@@ -114,6 +149,11 @@ impl Snapshot {
         named
     }
 
+    /// Every host that a rule names exactly, in normal form.
+    pub fn exact_hosts(&self) -> impl Iterator<Item = &str> {
+        self.outbound.exact.keys().map(String::as_str)
+    }
+
     /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
     /// one without. `host` in normal form ([`crate::host::normalize`]).
     pub fn outbound(&self, host: &str, port: u16) -> Outbound<'_> {
@@ -125,6 +165,84 @@ impl Snapshot {
             None if table.denies_others => Outbound::Denied,
             None => Outbound::Pass,
         }
+    }
+
+    /// The destinations that rules name on this port. `None`: no rule names it.
+    pub fn outbound_hosts(&self, port: u16) -> Option<OutboundHosts<'_>> {
+        let table = &self.outbound;
+        table.ports.get(&port).map(|named| OutboundHosts { table, named })
+    }
+
+    /// Does policy deny what no rule names (`egress: deny`)?
+    pub fn denies_egress(&self) -> bool {
+        self.outbound.denies_others
+    }
+}
+
+// === impl OutboundRule ===
+
+impl OutboundRule {
+    /// What travels to its destinations.
+    pub fn carries(&self) -> Carries {
+        match (self.protocol, &self.tls) {
+            (Protocol::Tcp, _) => Carries::Tcp,
+            (_, OutboundTls::Passthrough) => Carries::Tls,
+            _ => Carries::Http,
+        }
+    }
+}
+
+// === impl OutboundHosts ===
+
+impl<'a> OutboundHosts<'a> {
+    /// The exact hosts, in normal form and in order.
+    pub fn exact(&self) -> &'a [Arc<str>] {
+        &self.named.hosts
+    }
+
+    /// The rule of the exact host at this place of [`OutboundHosts::exact`].
+    pub fn rule(&self, host: usize) -> Option<&'a OutboundRule> {
+        self.table.rules.get(*self.named.rules.get(host)?)
+    }
+
+    /// Each exact host with its rule.
+    pub fn rules(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a OutboundRule)> + use<'a> {
+        let Self { table, named } = *self;
+        let pairs = named.hosts.iter().zip(&named.rules);
+        pairs.filter_map(|(host, place)| Some((host, table.rules.get(*place)?)))
+    }
+
+    /// What travels to destinations that a wildcard names on the port, each once.
+    pub fn wildcards(&self) -> &'a [Carries] {
+        &self.named.wildcards
+    }
+}
+
+// === impl OutboundTable ===
+
+impl OutboundTable {
+    /// Gathers by port what has been settled by host.
+    pub(crate) fn index(&mut self) {
+        let mut ports: HashMap<u16, PortHosts> = HashMap::new();
+        let mut exact: Vec<_> = self.exact.iter().collect();
+        exact.sort();
+        for (host, named) in exact {
+            let host: Arc<str> = host.as_str().into();
+            for (port, place) in named {
+                let port = ports.entry(*port).or_default();
+                port.hosts.push(host.clone());
+                port.rules.push(*place);
+            }
+        }
+        for (port, place) in self.wildcard.values().flatten() {
+            let wildcards = &mut ports.entry(*port).or_default().wildcards;
+            wildcards.extend(self.rules.get(*place).map(OutboundRule::carries));
+        }
+        for port in ports.values_mut() {
+            port.wildcards.sort_unstable();
+            port.wildcards.dedup();
+        }
+        self.ports = ports;
     }
 }
 

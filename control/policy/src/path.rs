@@ -26,6 +26,13 @@ pub struct CanonicalPath<'a> {
 
 // === impl CanonicalPath ===
 
+impl CanonicalPath<'static> {
+    /// `/`.
+    pub fn root() -> Self {
+        Self { text: Cow::Borrowed("/"), raw_from: None, head: Head::of("/") }
+    }
+}
+
 impl<'a> CanonicalPath<'a> {
     /// The canonical form of the path of a request target, or `None` where two servers could read it differently
     /// (semantics 8). `raw` is the target as it was received, cut before the `?`.

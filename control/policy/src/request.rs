@@ -99,6 +99,29 @@ pub enum Binding {
     Key(String),
 }
 
+// === impl AccessRequest ===
+
+impl AccessRequest<'_> {
+    /// Asks for a connection, of which nothing is known but who is at its other end: no token, and nothing of HTTP.
+    pub fn of_connection<T>(
+        peer: Option<&Peer>,
+        source: IpAddr,
+        ask: impl FnOnce(&AccessRequest<'_>) -> T,
+    ) -> T {
+        let (path, headers) = (CanonicalPath::root(), HeaderMap::new());
+        let principal = Principal { token: Presented::Nothing, peer };
+        ask(&AccessRequest {
+            principal,
+            method: "",
+            path: &path,
+            host: "",
+            headers: &headers,
+            grpc: false,
+            source,
+        })
+    }
+}
+
 // === impl Token ===
 
 impl Token {

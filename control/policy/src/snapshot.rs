@@ -304,6 +304,13 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+// === impl Timeouts ===
+
+impl Timeouts {
+    /// No limit.
+    pub const NEVER: Duration = Duration::MAX;
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 
 use crate::auth::issuers::Services;
 use crate::clock::Clock;
+use crate::connect::Connector;
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
 use crate::state::files::PolicyFiles;
@@ -251,7 +252,7 @@ pub(crate) fn status(status: u16) -> String {
 /// What keepers work with, on the test's own runtime.
 pub(crate) fn services() -> Services {
     Services {
-        fetcher: Fetcher::new(),
+        fetcher: Fetcher::new(Connector::for_tests()),
         clock: Clock::default(),
         metrics: Metrics::new().unwrap(),
         files: PolicyFiles::BesideDocument,

@@ -30,7 +30,7 @@ async fn raw_server(answer: impl Into<Vec<u8>>) -> (String, Arc<Mutex<String>>) 
 
 async fn fetch(url: &str, insecure: bool) -> Result<Response<Bytes>, FetchError> {
     let request = Request::get(url).body(Bytes::new()).unwrap();
-    Fetcher::new().send(request, &Trust { insecure, ..Trust::default() }, LIMITS).await
+    Fetcher::new(Connector::for_tests()).send(request, &Trust { insecure, ..Trust::default() }, LIMITS).await
 }
 
 #[tokio::test]
@@ -104,7 +104,9 @@ async fn in_12_the_whole_exchange_has_one_timeout() {
     });
     let limits = Limits { timeout: Duration::from_millis(200), body: 1024 };
     let request = Request::get(url).body(Bytes::new()).unwrap();
-    let result = Fetcher::new().send(request, &Trust { insecure: true, ..Trust::default() }, limits).await;
+    let result = Fetcher::new(Connector::for_tests())
+        .send(request, &Trust { insecure: true, ..Trust::default() }, limits)
+        .await;
     assert!(matches!(result, Err(FetchError::Timeout(_))), "{result:?}");
 }
 
@@ -122,7 +124,10 @@ async fn what_is_no_http_is_an_error() {
 async fn a_body_is_sent_with_its_length() {
     let (url, received) = raw_server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
     let request = Request::post(&url).body(Bytes::from_static(b"a=b")).unwrap();
-    Fetcher::new().send(request, &Trust { insecure: true, ..Trust::default() }, LIMITS).await.unwrap();
+    Fetcher::new(Connector::for_tests())
+        .send(request, &Trust { insecure: true, ..Trust::default() }, LIMITS)
+        .await
+        .unwrap();
     let received = received.lock().unwrap().clone();
     assert!(received.contains("content-length: 3\r\n") && received.ends_with("\r\n\r\na=b"), "{received}");
 }
@@ -181,7 +186,7 @@ async fn tls_server(names: &[&str], alpn: &[&[u8]]) -> (u16, Bytes) {
 
 async fn fetch_tls(url: String, ca_pem: Option<Bytes>) -> Result<Response<Bytes>, FetchError> {
     let request = Request::get(url).body(Bytes::new()).unwrap();
-    Fetcher::new().send(request, &Trust { ca_pem, ..Trust::default() }, LIMITS).await
+    Fetcher::new(Connector::for_tests()).send(request, &Trust { ca_pem, ..Trust::default() }, LIMITS).await
 }
 
 #[tokio::test]
@@ -207,7 +212,7 @@ async fn c1_tls_is_verified_with_the_ca_file_and_for_the_name() {
 #[tokio::test]
 async fn alpn_is_as_asked_for() {
     let (port, ca) = tls_server(&["localhost"], &[b"h2", b"http/1.1"]).await;
-    let connector = Connector::new();
+    let connector = Connector::for_tests();
     for (offer, agreed) in [(&[&b"h2"[..], b"http/1.1"][..], &b"h2"[..]), (&[b"http/1.1"], b"http/1.1")] {
         let config = connector.tls_config(Some(&ca), None, offer).unwrap();
         let tcp = connector.tcp("localhost", port, Guard::Open, Duration::from_secs(5)).await.unwrap();

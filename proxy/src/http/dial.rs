@@ -12,11 +12,10 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
-use crate::connect::{Connector, Guard};
+use crate::connect::{self, Connector, Guard};
 use crate::state::certificate::{Certificate, CertificateError};
 use crate::state::files::{FileError, PolicyFiles};
 
@@ -30,7 +29,7 @@ pub(crate) struct Dial {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
-    /// The application beside us.
+    /// The application beside us, or where a redirected connection was going.
     Socket(SocketAddr),
     /// What the application dials; resolved for each connection.
     Name { host: String, port: u16 },
@@ -90,7 +89,7 @@ impl Dial {
     ) -> Result<Sender, Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
-                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+                let stream = connect::open(*address).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
                 stream
             }
@@ -173,9 +172,11 @@ impl Version {
     }
 }
 
-/// Is the destination our own listener, which would be a loop? An IPv4 address written as IPv6 is the same place.
+/// Is the destination our own listener, which would be a loop? It may have its port on all of loopback, and an IPv4 address
+/// written as IPv6 is the same place.
 fn is_same(peer: SocketAddr, own: SocketAddr) -> bool {
-    peer.port() == own.port() && peer.ip().to_canonical() == own.ip().to_canonical()
+    let (to, ours) = (peer.ip().to_canonical(), own.ip().to_canonical());
+    peer.port() == own.port() && (to == ours || to.is_loopback() && ours.is_loopback())
 }
 
 async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Reason>
@@ -240,7 +241,7 @@ mod tests {
         let file = FileRef { path: "ca.pem".to_owned(), declared_in };
         let files = PolicyFiles::BesideDocument;
         let ca = CaFile::read(&file, &files).unwrap();
-        let outdated = || ca.is_outdated(&files, &Connector::new());
+        let outdated = || ca.is_outdated(&files, &Connector::for_tests());
         assert!(!outdated());
         std::fs::write(&path, "half a certif").unwrap();
         assert!(!outdated());
@@ -282,9 +283,9 @@ mod tests {
             let address = Address::Name { host: host.to_owned(), port: own.port() };
             let timeout = Duration::from_secs(5);
             let dial = Dial { address, tls: None, version: Version::Http1 };
-            let refused = dial.connect(&Connector::new(), Some(own), timeout).await.err();
+            let refused = dial.connect(&Connector::for_tests(), Some(own), timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
-            assert!(dial.connect(&Connector::new(), None, timeout).await.is_ok(), "{host} is reached");
+            assert!(dial.connect(&Connector::for_tests(), None, timeout).await.is_ok(), "{host} is reached");
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
-/// One inbound listener of one worker: the application behind it, and the open connections to it.
+/// An application of one worker's, and the open connections to it.
 #[derive(Debug)]
 pub struct Application {
     /// The port that policies select.
@@ -72,10 +72,10 @@ impl Application {
         })
     }
 
-    /// Closes connections that have been idle for long.
-    pub(super) fn sweep(&self) {
-        self.http1.sweep();
-        self.http2.sweep();
+    /// Closes connections that have been idle for long. Is anything of it left?
+    pub(super) fn sweep(&self) -> bool {
+        let (http1, http2) = (self.http1.sweep(), self.http2.sweep());
+        http1 || http2
     }
 
     /// The application is spoken to as the caller speaks: gRPC needs HTTP/2, and most else has only HTTP/1.1.

@@ -18,7 +18,7 @@ mod preface;
 mod seen;
 pub mod sidecar;
 mod target;
-mod tls;
+pub(crate) mod tls;
 mod trace;
 mod websocket;
 
@@ -165,7 +165,7 @@ async fn speaks_h2(stream: &TcpStream, drain: Drain) -> io::Result<bool> {
 }
 
 /// A connection that says nothing must not hold up the end.
-async fn last_word(mut drain: Drain) {
+pub(crate) async fn last_word(mut drain: Drain) {
     drain.signaled().await;
     tokio::time::sleep(LAST_WORD).await;
 }

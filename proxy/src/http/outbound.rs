@@ -1,10 +1,11 @@
 //! The outbound story: the application sends a request, the rule for its destination says what goes along, and it leaves.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_policy::Reason;
-use countersign_policy::outbound::{Outbound, OutboundRule, OutboundTls, Protocol};
+use countersign_policy::outbound::{Carries, Outbound, OutboundRule, OutboundTls, Protocol};
 use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
@@ -33,18 +34,31 @@ use crate::state::certificate::Certificate;
 struct Application {
     worker: Arc<Worker>,
     address: SocketAddr,
+    /// Where the connection was going, if it was redirected to us: none of its requests goes in plain text to any other place.
+    destination: Option<SocketAddr>,
     /// Held by what outlives the connection as HTTP.
     drain: Drain,
 }
 
-/// Serves one connection of the application. Nobody else may use the listener, or we would be an open relay that lends
-/// out our tokens (security OUT-12).
+/// Serves one connection that the application opened to us, as to a forward proxy. Nobody else may use the listener, or we
+/// would be an open relay that lends out our tokens (security OUT-12).
 pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, drain: Drain) {
     if !address.ip().to_canonical().is_loopback() {
         return tracing::warn!(peer = %address, "a peer that is not local was turned away from the outbound listener");
     }
+    serve_to(worker, stream, address, None, drain).await;
+}
+
+/// The same for one that it opened to this destination, and that was redirected to us.
+pub async fn serve_to(
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    destination: Option<SocketAddr>,
+    drain: Drain,
+) {
     let _connected = worker.connected(Direction::Outbound);
-    let application = Arc::new(Application { worker, address, drain: drain.clone() });
+    let application = Arc::new(Application { worker, address, destination, drain: drain.clone() });
     super::serve(stream, drain, move |request| {
         let application = application.clone();
         async move { application.handle(request).await }
@@ -90,15 +104,28 @@ impl Application {
         let websocket = websocket::asked(&mut head, &incoming)?;
         seen.asks_websocket = websocket.is_some();
         headers::strip_hop_by_hop(&mut head.headers)?;
-        let port = target.port.unwrap_or(80);
+        let port =
+            self.destination.map_or_else(|| target.port.unwrap_or(80), |destination| destination.port());
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
         // Which rule names the destination, and what goes along?
-        let rule = match active.snapshot.outbound(&target.host, port) {
+        let (host, named) = self.named(active, &target, port).await;
+        let rule = match named {
             Outbound::Denied => return Err(Reason::EgressDenied.into()),
             Outbound::Pass => None,
             Outbound::Rule(rule) => Some(rule),
         };
+        // What the rule lets pass there is not HTTP.
+        if rule.is_some_and(|rule| rule.carries() != Carries::Http) {
+            return Err(Reason::AmbiguousDestination.into());
+        }
+        if let Some(destination) = self.destination
+            && !self.agree(&target, &host, rule, destination, active)?
+            // Asked for, and boxed, only where it is not known.
+            && !Box::pin(self.worker.sidecar.connector.names.agrees(&host, destination.ip())).await
+        {
+            return Err(Reason::AmbiguousDestination.into());
+        }
         // HTTP/2 has no such upgrade: where the rule says that, the request goes on without it.
         let websocket = websocket.filter(|_| rule.is_none_or(|rule| rule.protocol != Protocol::Http2));
         if websocket.is_some() {
@@ -124,7 +151,7 @@ impl Application {
             Some(_) => Version::Http1,
             None => version(rule, seen.version),
         };
-        let upstream = self.upstream(&target, port, rule, certificate, version)?;
+        let upstream = self.upstream(&host, port, rule, certificate, version)?;
         let outgoing = Outgoing {
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
@@ -146,6 +173,55 @@ impl Application {
         Ok(response)
     }
 
+    /// What policy says of the destination, and by which name: as the application wrote it, else as the search path completes
+    /// it, since that is whom it means. The first name that a rule knows is the one that is dialled (security OUT-1).
+    async fn named<'a, 't>(
+        &self,
+        active: &'a Active,
+        target: &'t Target,
+        port: u16,
+    ) -> (Cow<'t, str>, Outbound<'a>) {
+        let written = active.snapshot.outbound(&target.host, port);
+        if matches!(written, Outbound::Rule(_)) || target.authority.host().ends_with('.') {
+            return (Cow::Borrowed(&target.host), written);
+        }
+        let names = &self.worker.sidecar.connector.names;
+        for full in names.full_names(&target.host).skip(1) {
+            let named = active.snapshot.outbound(&full, port);
+            // A wildcard may fit a name that is nobody's: then it is not the one that is meant.
+            if matches!(named, Outbound::Rule(_))
+                && (names.keeps(&full) || !Box::pin(names.is_absent(&full)).await)
+            {
+                return (full, named);
+            }
+        }
+        (Cow::Borrowed(&target.host), written)
+    }
+
+    /// The connection was going to one place, and each of its requests names a host. Do they and the rule agree, so that a token
+    /// may go there (security OUT-1)? `Ok(false)`: not as far as we know.
+    fn agree(
+        &self,
+        target: &Target,
+        host: &str,
+        rule: Option<&OutboundRule>,
+        destination: SocketAddr,
+        active: &Active,
+    ) -> Result<bool, Reason> {
+        if let Some(port) = target.port.filter(|port| *port != destination.port()) {
+            // It says that it was meant for another port: nobody's business, unless a rule could be meant.
+            let named = active.snapshot.outbound(&target.host, port);
+            return match (rule, named) {
+                (None, Outbound::Pass | Outbound::Denied) => Ok(true),
+                _ => Err(Reason::AmbiguousDestination),
+            };
+        }
+        // Where TLS proves that we came to the right place, it is one that we looked up ourselves.
+        Ok(rule.is_none()
+            || originates(rule)
+            || self.worker.sidecar.connector.names.knows(host, destination.ip()))
+    }
+
     fn bypass(&self, reason: &'static str) -> Outcome {
         self.worker.sidecar.metrics.outbound_bypassed.with_label_values(&[reason]).inc();
         Outcome::Bypass
@@ -154,21 +230,22 @@ impl Application {
     /// The open connections to the destination, shared by requests that fit the same ones.
     fn upstream(
         &self,
-        target: &Target,
+        host: &str,
         port: u16,
         rule: Option<&OutboundRule>,
         certificate: Option<Arc<Certificate>>,
         version: Version,
     ) -> Result<Arc<Upstream>, Reason> {
         let key = Key {
-            host: target.host.clone(),
+            host: host.to_owned(),
             port,
             version,
             transport: rule.map_or([0; 32], |rule| rule.transport),
             certificate: certificate.as_ref().map(|certificate| certificate.thumbprint),
+            destination: self.destination.filter(|_| !originates(rule)),
         };
         self.worker.pools.upstream(key, || {
-            let dial = self.dial(&target.host, port, rule, certificate, version)?;
+            let dial = self.dial(host, port, rule, certificate, version)?;
             let sidecar = &self.worker.sidecar;
             Ok(Upstream::new(dial, sidecar.connector.clone(), sidecar.outbound))
         })
@@ -182,11 +259,12 @@ impl Application {
         bound: Option<Arc<Certificate>>,
         version: Version,
     ) -> Result<Dial, Reason> {
-        let plain = |port| Address::Name { host: host.to_owned(), port };
+        let name = |port| Address::Name { host: host.to_owned(), port };
         let Some(OutboundTls::Originate { port: named, server_name, ca_file, client }) =
             rule.map(|rule| &rule.tls)
         else {
-            return Ok(Dial { address: plain(port), tls: None, version });
+            let address = self.destination.map_or_else(|| name(port), Address::Socket);
+            return Ok(Dial { address, tls: None, version });
         };
         let sidecar = &self.worker.sidecar;
         let ca = match ca_file {
@@ -215,8 +293,13 @@ impl Application {
         })?;
         let server_name = server_name.clone().unwrap_or_else(|| host.to_owned());
         let port = named.unwrap_or(if port == 80 { 443 } else { port });
-        Ok(Dial { address: plain(port), tls: Some(Tls { config, server_name, ca, client }), version })
+        Ok(Dial { address: name(port), tls: Some(Tls { config, server_name, ca, client }), version })
     }
+}
+
+/// Is it TLS that proves who answers, wherever that is?
+fn originates(rule: Option<&OutboundRule>) -> bool {
+    matches!(rule.map(|rule| &rule.tls), Some(OutboundTls::Originate { .. }))
 }
 
 /// What to speak: what the rule says, else what ALPN says over TLS, else what the application speaks.
@@ -226,6 +309,7 @@ fn version(rule: Option<&OutboundRule>, spoken: HttpVersion) -> Version {
         (Protocol::Http2, _) => Version::Http2,
         (Protocol::Auto, true) => Version::Negotiated,
         (Protocol::Auto, false) if spoken == HttpVersion::HTTP_2 => Version::Http2,
-        (Protocol::Auto, false) => Version::Http1,
+        // Bytes were refused before.
+        (Protocol::Auto | Protocol::Tcp, _) => Version::Http1,
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Key {
     pub(crate) transport: [u8; 32],
     /// Thumbprint of the certificate that the token is bound to.
     pub(crate) certificate: Option<[u8; 32]>,
+    /// Where the redirected connection was going, if that is where it goes on.
+    pub(crate) destination: Option<SocketAddr>,
 }
 
 // === impl Upstream ===
@@ -166,10 +168,14 @@ impl Upstream {
         Lease { upstream: self.clone(), sender, exchange: None }
     }
 
-    /// Closes what has been idle for long.
-    pub(crate) fn sweep(&self) {
+    /// Closes what has been idle for long. Is anything of it left?
+    pub(crate) fn sweep(self: &Arc<Self>) -> bool {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
+        let http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::strong_count(self) > 1
+            || !idle.is_empty()
+            || http2.as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
     /// Was it made with a CA or a certificate that has been replaced since?
@@ -240,16 +246,7 @@ impl Pools {
     /// in flight there ends, and no other request begins.
     pub(crate) fn sweep(&self, files: &PolicyFiles) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        upstreams.retain(|_, upstream| {
-            if upstream.is_outdated(files) {
-                return false;
-            }
-            upstream.sweep();
-            let busy = Arc::strong_count(upstream) > 1;
-            let idle = upstream.http1.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-            let http2 = upstream.http2.lock().unwrap_or_else(PoisonError::into_inner);
-            busy || !idle || http2.as_ref().is_some_and(|sender| !sender.is_closed())
-        });
+        upstreams.retain(|_, upstream| !upstream.is_outdated(files) && upstream.sweep());
     }
 }
 

@@ -93,7 +93,7 @@ impl Seen {
         let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
         let decision = Outcome::of(self.direction, refusal.reason);
         let mut entry = self.entry(recorder, decision, response.status().as_u16());
-        explain(&mut entry, refusal, active, id);
+        entry.explain(refusal, active, id);
         recorder.refused(refusal.reason, entry);
         response
     }
@@ -107,7 +107,7 @@ impl Seen {
         decision: Outcome,
     ) {
         let mut entry = self.entry(recorder, decision, refusal.reason.status());
-        explain(&mut entry, refusal, active, recorder.decision_id());
+        entry.explain(refusal, active, recorder.decision_id());
         recorder.ended(refusal.reason, entry);
     }
 
@@ -135,16 +135,6 @@ impl Seen {
             explained: Explained::Nothing,
         }
     }
-}
-
-fn explain(entry: &mut Entry, refusal: &Refusal, active: Option<&Active>, decision_id: String) {
-    if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
-        entry.policy = Some(name.policy.clone());
-        entry.rule = Some(name.rule.clone());
-    }
-    entry.reason = Some(refusal.reason.as_str());
-    entry.decision_id = Some(decision_id);
-    entry.explained = refusal.explained.clone();
 }
 
 /// The beginning is enough to find a request again, and a flood of long ones costs no memory.

@@ -1,8 +1,9 @@
 //! What do both stories work with? The parts that all connections share, and those that belong to one worker.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_policy::Reason;
@@ -44,15 +45,17 @@ pub struct Sidecar {
 /// One worker: a thread with its own listeners and upstream connections.
 #[derive(Debug)]
 pub struct Worker {
-    pub(super) sidecar: Arc<Sidecar>,
+    pub sidecar: Arc<Sidecar>,
     pub(super) pools: Pools,
+    /// By where they are. Belongs to one worker, so its lock is never contended.
+    applications: Mutex<HashMap<SocketAddr, Arc<Application>>>,
     /// Requests under way.
     load: AtomicUsize,
 }
 
 /// An open connection in the metrics.
 #[derive(Debug)]
-pub(super) struct Connected(IntGauge);
+pub struct Connected(IntGauge);
 
 /// Counts a request as under way until it is dropped.
 #[derive(Debug)]
@@ -62,15 +65,31 @@ pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Worker {
     pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
-        Arc::new(Self { sidecar, pools: Pools::default(), load: AtomicUsize::new(0) })
+        let (pools, applications, load) = (Pools::default(), Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { sidecar, pools, applications, load })
+    }
+
+    /// The application at this address, with the open connections to it.
+    pub fn application(&self, address: SocketAddr) -> Arc<Application> {
+        let mut applications = self.applications.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(application) = applications.get(&address) {
+            return application.clone();
+        }
+        let application = Application::new(address, &self.sidecar);
+        // Beyond that its connections end with the caller's.
+        if applications.len() < MAX_APPLICATIONS {
+            applications.insert(address, application.clone());
+        }
+        application
     }
 
     /// Closes idle upstream connections from time to time; runs as long as the worker.
-    pub async fn sweep(self: Arc<Self>, applications: Vec<Arc<Application>>) {
+    pub async fn sweep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.pools.sweep(&self.sidecar.files);
-            applications.iter().for_each(|application| application.sweep());
+            let mut applications = self.applications.lock().unwrap_or_else(PoisonError::into_inner);
+            applications.retain(|_, application| application.sweep() || Arc::strong_count(application) > 1);
         }
     }
 
@@ -82,6 +101,11 @@ impl Worker {
     /// The same, once it has become WebSocket.
     pub(super) fn tunnels(&self, direction: Direction) -> Connected {
         self.counted(direction, "websocket")
+    }
+
+    /// The same, for what is not looked into.
+    pub fn carries_bytes(&self, direction: Direction) -> Connected {
+        self.counted(direction, "tcp")
     }
 
     fn counted(&self, direction: Direction, protocol: &str) -> Connected {
@@ -115,6 +139,8 @@ impl Drop for UnderWay<'_> {
 
 /// Requests that one worker has under way before it sheds.
 const MAX_UNDER_WAY: usize = 10_000;
+/// Applications whose connections one worker keeps.
+const MAX_APPLICATIONS: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -135,7 +161,7 @@ mod tests {
                 explainer: Explainer::new(clock.clone()),
                 recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
                 metrics,
-                connector: Connector::new(),
+                connector: Connector::for_tests(),
                 files,
                 inbound_default: InboundDefault::Deny,
                 header_underscores: Underscores::Drop,

@@ -19,7 +19,7 @@ use crate::state::peer;
 use crate::state::server_tls::TlsServer;
 
 /// What policy says of a connection that was just accepted.
-pub(super) enum Spoken {
+pub(crate) enum Spoken {
     /// Nothing: there is none yet.
     Unknown,
     Plain,
@@ -27,7 +27,7 @@ pub(super) enum Spoken {
 }
 
 /// A port that speaks TLS.
-pub(super) struct Demand {
+pub(crate) struct Demand {
     /// The fingerprint of what policy says.
     settings: [u8; 32],
     /// None while the files are not there.
@@ -36,17 +36,17 @@ pub(super) struct Demand {
 
 /// What a connection over TLS is, for all of its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Secured {
+pub(crate) struct Secured {
     settings: [u8; 32],
     /// Who showed a client certificate: it was verified then, and read once.
-    pub(super) peer: Option<Arc<Peer>>,
+    pub(crate) peer: Option<Arc<Peer>>,
 }
 
 // === impl Spoken ===
 
 impl Spoken {
     /// Does policy demand TLS of connections to this port? Asked once of each; its requests load policy themselves.
-    pub(super) fn on(sidecar: &Sidecar, port: u16) -> Self {
+    pub(crate) fn on(sidecar: &Sidecar, port: u16) -> Self {
         let policy = sidecar.policy.load();
         let Some(active) = policy.as_ref().as_ref() else { return Self::Unknown };
         match active.snapshot.inbound(port).and_then(|port| port.tls.as_ref()) {
@@ -63,7 +63,7 @@ impl Spoken {
 
 impl Demand {
     /// Speaks TLS with a caller, or closes the connection: there is no plain text instead.
-    pub(super) async fn meet<S>(
+    pub(crate) async fn meet<S>(
         self,
         stream: S,
         drain: Drain,
@@ -97,7 +97,7 @@ impl Demand {
 
 impl Secured {
     /// Is a connection still what policy demands of new ones?
-    pub(super) fn is_current(connection: Option<&Self>, active: Option<&Active>, port: u16) -> bool {
+    pub(crate) fn is_current(connection: Option<&Self>, active: Option<&Active>, port: u16) -> bool {
         let demanded = active.and_then(|active| active.snapshot.inbound(port)?.tls.as_ref());
         connection.map(|secured| secured.settings) == demanded.map(|tls| tls.fingerprint)
     }
@@ -117,7 +117,7 @@ where
 }
 
 /// Does the other side speak HTTP/2 (RFC 9113 §3.2)? Who negotiates nothing speaks HTTP/1.1.
-pub(super) fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
+pub(crate) fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 

@@ -16,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -225,7 +224,7 @@ impl ControlClient {
         let tls = TlsConnector::from(tls(&self.ca_file)?);
         let name = self.url.name.clone();
         let connect = async {
-            let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+            let stream = crate::connect::open_any(&self.url.host, self.url.port).await?;
             stream.set_nodelay(true)?;
             tls.connect(name, stream).await
         };

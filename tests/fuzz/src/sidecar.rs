@@ -11,8 +11,10 @@ use countersign_policy::{Documents, Reason, Snapshot, Token, Workload, source};
 use countersign_proxy::auth::issuers::{IssuerKeys, Issuers, Services};
 use countersign_proxy::auth::verify::{LastVerdict, Verifier};
 use countersign_proxy::clock::Clock;
+use countersign_proxy::connect::Connector;
 use countersign_proxy::fetch::Fetcher;
 use countersign_proxy::metrics::Metrics;
+use countersign_proxy::names::Names;
 use countersign_proxy::state::files::PolicyFiles;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
@@ -44,10 +46,12 @@ impl Sidecar {
         let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
         let snapshot = snapshot(&json!({"keys": [ed25519_jwk(&ed25519), p256_jwk(&p256)]}));
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let metrics = Metrics::new().expect("a registry");
+        let names = Names::system(runtime.handle().clone(), metrics.clone()).expect("a resolver");
         let services = Services {
-            fetcher: Fetcher::new(),
+            fetcher: Fetcher::new(Connector::new(names)),
             clock: Clock::default(),
-            metrics: Metrics::new().expect("a registry"),
+            metrics,
             files: PolicyFiles::BesideDocument,
             state_dir: None,
             background: runtime.handle().clone(),

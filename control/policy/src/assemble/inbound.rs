@@ -9,7 +9,7 @@ use crate::compile::values::WrittenTimeouts;
 use crate::document::inbound::Mode;
 use crate::documents::Checked;
 use crate::field::Field;
-use crate::inbound::{Accepted, InboundTable, Policies, Policy, PortPolicy};
+use crate::inbound::{Accepted, InboundTable, Policies, Policy, PortPolicy, PortProtocol};
 use crate::problem::Problem;
 use crate::rule::Rule;
 use crate::snapshot::{Effect, IntrospectionId, RuleId, RuleName};
@@ -76,7 +76,10 @@ pub(super) fn conflicts(policies: &[&Checked<CheckedInbound>]) -> Vec<Problem> {
         let resource = policy.resource.clone()?;
         Some((Field::parse("spec.resourceMetadata"), resource))
     };
-    let mut conflicts = conflicts_over(policies, tls, "writes another: write the same in both");
+    let protocol = |policy: &CheckedInbound| Some((Field::parse("spec.protocol"), policy.protocol));
+    let message = "speaks another: a port speaks one protocol, so write the same in both";
+    let mut conflicts = conflicts_over(policies, protocol, message);
+    conflicts.extend(conflicts_over(policies, tls, "writes another: write the same in both"));
     let message =
         "asks with another credential: opaque tokens of a port have one issuer, so write the same in both";
     conflicts.extend(conflicts_over(policies, introspect, message));
@@ -172,11 +175,18 @@ fn port_policy(selected: &[Selected<'_>], port: Option<u16>) -> Option<PortPolic
     let written_headers = here.iter().flat_map(|policy| &policy.written.forward_claims);
     let identity_headers: BTreeSet<String> =
         written_headers.map(|(name, _)| untrusted::normal(name)).collect();
+    // Where they differ, that is a problem already.
+    let protocol = here.iter().map(|policy| policy.written.protocol).next().unwrap_or_default();
+    let timeouts = timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest);
     Some(PortPolicy {
+        protocol,
         enforce,
         audit,
         identity_headers: identity_headers.into_iter().collect(),
-        timeouts: timeouts.fold(WrittenTimeouts::default(), WrittenTimeouts::shortest).or_default(),
+        timeouts: match protocol {
+            PortProtocol::Http => timeouts.or_default(),
+            PortProtocol::Tcp | PortProtocol::Tls => timeouts.or_default_of_bytes(),
+        },
         introspection: here.iter().find_map(|policy| policy.introspection),
         resource: resource::describe(&here),
         reads_headers: here.iter().flat_map(|policy| &policy.written.rules).any(|rule| rule.reads_headers()),

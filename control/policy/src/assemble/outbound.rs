@@ -75,6 +75,7 @@ pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (Outbo
         ports.retain(|(named, _)| *named != port);
         ports.push((port, candidate.place));
     }
+    table.index();
     (table, requests)
 }
 

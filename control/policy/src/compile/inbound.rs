@@ -9,7 +9,7 @@ use crate::document::inbound::{
 };
 use crate::document::words::{self, Text};
 use crate::field::Field;
-use crate::inbound::ClaimSource;
+use crate::inbound::{ClaimSource, PortProtocol};
 use crate::rule::{RuleBody, To};
 use crate::snapshot::{Effect, InboundTls, Issuer};
 use crate::source::Source;
@@ -19,7 +19,7 @@ use super::from::{Certificates, KnownIssuer, Shown};
 use super::outbound::FindCredential;
 use super::report::Report;
 use super::values::{self, WrittenTimeouts};
-use super::{Reference, Selector, from, headers, introspect, resource, tls};
+use super::{Reference, Selector, bytes, from, headers, introspect, resource, tls};
 
 /// The longest that an open stream may outlive its token.
 const MAX_GRACE: Duration = Duration::from_secs(60 * 60);
@@ -33,6 +33,7 @@ pub(crate) struct CheckedInbound {
     /// Absent: every port.
     pub(crate) ports: Option<Vec<u16>>,
     pub(crate) mode: Mode,
+    pub(crate) protocol: PortProtocol,
     pub(crate) tls: Option<InboundTls>,
     pub(crate) tokens: Vec<CheckedTokens>,
     pub(crate) forward_claims: Vec<(String, ClaimSource)>,
@@ -74,17 +75,22 @@ pub(crate) fn compile(
 ) -> CheckedInbound {
     let at = Field::root().key("spec");
     refuse_unsupported(spec, &at, report);
+    let protocol = protocol(spec.protocol);
+    if protocol != PortProtocol::Http {
+        bytes::check_policy(spec, protocol, &at, report);
+    }
     values::not_empty(spec.ports.as_deref(), &at.key("ports"), report);
     if spec.ports.as_ref().is_some_and(|ports| ports.len() > MAX_PORTS) {
         report.add(&at.key("ports"), format!("more than {MAX_PORTS} ports: leave the field out to mean all"));
     }
-    let mut policy = PolicyBeingChecked { spec, issuers: Vec::new(), all_known: true };
+    let mut policy = PolicyBeingChecked { spec, protocol, issuers: Vec::new(), all_known: true };
     let tokens = policy.tokens(find, &at.key("tokens"), report);
     let rules = policy.rules(&at.key("rules"), report);
     CheckedInbound {
         selector: Selector::compile(namespace, spec.workloads.as_ref(), report),
         ports: spec.ports.as_deref().map(words::ports),
         mode: spec.mode,
+        protocol,
         tls: spec.tls.as_ref().map(|tls| tls::compile(tls, &at.key("tls"), source, report)),
         tokens,
         forward_claims: headers::compile(
@@ -105,8 +111,18 @@ pub(crate) fn compile(
 }
 
 fn refuse_unsupported(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) {
-    report.unsupported_if(spec.protocol != ProtocolWord::Http, &at.key("protocol"));
+    let is_later = matches!(spec.protocol, ProtocolWord::Mqtt | ProtocolWord::Coap);
+    report.unsupported_if(is_later, &at.key("protocol"));
     report.unsupported_if(spec.mtls.is_some(), &at.key("mtls"));
+}
+
+fn protocol(word: ProtocolWord) -> PortProtocol {
+    match word {
+        ProtocolWord::Tcp => PortProtocol::Tcp,
+        ProtocolWord::Tls => PortProtocol::Tls,
+        // What is not supported is refused above.
+        ProtocolWord::Http | ProtocolWord::Mqtt | ProtocolWord::Coap => PortProtocol::Http,
+    }
 }
 
 fn grace(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) -> Duration {
@@ -123,6 +139,7 @@ fn grace(spec: &InboundSpec, at: &Field, report: &mut Report<'_>) -> Duration {
 
 struct PolicyBeingChecked<'s> {
     spec: &'s InboundSpec,
+    protocol: PortProtocol,
     issuers: Vec<KnownIssuer>,
     /// Could every entry of `tokens` be resolved? If not, what rules say of issuers cannot be judged.
     all_known: bool,
@@ -201,6 +218,11 @@ impl PolicyBeingChecked<'_> {
     }
 
     fn rule(&self, spec: &InboundRuleSpec, line: usize, at: &Field, report: &mut Report<'_>) -> RuleBody {
+        if self.protocol != PortProtocol::Http
+            && !bytes::check_rule(spec, self.protocol, self.spec.tls.as_ref(), at, report)
+        {
+            return RuleBody::named(&spec.name, line, spec.effect);
+        }
         let set: Vec<Text> = self.spec.forward_claims.keys().cloned().collect();
         let mut to = from::to(&spec.to, &set, &at.key("to"), report);
         to.raw_paths = spec.raw_paths;
@@ -241,7 +263,9 @@ impl PolicyBeingChecked<'_> {
         at: &Field,
         report: &mut Report<'_>,
     ) -> Option<Condition> {
-        let no_claims = if spec.public {
+        let no_claims = if self.protocol != PortProtocol::Http {
+            Some("`claims`: without HTTP there is no token to take them from")
+        } else if spec.public {
             Some("`claims`: a public rule has no token to take them from, write `from` instead of `public`")
         } else if self.spec.tokens.is_empty() {
             Some("`claims`: this policy accepts no token to take them from: write `tokens`")
@@ -249,7 +273,7 @@ impl PolicyBeingChecked<'_> {
             None
         };
         let set: Vec<String> = self.spec.forward_claims.keys().map(|name| untrusted::normal(name)).collect();
-        let known = Known { no_claims, patterns: &to.paths, set: &set };
+        let known = Known { no_claims, protocol: self.protocol, patterns: &to.paths, set: &set };
         match Condition::parse(spec.when.as_deref()?, &known) {
             Ok(condition) => Some(condition),
             Err(problems) => {
@@ -270,7 +294,11 @@ impl PolicyBeingChecked<'_> {
         match (spec.public, &spec.from) {
             (false, None) => report.add(at, "an allow rule says from whom: write `from`, or `public: true`"),
             (true, Some(_)) => report.add(&at.key("from"), "contradicts `public: true`: remove one of them"),
-            (true, None) if spec.to.paths.is_none() && spec.to.grpc.is_none() => {
+            (true, None)
+                if self.protocol == PortProtocol::Http
+                    && spec.to.paths.is_none()
+                    && spec.to.grpc.is_none() =>
+            {
                 report.add(&at.key("public"), "a public rule names its `to.paths` or `to.grpc`");
             }
             _ => {}

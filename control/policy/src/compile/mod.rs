@@ -1,5 +1,6 @@
 //! What does it mean? Written documents checked, one by one and against each other, and made into what runs.
 
+pub(crate) mod bytes;
 pub(crate) mod credential;
 pub(crate) mod from;
 pub(crate) mod headers;

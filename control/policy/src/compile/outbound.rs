@@ -12,6 +12,7 @@ use crate::outbound::{ExistingAuthorization, OnFailure, OutboundTls, Protocol};
 use crate::snapshot::{Authentication, CertificateFiles, Timeouts, TokenBinding, WorkloadTokenUse};
 use crate::source::Source;
 
+use super::bytes;
 use super::credential::CheckedCredential;
 use super::issuer::{with_certificate, with_file};
 use super::report::Report;
@@ -22,6 +23,8 @@ use super::{Reference, Selector, url};
 const MAX_DESTINATIONS: usize = 4_000;
 /// The ports of a rule that names none.
 const DEFAULT_PORTS: [u16; 2] = [80, 443];
+/// The same of one for the application's own TLS.
+const DEFAULT_TLS_PORTS: [u16; 1] = [443];
 /// Parameters of a token request that have words of their own, or that we set ourselves.
 const RESERVED_PARAMETERS: [&str; 15] = [
     "grant_type",
@@ -119,6 +122,7 @@ fn rule(
     report: &mut Report<'_>,
 ) -> CheckedRule {
     check_words(spec, at, report);
+    bytes::check_outbound(spec, at, report);
     let hosts = hosts(&spec.to, &at.key("to"), report);
     let mut tls = tls(spec, at, source, report);
     let token = spec.token.as_ref().and_then(|token| {
@@ -129,11 +133,14 @@ fn rule(
         binding: binding(spec, credential, &mut tls, at, report),
         ..token
     });
-    let timeouts = WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report).or_default();
+    let timeouts = WrittenTimeouts::compile(&spec.timeouts, &at.key("timeouts"), report);
+    let is_http = spec.protocol != Protocol::Tcp && tls != OutboundTls::Passthrough;
+    let timeouts = if is_http { timeouts.or_default() } else { timeouts.or_default_of_bytes() };
+    let default_ports = if tls == OutboundTls::Passthrough { &DEFAULT_TLS_PORTS[..] } else { &DEFAULT_PORTS };
     CheckedRule {
         name: spec.name.to_string(),
         hosts,
-        ports: spec.to.ports.as_deref().map_or_else(|| DEFAULT_PORTS.to_vec(), words::ports),
+        ports: spec.to.ports.as_deref().map_or_else(|| default_ports.to_vec(), words::ports),
         names_ports: spec.to.ports.is_some(),
         token,
         existing_authorization: spec.existing_authorization.unwrap_or_default(),
@@ -147,7 +154,8 @@ fn rule(
 
 /// Words that contradict each other, whatever they refer to.
 fn check_words(spec: &OutboundRuleSpec, at: &Field, report: &mut Report<'_>) {
-    if spec.token.is_none() {
+    let is_http = spec.protocol != Protocol::Tcp && spec.tls != Some(TlsWord::Passthrough);
+    if spec.token.is_none() && is_http {
         for (word, is_written) in [
             ("onFailure", spec.on_failure.is_some()),
             ("binding", spec.binding != BindingWord::None),
@@ -181,10 +189,9 @@ fn binding(
     let at = at.key("binding");
     match (spec.binding, tls) {
         (BindingWord::None, _) => TokenBinding::None,
-        // Told already: not supported, or half a pair.
-        (BindingWord::Mtls, _) if matches!(spec.tls, Some(TlsWord::Mesh | TlsWord::Passthrough)) => {
-            TokenBinding::None
-        }
+        // Told already: not supported, no place for a token, or half a pair.
+        (BindingWord::Mtls, OutboundTls::Passthrough) => TokenBinding::None,
+        (BindingWord::Mtls, _) if spec.tls == Some(TlsWord::Mesh) => TokenBinding::None,
         (BindingWord::Mtls, _) if spec.originate.as_ref().is_some_and(is_half) => TokenBinding::None,
         (BindingWord::Dpop, _) => TokenBinding::Key,
         (BindingWord::Mtls, OutboundTls::None) => {
@@ -303,7 +310,10 @@ fn token<'a>(
 
 fn tls(spec: &OutboundRuleSpec, at: &Field, source: &Source, report: &mut Report<'_>) -> OutboundTls {
     let word = spec.tls.unwrap_or(TlsWord::Originate);
-    report.unsupported_if(matches!(word, TlsWord::Mesh | TlsWord::Passthrough), &at.key("tls"));
+    report.unsupported_if(word == TlsWord::Mesh, &at.key("tls"));
+    if word == TlsWord::Passthrough {
+        return OutboundTls::Passthrough;
+    }
     match &spec.originate {
         Some(_) if word == TlsWord::None => {
             report.add(&at.key("originate"), "contradicts `tls: none`: remove one of them");
@@ -357,12 +367,14 @@ fn transport(tls: &OutboundTls, protocol: Protocol, timeouts: Timeouts) -> [u8; 
         Protocol::Auto => "auto",
         Protocol::Http1 => "http1",
         Protocol::Http2 => "http2",
+        Protocol::Tcp => "tcp",
     });
     let hash = [timeouts.connect, timeouts.first_byte, timeouts.idle]
         .iter()
         .fold(hash, |hash, timeout| hash.text(&timeout.as_millis().to_string()));
     match tls {
         OutboundTls::None => hash.text("none"),
+        OutboundTls::Passthrough => hash.text("passthrough"),
         OutboundTls::Originate { port, server_name, ca_file, client } => {
             let port = port.map(|port| port.to_string());
             let hash = hash.text("originate").optional(port.as_deref()).optional(server_name.as_deref());

@@ -39,6 +39,11 @@ impl WrittenTimeouts {
         }
     }
 
+    /// Of bytes that pass as they are: only who speaks the protocol knows how long it may be silent.
+    pub(crate) fn or_default_of_bytes(self) -> Timeouts {
+        Timeouts { idle: self.idle.unwrap_or(Timeouts::NEVER), ..self.or_default() }
+    }
+
     pub(crate) fn or_default(self) -> Timeouts {
         let default = Timeouts::default();
         Timeouts {

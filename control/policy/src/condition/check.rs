@@ -8,6 +8,7 @@ use cel::IdedExpr;
 use cel::common::ast::{Expr, ListExpr, LiteralValue};
 use serde_json::Value as Json;
 
+use crate::inbound::PortProtocol;
 use crate::path::PathPattern;
 
 use super::MAX_DEPTH;
@@ -20,6 +21,8 @@ use super::write::quote;
 pub(crate) struct Known<'k> {
     /// Why there are no claims, where no request has them.
     pub(crate) no_claims: Option<&'static str>,
+    /// What is spoken: without HTTP there is no request, and with the application's own TLS no peer that is known.
+    pub(crate) protocol: PortProtocol,
     pub(crate) patterns: &'k [PathPattern],
     /// Headers that the policy itself sets, in lower case with `-`.
     pub(crate) set: &'k [String],

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
+use crate::inbound::PortProtocol;
 use crate::path::{CanonicalPath, PathPattern};
 use crate::request::{AccessRequest, Peer, Presented, Principal};
 
@@ -15,7 +16,7 @@ use super::{Condition, Known, Subject};
 /// and on one without claims. Fails with the first problem.
 pub fn check(text: &str) -> Result<(), String> {
     let patterns: Vec<_> = PathPattern::parse("/orders/{id}/*").into_iter().collect();
-    let known = Known { no_claims: None, patterns: &patterns, set: &[] };
+    let known = Known { no_claims: None, protocol: PortProtocol::Http, patterns: &patterns, set: &[] };
     let condition =
         Condition::parse(text, &known).map_err(|problems| problems.into_iter().next().unwrap_or_default())?;
     let path = CanonicalPath::parse("/orders/a%40b/items").ok_or("no path")?;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
+use crate::inbound::PortProtocol;
 use crate::path::{CanonicalPath, PathPattern};
 use crate::request::{AccessRequest, Peer, Presented, Principal};
 
@@ -53,7 +54,10 @@ impl Fixture {
 
     fn parse(&self, text: &str) -> Result<Condition, Vec<String>> {
         let set = ["x-client-id".to_owned()];
-        Condition::parse(text, &Known { no_claims: None, patterns: &self.patterns, set: &set })
+        Condition::parse(
+            text,
+            &Known { no_claims: None, protocol: PortProtocol::Http, patterns: &self.patterns, set: &set },
+        )
     }
 
     fn holds(&self, condition: &Condition) -> Option<bool> {

@@ -22,7 +22,7 @@ pub(crate) struct InboundSpec {
     /// What becomes of requests that no rule allows.
     #[serde(default)]
     pub(crate) default: DefaultWord,
-    /// What is spoken on the ports.
+    /// What is spoken on the ports. Words of HTTP and of tokens need http.
     #[serde(default)]
     pub(crate) protocol: ProtocolWord,
     /// TLS that is served on the ports, from files.
@@ -75,9 +75,9 @@ pub(crate) enum DefaultWord {
 pub(crate) enum ProtocolWord {
     #[default]
     Http,
-    #[schemars(skip)]
+    /// Bytes, which pass as they are; inside of TLS where the policy has `tls`.
     Tcp,
-    #[schemars(skip)]
+    /// The application's own TLS, which passes as it is.
     Tls,
     #[schemars(skip)]
     Mqtt,

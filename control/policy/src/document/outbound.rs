@@ -52,7 +52,7 @@ pub(crate) struct OutboundRuleSpec {
     pub(crate) existing_authorization: Option<ExistingAuthorization>,
     /// What becomes of a request for which no token is to be had; reject (503) where it is left out.
     pub(crate) on_failure: Option<OnFailure>,
-    /// The HTTP version towards the destination.
+    /// The HTTP version towards the destination; or tcp: bytes that pass as they are, without a token.
     #[serde(default)]
     pub(crate) protocol: Protocol,
     /// One `audience` or `resource` for several hosts is meant.
@@ -68,7 +68,7 @@ pub(crate) struct OutboundRuleSpec {
 pub(crate) struct DestinationSpec {
     /// Host names, or `*.` for exactly one label; never addresses.
     pub(crate) hosts: Vec<Text>,
-    /// 80 and 443 where it is left out.
+    /// 80 and 443 where it is left out; 443 with `tls: passthrough`.
     pub(crate) ports: Option<Vec<Port>>,
 }
 
@@ -131,7 +131,7 @@ pub(crate) enum TlsWord {
     None,
     #[schemars(skip)]
     Mesh,
-    #[schemars(skip)]
+    /// The application's own TLS, which passes as it is, to the name that it asks for; without a token.
     Passthrough,
 }
 

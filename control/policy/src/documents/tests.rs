@@ -218,7 +218,7 @@ fn the_certificate_of_a_bound_token_is_shown_to_the_destination_too() {
     let shown = |host: &str| match snapshot.outbound(host, 443) {
         Outbound::Rule(rule) => match &rule.tls {
             OutboundTls::Originate { client, .. } => client.clone(),
-            OutboundTls::None => None,
+            OutboundTls::None | OutboundTls::Passthrough => None,
         },
         _ => panic!("no rule"),
     };

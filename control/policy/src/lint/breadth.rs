@@ -5,6 +5,7 @@ use crate::compile::outbound::CheckedOutbound;
 use crate::compile::report::Report;
 use crate::documents::Checked;
 use crate::field::Field;
+use crate::inbound::PortProtocol;
 use crate::path::PathPattern;
 use crate::rule::{RuleBody, To};
 use crate::snapshot::Effect;
@@ -40,6 +41,10 @@ const SHARED: [&str; 22] = [
 ];
 
 pub(super) fn inbound(policy: &Checked<CheckedInbound>, report: &mut Report<'_>) {
+    // Without HTTP there is nothing that a rule could be narrower in.
+    if policy.value.protocol != PortProtocol::Http {
+        return;
+    }
     for (at, rule) in live_rules(policy).filter(|(_, rule)| rule.effect == Effect::Allow) {
         let to = &rule.to;
         if rule.public && is_every_path(to) {

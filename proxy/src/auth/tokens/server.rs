@@ -22,6 +22,7 @@ use crate::auth::tokens::endpoint::TokenEndpoint;
 use crate::auth::tokens::metrics::TokenMetrics;
 use crate::auth::tokens::source::TokenSource;
 use crate::clock::Clock;
+use crate::connect::Connector;
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
 use crate::state::certificate::thumbprint;
@@ -258,7 +259,7 @@ impl World {
         let file = FileRef { path: "secret".to_owned(), declared_in };
         Self {
             services: Services {
-                fetcher: Fetcher::new(),
+                fetcher: Fetcher::new(Connector::for_tests()),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 files: PolicyFiles::BesideDocument,

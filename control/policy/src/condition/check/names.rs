@@ -4,6 +4,7 @@ use cel::IdedExpr;
 use cel::common::ast::{Expr, LiteralValue};
 use http::HeaderName;
 
+use crate::inbound::PortProtocol;
 use crate::untrusted::{self, Untrusted};
 
 use super::super::kind::Kind;
@@ -40,6 +41,9 @@ impl Checker<'_> {
     /// `operand.field`, or `has` of it, or `operand["field"]`, where the operand is one of ours that is no value. `None`: it is
     /// an expression.
     pub(super) fn variable(&mut self, operand: &IdedExpr, field: &str, test: bool) -> Option<Option<Typed>> {
+        if let Some(unknown) = self.unknown_of(operand) {
+            return Some(self.problem(unknown));
+        }
         match &operand.expr {
             Expr::Ident(name) => match &**name {
                 "request" => Some(self.request(field, test)),
@@ -50,6 +54,27 @@ impl Checker<'_> {
             },
             _ if is_headers(operand) => Some(self.header(field, test)),
             _ => None,
+        }
+    }
+
+    /// Why nothing is known of this operand, whatever is asked of it.
+    fn unknown_of(&self, operand: &IdedExpr) -> Option<String> {
+        let protocol = self.known.protocol;
+        let name = match &operand.expr {
+            Expr::Ident(name) if matches!(name.as_str(), "request" | "path" | "peer") => name.as_str(),
+            _ if is_headers(operand) => "request",
+            _ => return None,
+        };
+        match (name, protocol) {
+            (_, PortProtocol::Http) | ("peer", PortProtocol::Tcp) => None,
+            ("peer", PortProtocol::Tls) => Some(
+                "`peer`: with `protocol: tls` the application's own TLS passes, and no certificate is seen here"
+                    .to_owned(),
+            ),
+            _ => {
+                let protocol = protocol.as_str();
+                Some(format!("`{name}` needs HTTP, and the policy says `protocol: {protocol}`"))
+            }
         }
     }
 

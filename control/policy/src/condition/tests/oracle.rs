@@ -276,7 +276,7 @@ proptest! {
     #[test]
     fn both_parsers_read_the_same(text in booleans_of(texts())) {
         let fixture = fixture_with(json!({}), true);
-        let known = Known { no_claims: None, patterns: &fixture.patterns, set: &[] };
+        let known = Known { no_claims: None, protocol: PortProtocol::Http, patterns: &fixture.patterns, set: &[] };
         let trees = (PrattParser::new().parse(&text).unwrap(), Parser::new().parse(&text).unwrap());
         prop_assert_eq!(check::check(&trees.0, &known), check::check(&trees.1, &known));
     }

@@ -1,0 +1,203 @@
+//! Where was a connection going before it was redirected to us? What both directions of `--transparent` know of it, and how it
+//! passes or ends if nobody looks into it.
+
+pub mod inbound;
+mod local;
+pub mod outbound;
+mod said;
+mod verdict;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use countersign_policy::Reason;
+use countersign_policy::snapshot::Timeouts;
+use rustix::process::{getgid, getuid};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use self::local::Local;
+use crate::auth::active::Active;
+use crate::connect;
+use crate::drain::Drain;
+use crate::http::sidecar::Worker;
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
+use crate::rejection::{Explained, Refusal};
+use crate::tcp::{self, Meters, Side};
+
+/// What redirected connections are judged by beside policy; shared by all workers.
+#[derive(Debug)]
+pub struct Redirect {
+    /// No way in leads to these, though they are open on the workload's addresses.
+    own_ports: Vec<u16>,
+    local: Local,
+    inbound: Meters,
+    outbound: Meters,
+    /// When somebody first asked whether we are ready, and whether we were.
+    asked_since: OnceLock<Instant>,
+    prepared: AtomicBool,
+}
+
+/// A connection that was redirected to us, but for its socket.
+struct Redirected {
+    redirect: Arc<Redirect>,
+    worker: Arc<Worker>,
+    peer: SocketAddr,
+    /// Where it was going.
+    destination: SocketAddr,
+    since: Instant,
+    drain: Drain,
+}
+
+/// How bytes pass.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    direction: Direction,
+    outcome: Outcome,
+    /// Why policy in audit mode would have refused it.
+    would_refuse: Option<Reason>,
+    timeouts: Timeouts,
+}
+
+/// The redirect would lead our own connections back to us.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--transparent: run the sidecar as user or group {OWN_ID}, or give it CAP_NET_ADMIN, or its own connections would be redirected \
+     to it"
+)]
+pub struct NotExcluded;
+
+// === impl Redirect ===
+
+impl Redirect {
+    pub fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, NotExcluded> {
+        if !connect::mark_sockets() && getuid().as_raw() != OWN_ID && getgid().as_raw() != OWN_ID {
+            return Err(NotExcluded);
+        }
+        Ok(Self {
+            own_ports,
+            local: Local::default(),
+            inbound: Meters::new(metrics, Direction::Inbound),
+            outbound: Meters::new(metrics, Direction::Outbound),
+            asked_since: OnceLock::new(),
+            prepared: AtomicBool::new(false),
+        })
+    }
+
+    /// Are the names of the first policy known, which tell whose a connection is? Who knows none for long is ready all the same.
+    pub fn is_prepared(&self, names: &Names) -> bool {
+        let since = self.asked_since.get_or_init(Instant::now);
+        if !self.prepared.load(Ordering::Relaxed) && (names.are_asked() || since.elapsed() > PREPARATION) {
+            self.prepared.store(true, Ordering::Relaxed);
+        }
+        self.prepared.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a connection was going before it was redirected. `None`: it was not.
+fn original_destination(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
+    let arrived = plain(stream.local_addr()?);
+    let socket = SockRef::from(stream);
+    // An IPv4 connection is tracked as such, whatever the socket that it arrives at.
+    let original = if arrived.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    Ok(original
+        .ok()
+        .and_then(|original| original.as_socket())
+        .map(plain)
+        .filter(|original| *original != arrived))
+}
+
+/// An IPv4 address that is written as IPv6 is an IPv4 address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
+// === impl Redirected ===
+
+impl Redirected {
+    /// Lets all bytes pass, both ways, between who opened the connection and where it was going.
+    async fn pass<N: Side>(&self, near: N, passing: Passing) {
+        let Passing { direction, outcome, would_refuse, timeouts } = passing;
+        let _connected = self.worker.carries_bytes(direction);
+        let far = match tokio::time::timeout(timeouts.connect, connect::open(self.destination)).await {
+            Ok(Ok(far)) => far,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, destination = %self.destination, "cannot be reached");
+                return self.refuse(near.tcp(), direction, &Reason::UpstreamUnreachable.into(), None);
+            }
+            Err(_) => return self.refuse(near.tcp(), direction, &Reason::UpstreamTimeout.into(), None),
+        };
+        // Small messages are latency here; failing to say so harms nobody.
+        let _ = far.set_nodelay(true);
+        let passed = Passed {
+            direction,
+            protocol: Protocol::Tcp,
+            outcome,
+            would_refuse,
+            is_traced: false,
+            duration: self.since.elapsed(),
+        };
+        self.worker.sidecar.recorder.passed(passed, || {
+            let mut entry = self.entry(direction, outcome);
+            entry.reason = would_refuse.map(Reason::as_str);
+            entry
+        });
+        let meters = match direction {
+            Direction::Inbound => &self.redirect.inbound,
+            Direction::Outbound => &self.redirect.outbound,
+        };
+        tcp::relay(near, far, self.drain.clone(), timeouts.idle, meters).await;
+    }
+
+    /// Counted, logged, and reset: who opened it is to see that it was refused, not that all has been said.
+    fn refuse(&self, near: &TcpStream, direction: Direction, refusal: &Refusal, active: Option<&Active>) {
+        let recorder = &self.worker.sidecar.recorder;
+        let mut entry = self.entry(direction, Outcome::of(direction, refusal.reason));
+        // What a request would hear.
+        entry.status = refusal.reason.status();
+        entry.explain(refusal, active, recorder.decision_id());
+        recorder.refused(refusal.reason, entry);
+        tcp::reset(near);
+    }
+
+    fn entry(&self, direction: Direction, decision: Outcome) -> Entry {
+        Entry {
+            time: self.worker.sidecar.recorder.now(),
+            direction,
+            protocol: Protocol::Tcp,
+            method: String::new(),
+            path: String::new(),
+            host: self.destination.to_string(),
+            source: self.peer.ip(),
+            status: 0,
+            decision,
+            reason: None,
+            decision_id: None,
+            policy: None,
+            rule: None,
+            client: None,
+            trace_id: None,
+            span_id: None,
+            duration_ms: self.since.elapsed().as_secs_f64() * 1000.0,
+            explained: Explained::Nothing,
+        }
+    }
+}
+
+/// Where policy says nothing: about what applications grant themselves, and no end to silence.
+fn unnamed() -> Timeouts {
+    Timeouts { connect: Duration::from_secs(30), idle: tcp::NEVER, ..Timeouts::default() }
+}
+
+/// How long names may keep us from being ready.
+const PREPARATION: Duration = Duration::from_secs(5);
+/// Our user and group, where we have them to ourselves.
+const OWN_ID: u32 = 16016;
