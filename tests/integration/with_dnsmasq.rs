@@ -96,7 +96,7 @@ impl World {
     fn new(hosts: &[&str]) -> Self {
         let fault = Fault::alone(Mode::Answer(token_with(&json!({}))));
         let places = Places::open();
-        let rule = json!({"to": {"hosts": hosts, "ports": [places.port]}});
+        let rule = json!({"to": {"hosts": hosts, "ports": [places.port]}, "sameAudience": true});
         let text = fault.issuer("http://127.0.0.1:1")
             + &policy::credential()
             + &policy::outbound(places.port, &rule);
