@@ -52,7 +52,7 @@ impl Resolver {
             turns: Semaphore::new(MAX_UNDER_WAY),
             background,
             metrics,
-            log: Limit::default(),
+            log: Limit::of_lines(),
         });
         let keeping = keep(Arc::downgrade(&resolver), resolver.wake.clone());
         resolver.background.spawn(keeping);
