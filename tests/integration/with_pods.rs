@@ -62,7 +62,7 @@ fn nothing_stays_of_a_net_nor_of_one_whose_test_was_killed() {
     let net = Net::with_pods(1);
     let listed =
         || fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
-    let ours = format!("countersign-test-{}-", std::process::id());
+    let ours = net.name().to_owned() + "-";
     let of_ours = || listed().iter().filter(|name| name.to_string_lossy().starts_with(&ours)).count();
     assert!(!listed().iter().any(|name| name == stale), "{:?}", listed());
     assert_eq!(of_ours(), 2, "{:?}", listed());
