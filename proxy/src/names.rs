@@ -132,7 +132,8 @@ impl Names {
         entry.known.load().has(address, Instant::now())
     }
 
-    /// The addresses of a host (in normal form, or an IP literal) to dial, in the order in which to try them. A kept name
+    /// The addresses of a host (in normal form, or an IP literal; with a trailing dot it is complete and not searched for) to
+    /// dial, in the order in which to try them. A kept name
     /// costs no wait; others are asked for when their TTL is over. The last answer is used where no other comes.
     pub async fn addresses(&self, host: &str, limit: Duration) -> Result<Vec<IpAddr>, NameError> {
         if let Some(address) = order::literal(host) {

@@ -182,8 +182,12 @@ impl Application {
         port: u16,
     ) -> (Cow<'t, str>, Outbound<'a>) {
         let written = active.snapshot.outbound(&target.host, port);
-        if matches!(written, Outbound::Rule(_)) || target.authority.host().ends_with('.') {
+        if matches!(written, Outbound::Rule(_)) {
             return (Cow::Borrowed(&target.host), written);
+        }
+        // Written as complete: it is not completed, here or when it is resolved.
+        if target.authority.host().ends_with('.') {
+            return (Cow::Owned(format!("{}.", target.host)), written);
         }
         let names = &self.worker.sidecar.connector.names;
         for full in names.full_names(&target.host).skip(1) {

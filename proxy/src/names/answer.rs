@@ -28,8 +28,10 @@ pub(super) enum Answer {
     Failed(String),
 }
 
-/// Asks for a name in normal form: the hosts file, then the servers along the search path.
+/// Asks for a name in normal form: the hosts file, then the servers along the search path. With a trailing dot it is complete.
 pub(super) async fn ask(system: &System, name: &str) -> Answer {
+    let complete = name.ends_with('.');
+    let name = name.strip_suffix('.').unwrap_or(name);
     if let Some(addresses) = system.own(name) {
         return Answer::Found { addresses, ttl: HOSTS_TTL, partial: false };
     }
@@ -37,7 +39,8 @@ pub(super) async fn ask(system: &System, name: &str) -> Answer {
         return Answer::Absent { ttl: MAX_NEGATIVE_TTL };
     }
     let mut shortest = MAX_NEGATIVE_TTL;
-    for candidate in system.candidates(name) {
+    let candidates = if complete { vec![name.to_owned()] } else { system.candidates(name) };
+    for candidate in candidates {
         match ask_both(&system.resolver, &candidate).await {
             Answer::Absent { ttl } => shortest = shortest.min(ttl),
             // Found; or unknown, and then what comes later on the path may be somebody else.

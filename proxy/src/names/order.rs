@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// The address that a host is, where it is none that has to be resolved. IPv6 with or without the brackets of URIs.
+/// The address that a host is, where it is none that has to be resolved. IPv6 with or without the brackets of URIs; a
+/// trailing dot, as names have it, changes nothing.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
+    let host = host.strip_suffix('.').unwrap_or(host);
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.parse().ok()
 }
@@ -75,7 +77,7 @@ mod tests {
     #[test]
     fn literals_are_addresses_however_they_are_written_in_uris() {
         assert_eq!(literal("[::1]"), literal("::1"));
-        assert!(literal("127.0.0.1").is_some());
+        assert!(literal("127.0.0.1").is_some() && literal("127.0.0.1.").is_some());
         for name in ["orders", "2130706433", "127.1", "[orders]", ""] {
             assert_eq!(literal(name), None, "{name}");
         }

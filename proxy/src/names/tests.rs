@@ -175,6 +175,7 @@ async fn the_search_path_is_followed_as_resolv_conf_says() {
         0,
         "what is complete is not completed"
     );
+    assert_eq!(world.addresses("orders.shop.").await, ["203.0.113.1"], "complete, as it is written");
     assert_eq!(world.addresses("api.example.com").await, ["203.0.113.2"]);
     assert_eq!(world.zone.asked("api.example.com.cluster.local"), 2);
 }
