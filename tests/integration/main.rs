@@ -63,6 +63,7 @@ mod with_oidc_provider_opaque;
 mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_pods;
+mod with_pods_transparent;
 mod with_prometheus;
 mod with_readme;
 mod with_ws;

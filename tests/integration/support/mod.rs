@@ -8,6 +8,7 @@ pub(crate) mod endless;
 pub(crate) mod fault;
 pub(crate) mod issuer;
 pub(crate) mod jose;
+pub(crate) mod meshed;
 pub(crate) mod metrics;
 pub(crate) mod nameserver;
 pub(crate) mod pods;
