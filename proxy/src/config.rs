@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use countersign_policy::Workload;
 use countersign_policy::headers::Underscores;
 
+use crate::init::args::InitArgs;
 use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
 use crate::state::source::PolicySource;
@@ -33,6 +34,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Wait until the sidecar is ready; exit 1 after the timeout.
     Wait(WaitArgs),
+    /// Redirect the pod's connections to the sidecar, in the network namespace that this runs in.
+    Init(Box<InitArgs>),
 }
 
 /// The flags of `run`, as written.
@@ -338,7 +341,7 @@ mod tests {
             .map_err(|e| e.to_string())?;
         match cli.command {
             Command::Run(args) => Config::try_from(*args).map_err(|e| e.to_string()),
-            Command::Wait(_) => unreachable!(),
+            Command::Wait(_) | Command::Init(_) => unreachable!(),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod drain;
 pub mod fetch;
 pub mod http;
+pub mod init;
 pub mod limit;
 pub mod listen;
 pub mod metrics;

@@ -1,11 +1,13 @@
-//! The command line of the sidecar: `run` and `wait`.
+//! The command line of the sidecar: `run`, `wait` and `init`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use countersign_proxy::config::{Cli, Command, RunArgs, WaitArgs};
-use countersign_proxy::{App, Config, admin};
+use countersign_proxy::init::Answer;
+use countersign_proxy::init::args::InitArgs;
+use countersign_proxy::{App, Config, admin, init};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => runtime.block_on(run(*args)),
         Command::Wait(args) => runtime.block_on(wait(args)),
+        Command::Init(args) => redirect(&args),
     }
 }
 
@@ -75,6 +78,25 @@ async fn wait(args: WaitArgs) -> ExitCode {
             eprintln!("countersign-proxy: not ready within {limit:?}; ask http://{}/readyz why", args.admin);
             ExitCode::from(1)
         }
+    }
+}
+
+/// Installs, checks or removes the redirect. Exit code 1 where it is not as asked, 2 where that could not be found out or
+/// done.
+fn redirect(args: &InitArgs) -> ExitCode {
+    match init::run(args) {
+        Ok(Answer::Yes(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::No(differences)) => {
+            differences.iter().for_each(|difference| println!("{difference}"));
+            eprintln!(
+                "countersign-proxy: init: the rules are not those asked for: run init again without --check"
+            );
+            ExitCode::from(1)
+        }
+        Err(error) => fail(format!("init: {error}")),
     }
 }
 

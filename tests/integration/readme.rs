@@ -77,6 +77,7 @@ fn read_policies(folder: &Path) -> Vec<Source> {
 fn flags_have_the_environment_variables_that_the_readme_promises() {
     for (program, command) in [
         ("countersign-proxy run", proxy_run()),
+        ("countersign-proxy init", proxy_init()),
         ("countersign-control serve", control_serve()),
         ("countersign-control explain", control_explain()),
     ] {
@@ -158,6 +159,7 @@ const TABLES: &[(&str, Table)] = &[
     ("metrics", metrics),
     ("profiles", profiles),
     ("flags of countersign-proxy run", || flag_table(&proxy_run())),
+    ("flags of countersign-proxy init", || flag_table(&proxy_init())),
     ("flags of countersign-control serve", || flag_table(&control_serve())),
     ("flags of countersign-control explain", || flag_table(&control_explain())),
 ];
@@ -332,6 +334,10 @@ fn proxy_run() -> clap::Command {
     subcommand(countersign_proxy::config::Cli::command(), "run")
 }
 
+fn proxy_init() -> clap::Command {
+    subcommand(countersign_proxy::config::Cli::command(), "init")
+}
+
 fn control_serve() -> clap::Command {
     subcommand(countersign_control::config::Cli::command(), "serve")
 }
@@ -359,6 +365,7 @@ fn flag_table(command: &clap::Command) -> String {
         let mut help = argument.get_help().expect("every flag says what it does").to_string();
         let defaults: Vec<_> =
             argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let defaults = if argument.is_hide_default_value_set() { Vec::new() } else { defaults };
         if !defaults.is_empty() && argument.get_action().takes_values() {
             help.push_str(&format!(" [default: {}]", defaults.join(", ")));
         }

@@ -64,7 +64,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-const GROUPS: &[&str] = &["IN", "OUT", "CP", "OS"];
+const GROUPS: &[&str] = &["IN", "OUT", "INJ", "CP", "OS"];
 
 #[test]
 fn numbers_are_read() {

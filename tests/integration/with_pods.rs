@@ -30,6 +30,7 @@ fn programs_run_as_whom_they_should_and_end_by_their_id() {
     let net = Net::with_pods(1);
     let pod = &net.pods[0];
     pod.resolve_by("nameserver 10.16.0.254\nsearch shop.svc.cluster.local\n");
+    pod.hosts("10.16.0.2 orders.shop.svc.cluster.local\n");
     for (who, ids) in [
         (As::Root, "0:0"),
         (As::Sidecar, "16016:16016"),
@@ -39,10 +40,11 @@ fn programs_run_as_whom_they_should_and_end_by_their_id() {
         let done = pod.run(
             who,
             "sh",
-            &["-c", "echo $(id -u):$(id -g); grep CapEff /proc/self/status; cat /etc/resolv.conf"],
+            &["-c", "echo $(id -u):$(id -g); grep CapEff /proc/self/status; cat /etc/hosts /etc/resolv.conf"],
         );
         assert!(done.stdout.starts_with(&format!("{ids}\n")), "{done:?}");
         assert_eq!(done.stdout.contains("CapEff:\t0000000000000000"), who != As::Root, "{done:?}");
+        assert!(done.stdout.contains("10.16.0.2 orders.shop"), "{done:?}");
         assert!(done.stdout.ends_with("search shop.svc.cluster.local\n"), "{done:?}");
     }
     let mut sleep = Process::spawn("sleep", pod.command(As::Sidecar, "sleep").arg("60"));

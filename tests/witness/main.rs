@@ -8,6 +8,7 @@
 //! countersign-witness ask-marked ADDR...    the same from a socket with the sidecar's mark, which needs NET_ADMIN
 //! countersign-witness hold ADDR             connects, prints the answer, then for each line of stdin asks again
 //! countersign-witness probe ADDR RATE SECS  opens RATE connections a second; prints each answer's listener with its count
+//! countersign-witness sneak FROM TO         sends a packet that is dropped in silence, then a SYN; prints what answers
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is a part of the tests")]
@@ -19,6 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
+
+mod sneak;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +38,11 @@ fn main() {
             let (rate, seconds): (u32, u64) =
                 (rate.parse().expect("a rate"), seconds.parse().expect("seconds"));
             probe(to.parse().expect("an address"), rate, Duration::from_secs(seconds));
+        }
+        "sneak" => {
+            let [from, to] = rest else { panic!("sneak FROM TO") };
+            let answer = sneak::sneak(from.parse().expect("an address"), to.parse().expect("an address"));
+            print(answer.expect("an answer"));
         }
         other => panic!("{other}: unknown"),
     }

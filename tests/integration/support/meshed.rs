@@ -23,9 +23,7 @@ pub(crate) struct Meshed {
 impl Meshed {
     /// Redirects the pod's traffic, starts a sidecar for the workload of this app, and waits until it is ready.
     pub(crate) fn start(pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
-        let (_f, path) = crate::support::process::temporary();
-        std::fs::write(path.join("r.nft"), BYHAND).unwrap();
-        let done = run(pod.command(As::Root, "nft").arg("-f").arg(path.join("r.nft")), LIMIT);
+        let done = run(pod.own(As::Root, "countersign-proxy").arg("init"), LIMIT);
         assert_eq!(done.code, Some(0), "init: {}", done.stderr);
         let meshed = Self::without_redirect(pod, policies, app, more);
         let mut wait = pod.own(As::Sidecar, "countersign-proxy");
@@ -130,22 +128,3 @@ pub(crate) fn curl_as(pod: &Pod, who: As, arguments: &[&str]) -> (u16, String) {
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-const BYHAND: &str = "
-table inet countersign {
- chain output {
-  type nat hook output priority -100
-  meta mark 0x3e90 return
-  meta skuid 16016 return
-  meta skgid 16016 return
-  oif lo ip daddr 127.0.0.0/8 return
-  oif lo ip6 daddr ::1 return
-  oif lo meta l4proto tcp redirect to :16006
-  meta l4proto tcp redirect to :16001
- }
- chain prerouting {
-  type nat hook prerouting priority -100
-  fib daddr type local tcp dport != 16021 redirect to :16006
- }
-}
-";

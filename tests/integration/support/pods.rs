@@ -83,6 +83,11 @@ impl Net {
         net
     }
 
+    /// What the names of its namespaces begin with: others that begin so are removed if the test is killed.
+    pub(crate) fn name(&self) -> &str {
+        self.world.name.rsplit_once('-').map_or("", |(name, _)| name)
+    }
+
     fn build(&self) {
         let world = &self.world;
         world.add();
