@@ -140,7 +140,7 @@ fn out_1_no_token_leaves_for_where_it_does_not_belong() {
     let canaries = json!({"rules": [
         {"name": "twin", "to": {"hosts": ["twin.shop.test"], "ports": [8080]}, "tls": "none",
          "token": {"credential": "checkout", "scopes": ["orders:write"], "resource": AUDIENCE}},
-        {"name": "wild", "to": {"hosts": ["*.wild.test"], "ports": [8080]}, "tls": "none",
+        {"name": "wild", "to": {"hosts": ["*.wild.test"], "ports": [8080]}, "tls": "none", "sameAudience": true,
          "token": {"credential": "checkout", "scopes": ["orders:read"], "resource": AUDIENCE}},
     ]});
     let shop = Shop::open(&canaries);
@@ -339,13 +339,16 @@ fn where_egress_is_denied_only_what_rules_name_goes_out() {
         {"name": "wild", "to": {"hosts": ["*.secure.test"], "ports": [8443]}, "tls": "passthrough"},
     ]});
     let shop = Shop::open(&named);
-    let [a, _] = shop.pods();
+    let [a, b] = shop.pods();
     let ca = tls::Ca::new("world");
     let server = ca.server();
     let at: Vec<SocketAddr> =
         ["203.0.113.95:8443", "203.0.113.96:8443", "203.0.113.95:5432"].map(|at| at.parse().unwrap()).into();
     let world = Recorder::start_tls(&shop.net.world, &at, &server.cert, &server.key);
-    a.hosts("127.0.0.1 localhost\n203.0.113.95 secure.shop.test a.secure.test\n");
+    a.hosts(&format!(
+        "127.0.0.1 localhost\n{} orders.shop.test\n203.0.113.95 secure.shop.test a.secure.test\n",
+        b.v4
+    ));
     let names = ["secure.shop.test", "a.secure.test", "b.secure.test", "other.test"];
     // The name that rules go by has to be known.
     wait_until("the name", Duration::from_secs(20), || {

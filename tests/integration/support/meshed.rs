@@ -110,18 +110,10 @@ pub(crate) fn curl(pod: &Pod, arguments: &[&str]) -> (u16, String) {
 
 /// The same as somebody else. 0: no answer.
 pub(crate) fn curl_as(pod: &Pod, who: As, arguments: &[&str]) -> (u16, String) {
-    let flags = [
-        "-q",
-        "--silent",
-        "--show-error",
-        "--noproxy",
-        "*",
-        "--max-time",
-        "10",
-        "-i",
-        "-w",
-        "\n%{http_code}",
-    ];
+    let mut flags = vec!["-q", "--silent", "--show-error", "--max-time", "10", "-i", "-w", "\n%{http_code}"];
+    if !arguments.contains(&"--proxy") {
+        flags.extend(["--noproxy", "*"]);
+    }
     let done = pod.run(who, "curl", &[&flags, arguments].concat());
     let (output, status) = done.stdout.rsplit_once('\n').expect("curl writes a last line");
     (status.parse().expect("a status"), format!("{output}{}", done.stderr))
