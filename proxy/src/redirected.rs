@@ -201,3 +201,6 @@ fn unnamed() -> Timeouts {
 const PREPARATION: Duration = Duration::from_secs(5);
 /// Our user and group, where we have them to ourselves.
 const OWN_ID: u32 = 16016;
+
+#[cfg(test)]
+mod tests;

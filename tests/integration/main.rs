@@ -67,6 +67,7 @@ mod with_pods;
 mod with_pods_init;
 mod with_pods_init_checks;
 mod with_pods_local;
+mod with_pods_transparent;
 mod with_prometheus;
 mod with_readme;
 mod with_ws;

@@ -9,6 +9,7 @@ pub(crate) mod fault;
 pub(crate) mod init;
 pub(crate) mod issuer;
 pub(crate) mod jose;
+pub(crate) mod meshed;
 pub(crate) mod metrics;
 pub(crate) mod nameserver;
 pub(crate) mod pods;
