@@ -40,8 +40,7 @@ pub(crate) struct TargetSpec {
 pub(crate) struct CaseSpec {
     /// What the case shows, in a few words.
     pub(crate) name: Text,
-    /// `METHOD /path`, and the host where it counts: `GET /orders/1 orders.shop`. Left out on a port that is not HTTP, where
-    /// it is the connection that is asked about.
+    /// `METHOD /path`, and the host where it counts: `GET /orders/1 orders.shop`. Left out where the port is not HTTP.
     pub(crate) request: Option<Text>,
     /// Is it a gRPC request?
     #[serde(default)]
