@@ -1,7 +1,7 @@
 //! What passes through a tunnel, and for whom is there one? curl with CONNECT, to a TLS server that we did not write.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,7 +86,7 @@ impl World {
         openssl.arg("-cert").arg(folder.file("tls.crt")).arg("-key").arg(folder.file("tls.key"));
         let openssl = Process::spawn("openssl s_server", &mut openssl);
         wait_until("openssl listens", Duration::from_secs(10), || {
-            TcpListener::bind(own_tls.address()).is_err()
+            TcpStream::connect(own_tls.address()).is_ok()
         });
         let proxy = Settings::policies(folder.path(), "checkout").start();
         Self { own_tls, counting, proxy, folder, _openssl: openssl }
