@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
@@ -169,6 +170,21 @@ impl Version {
             Self::Http2 => &[b"h2"],
             Self::Negotiated => &[b"h2", b"http/1.1"],
         }
+    }
+}
+
+/// Opens TCP to a host, for bytes that pass as they are. Never to our own listener.
+pub(crate) async fn tcp(
+    connector: &Connector,
+    host: &str,
+    port: u16,
+    own: Option<SocketAddr>,
+    limit: Duration,
+) -> Result<TcpStream, Reason> {
+    let stream = connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?;
+    match own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
+        true => Err(Reason::AmbiguousDestination),
+        false => Ok(stream),
     }
 }
 

@@ -53,9 +53,9 @@ pub(super) fn verdict(snapshot: &Snapshot, port: u16, at: &[Arc<str>], said: &Sa
     // An address says nothing of the names that a wildcard stands for: those count for the whole port.
     let wildcards = named.map(|named| named.wildcards()).unwrap_or_default();
     let http = http || wildcards.contains(&Carries::Http);
-    let by_name = tls.is_some() || wildcards.contains(&Carries::Tls);
     let denied = snapshot.denies_egress();
-    if !http && !(by_name && denied) {
+    let by_name = denied && (tls.is_some() || wildcards.contains(&Carries::Tls));
+    if !http && !by_name {
         // Nothing that it could say would make a difference, so nobody waits: the server may be the one that begins.
         return match tls {
             Some(rule) => Verdict::Pass(Bypass::by(rule, "passthrough")),

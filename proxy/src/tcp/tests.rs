@@ -71,7 +71,7 @@ const SOON: Duration = Duration::from_secs(10);
 async fn much_and_little_arrive_as_they_were_sent_both_ways_at_once() {
     let mut between = between(b"before ", NEVER).await;
     let sent = |seed: u32| -> Vec<u8> {
-        (0..5_000_000_u32).map(|n| u8::try_from((n * seed >> 7) & 0xff).unwrap()).collect()
+        (0..5_000_000_u32).map(|n| u8::try_from(((n * seed) >> 7) & 0xff).unwrap()).collect()
     };
     let (up, down) = (sent(31), sent(77));
     let side = |mut stream: TcpStream, said: Vec<u8>| async move {
@@ -249,7 +249,8 @@ async fn tls_ends_where_its_sender_says_so_and_is_cut_where_not() {
         let said = vec![3; 1_000_000];
         let mut heard = vec![0; said.len()];
         let (written, read) = tokio::join!(client.write_all(&said), server.read_exact(&mut heard));
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         assert!(heard == said);
         if is_whole {
             client.shutdown().await.unwrap();
