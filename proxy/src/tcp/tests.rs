@@ -233,8 +233,9 @@ async fn tls_ends_where_its_sender_says_so_and_is_cut_where_not() {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
-    let trusted =
-        crate::connect::Connector::new().tls_config(Some(made.cert.pem().as_bytes()), None, &[]).unwrap();
+    let trusted = crate::connect::Connector::for_tests()
+        .tls_config(Some(made.cert.pem().as_bytes()), None, &[])
+        .unwrap();
     for is_whole in [true, false] {
         let ((client, near), (far, mut server)) = (pair().await, pair().await);
         let (_signal, drain) = drain::channel();
