@@ -65,6 +65,7 @@ mod with_oidc_provider_opaque;
 mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_pods;
+mod with_pods_bytes;
 mod with_pods_init;
 mod with_pods_init_checks;
 mod with_pods_local;
