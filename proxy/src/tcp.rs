@@ -2,6 +2,7 @@
 //! carried over, and a connection on which nothing moves holds no buffer and no pipe.
 
 mod flow;
+pub mod hello;
 mod splice;
 
 use std::future::poll_fn;

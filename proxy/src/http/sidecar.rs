@@ -52,7 +52,7 @@ pub struct Worker {
 
 /// An open connection in the metrics.
 #[derive(Debug)]
-pub(super) struct Connected(IntGauge);
+pub struct Connected(IntGauge);
 
 /// Counts a request as under way until it is dropped.
 #[derive(Debug)]
@@ -82,6 +82,11 @@ impl Worker {
     /// The same, once it has become WebSocket.
     pub(super) fn tunnels(&self, direction: Direction) -> Connected {
         self.counted(direction, "websocket")
+    }
+
+    /// The same, for what is not looked into.
+    pub fn carries_bytes(&self, direction: Direction) -> Connected {
+        self.counted(direction, "tcp")
     }
 
     fn counted(&self, direction: Direction, protocol: &str) -> Connected {
