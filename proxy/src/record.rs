@@ -195,8 +195,16 @@ impl Recorder {
 
     /// Counts, logs and keeps an exchange that was let in and may not go on.
     pub fn ended(&self, reason: Reason, entry: Entry) {
-        self.metrics.streams_ended.with_label_values(&[entry.decision.as_str(), reason.as_str()]).inc();
+        self.count_ended(entry.decision, reason);
         self.keep(reason, entry);
+    }
+
+    /// Counts one that would not if policy in audit mode were enforced. `describe` is called only if it is to be logged.
+    pub fn would_end(&self, reason: Reason, describe: impl FnOnce() -> Entry) {
+        self.count_ended(Outcome::Audit, reason);
+        if let Some(place) = self.log.audited(reason) {
+            self.log.write(&describe(), place);
+        }
     }
 
     fn keep(&self, reason: Reason, mut entry: Entry) {
@@ -221,6 +229,10 @@ impl Recorder {
     fn count(&self, direction: Direction, protocol: Protocol, outcome: Outcome, reason: &str) {
         let labels = [direction.as_str(), protocol.as_str(), outcome.as_str(), reason];
         self.metrics.requests.with_label_values(&labels).inc();
+    }
+
+    fn count_ended(&self, outcome: Outcome, reason: Reason) {
+        self.metrics.streams_ended.with_label_values(&[outcome.as_str(), reason.as_str()]).inc();
     }
 
     fn counters(&self, protocol: Protocol) -> &Counters {

@@ -67,7 +67,7 @@ impl Application {
                 seen.passed(recorder, &response);
                 response
             }
-            Err(refusal) => seen.refused(&refusal, active, recorder),
+            Err(refusal) => seen.refused(&refusal, recorder),
         };
         // What follows may be meant as frames.
         if seen.asks_websocket && response.status() != StatusCode::SWITCHING_PROTOCOLS {
