@@ -15,7 +15,6 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::log::Log;
-use crate::auth::active::Active;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
@@ -204,8 +203,16 @@ impl Recorder {
 
     /// Counts, logs and keeps an exchange that was let in and may not go on.
     pub fn ended(&self, reason: Reason, entry: Entry) {
-        self.metrics.streams_ended.with_label_values(&[entry.decision.as_str(), reason.as_str()]).inc();
+        self.count_ended(entry.decision, reason);
         self.keep(reason, entry);
+    }
+
+    /// Counts one that would not if policy in audit mode were enforced. `describe` is called only if it is to be logged.
+    pub fn would_end(&self, reason: Reason, describe: impl FnOnce() -> Entry) {
+        self.count_ended(Outcome::Audit, reason);
+        if let Some(place) = self.log.audited(reason) {
+            self.log.write(&describe(), place);
+        }
     }
 
     fn keep(&self, reason: Reason, mut entry: Entry) {
@@ -232,6 +239,10 @@ impl Recorder {
         self.metrics.requests.with_label_values(&labels).inc();
     }
 
+    fn count_ended(&self, outcome: Outcome, reason: Reason) {
+        self.metrics.streams_ended.with_label_values(&[outcome.as_str(), reason.as_str()]).inc();
+    }
+
     fn counters(&self, protocol: Protocol) -> &Counters {
         let [http1, http2, grpc, tcp] = &self.counters;
         match protocol {
@@ -247,8 +258,8 @@ impl Recorder {
 
 impl Entry {
     /// Why it was refused, and by which rule where one decided.
-    pub fn explain(&mut self, refusal: &Refusal, active: Option<&Active>, decision_id: String) {
-        if let Some(name) = refusal.rule.and_then(|rule| active?.snapshot.rules.get(rule.0)) {
+    pub fn explain(&mut self, refusal: &Refusal, decision_id: String) {
+        if let Some(name) = &refusal.rule {
             self.policy = Some(name.policy.clone());
             self.rule = Some(name.rule.clone());
         }

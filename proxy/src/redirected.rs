@@ -20,7 +20,6 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::local::Local;
-use crate::auth::active::Active;
 use crate::connect;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
@@ -131,9 +130,9 @@ impl Redirected {
             Ok(Ok(far)) => far,
             Ok(Err(error)) => {
                 tracing::debug!(%error, destination = %self.destination, "cannot be reached");
-                return self.refuse(near.tcp(), direction, &Reason::UpstreamUnreachable.into(), None);
+                return self.refuse(near.tcp(), direction, &Reason::UpstreamUnreachable.into());
             }
-            Err(_) => return self.refuse(near.tcp(), direction, &Reason::UpstreamTimeout.into(), None),
+            Err(_) => return self.refuse(near.tcp(), direction, &Reason::UpstreamTimeout.into()),
         };
         // Small messages are latency here; failing to say so harms nobody.
         let _ = far.set_nodelay(true);
@@ -158,12 +157,12 @@ impl Redirected {
     }
 
     /// Counted, logged, and reset: who opened it is to see that it was refused, not that all has been said.
-    fn refuse(&self, near: &TcpStream, direction: Direction, refusal: &Refusal, active: Option<&Active>) {
+    fn refuse(&self, near: &TcpStream, direction: Direction, refusal: &Refusal) {
         let recorder = &self.worker.sidecar.recorder;
         let mut entry = self.entry(direction, Outcome::of(direction, refusal.reason));
         // What a request would hear.
         entry.status = refusal.reason.status();
-        entry.explain(refusal, active, recorder.decision_id());
+        entry.explain(refusal, recorder.decision_id());
         recorder.refused(refusal.reason, entry);
         tcp::reset(near);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_policy::snapshot::RuleId;
+use countersign_policy::snapshot::RuleName;
 use countersign_policy::{Explanation, Reason};
 
 /// A request that is not let through.
@@ -13,7 +13,7 @@ use countersign_policy::{Explanation, Reason};
 pub struct Refusal {
     pub reason: Reason,
     /// The inbound rule that refused, or whose scopes are lacking.
-    pub rule: Option<RuleId>,
+    pub rule: Option<Arc<RuleName>>,
     /// For `insufficient_scope`: the scopes that would do.
     pub scopes: Vec<String>,
     /// For what may work later: when to come back.

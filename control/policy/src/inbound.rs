@@ -56,7 +56,7 @@ pub struct PortPolicy {
     pub resource: Option<ProtectedResource>,
     /// Does any of them demand tokens that are bound to a certificate or key, at least for some requests?
     pub wants_bound: bool,
-    /// Does a rule look at header fields? Then whoever may have to ask again for a request keeps them.
+    /// Does any rule look at header fields, one in shadow or audit too? Then whoever may have to ask again for a request keeps them.
     pub reads_headers: bool,
     /// What every policy says that writes `tls`, whatever its mode. `None`: the port is spoken to in plain text.
     pub tls: Option<InboundTls>,
@@ -300,6 +300,15 @@ impl PortPolicy {
 // === impl Policies ===
 
 impl Policies {
+    /// Does a live rule look at header fields of what is asked for here? Without them it cannot be told then what is decided.
+    pub fn reads_headers_of(&self, request: &AccessRequest<'_>) -> bool {
+        let rules = self
+            .policies
+            .iter()
+            .flat_map(|policy| policy.denies.iter().chain(&policy.publics).chain(&policy.allows));
+        rules.filter(|rule| !rule.body.shadow).any(|rule| rule.body.reads_headers_of(request))
+    }
+
     /// The live rules that admit raw paths.
     fn raw_rules(&self) -> impl Iterator<Item = &Rule> {
         let allows = self.policies.iter().flat_map(|policy| policy.publics.iter().chain(&policy.allows));

@@ -140,6 +140,11 @@ impl RuleBody {
         !self.to.headers.is_empty() || self.when.as_ref().is_some_and(Condition::reads_headers)
     }
 
+    /// Does it look at header fields of what is asked for, whoever asks and whatever they say?
+    pub(crate) fn reads_headers_of(&self, request: &AccessRequest<'_>) -> bool {
+        self.reads_headers() && !matches!(self.to.judge_target(request, self.effect, None), Judged::No(_))
+    }
+
     /// A deny rule: does it hit? `token` is one that the rule's own policy accepts.
     pub(crate) fn denies(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
         !matches!(self.judge_deny(request, token), Judged::No(_))
@@ -239,25 +244,43 @@ impl To {
         self.paths.iter().any(PathPattern::needs_claims)
     }
 
-    /// A raw path matches nothing but what admits it.
     fn judge_allow(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
-        let is_grpc = |grpc: &GrpcPattern| request.grpc && grpc.matches(request.path.as_str());
-        // Paths first: they tell most rules apart, at the least cost.
-        self.judge_paths(request.path, claims)
-            .and(|| Judged::of(self.raw_paths || !request.path.is_raw(), Word::Paths))
-            .and(|| Judged::of(any(&self.grpc, is_grpc), Word::Grpc))
-            .and(|| self.judge_rest(request, Effect::Allow))
+        self.judge_target(request, Effect::Allow, claims).and(|| self.judge_headers(request, Effect::Allow))
     }
 
-    /// A server may take for gRPC what does not say so: only the path counts where a call is denied.
     fn judge_deny(&self, request: &AccessRequest<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
-        let is_grpc = |grpc: &GrpcPattern| grpc.judge(request.path);
+        self.judge_target(request, Effect::Deny, claims).and(|| self.judge_headers(request, Effect::Deny))
+    }
+
+    /// All but the header fields.
+    fn judge_target(
+        &self,
+        request: &AccessRequest<'_>,
+        effect: Effect,
+        claims: Option<&Map<String, Value>>,
+    ) -> Judged<'_> {
+        // Paths first: they tell most rules apart, at the least cost.
         self.judge_paths(request.path, claims)
-            .and(|| match self.grpc.is_empty() {
-                true => Judged::Yes,
-                false => Judged::told(one(self.grpc.iter().map(is_grpc)), Word::Grpc),
-            })
-            .and(|| self.judge_rest(request, Effect::Deny))
+            .and(|| self.judge_grpc(request, effect))
+            .and(|| Judged::of(any(&self.methods, |method| method == request.method), Word::Methods))
+            .and(|| Judged::of(any(&self.hosts, |host| host.matches(request.host)), Word::Hosts))
+    }
+
+    /// A raw path is allowed by nothing but what admits it. A server may take for gRPC what does not say so: only the path counts
+    /// where a call is denied.
+    fn judge_grpc(&self, request: &AccessRequest<'_>, effect: Effect) -> Judged<'_> {
+        match effect {
+            Effect::Allow => {
+                let is_grpc = |grpc: &GrpcPattern| request.grpc && grpc.matches(request.path.as_str());
+                Judged::of(self.raw_paths || !request.path.is_raw(), Word::Paths)
+                    .and(|| Judged::of(any(&self.grpc, is_grpc), Word::Grpc))
+            }
+            Effect::Deny if self.grpc.is_empty() => Judged::Yes,
+            Effect::Deny => {
+                let is_grpc = |grpc: &GrpcPattern| grpc.judge(request.path);
+                Judged::told(one(self.grpc.iter().map(is_grpc)), Word::Grpc)
+            }
+        }
     }
 
     fn judge_paths(&self, path: &CanonicalPath<'_>, claims: Option<&Map<String, Value>>) -> Judged<'_> {
@@ -267,10 +290,8 @@ impl To {
         Judged::told(one(self.paths.iter().map(|pattern| pattern.judge(path, claims))), Word::Paths)
     }
 
-    fn judge_rest(&self, request: &AccessRequest<'_>, effect: Effect) -> Judged<'_> {
-        let methods = Judged::of(any(&self.methods, |method| method == request.method), Word::Methods);
-        let hosts = || Judged::of(any(&self.hosts, |host| host.matches(request.host)), Word::Hosts);
-        self.headers.iter().fold(methods.and(hosts), |judged, header| {
+    fn judge_headers(&self, request: &AccessRequest<'_>, effect: Effect) -> Judged<'_> {
+        self.headers.iter().fold(Judged::Yes, |judged, header| {
             judged.and(|| Judged::told(header.judge(request.headers, effect), Word::Header(&header.name)))
         })
     }

@@ -46,7 +46,7 @@ pub struct Snapshot {
     /// Whom opaque tokens are shown to, each once.
     pub introspections: Vec<Introspection>,
     /// Every inbound rule.
-    pub rules: Vec<RuleName>,
+    pub rules: Vec<Arc<RuleName>>,
     pub(crate) inbound: crate::inbound::InboundTable,
     pub(crate) outbound: crate::outbound::OutboundTable,
 }

@@ -83,10 +83,10 @@ impl Armory {
     }
 
     /// A counter for each rule; the series of rules that are gone are removed.
-    fn count(&self, rules: &[RuleName]) -> Vec<IntCounter> {
+    fn count(&self, rules: &[Arc<RuleName>]) -> Vec<IntCounter> {
         let family = &self.metrics.policy_decisions;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let labels: Vec<[String; 3]> = rules.iter().map(labels).collect();
+        let labels: Vec<[String; 3]> = rules.iter().map(|name| labels(name)).collect();
         let kept: HashSet<[String; 3]> = labels.iter().take(MAX_SERIES).cloned().collect();
         for gone in counted.difference(&kept) {
             // It was there, or was never incremented: either way it is gone now.
@@ -118,14 +118,14 @@ mod tests {
     use super::*;
     use crate::auth::testing::services;
 
-    fn rules(range: std::ops::Range<usize>) -> Vec<RuleName> {
+    fn rules(range: std::ops::Range<usize>) -> Vec<Arc<RuleName>> {
         let name = |index| RuleName {
             policy: "shop/orders".to_owned(),
             rule: format!("r{index}"),
             effect: Effect::Deny,
             shadow: false,
         };
-        range.map(name).collect()
+        range.map(name).map(Arc::new).collect()
     }
 
     #[tokio::test]

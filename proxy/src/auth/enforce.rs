@@ -243,7 +243,7 @@ impl Door<'_> {
         };
         Refusal {
             reason,
-            rule,
+            rule: rule.and_then(|RuleId(index)| self.active.snapshot.rules.get(index).cloned()),
             scopes,
             retry_after,
             offers: Offers::default(),

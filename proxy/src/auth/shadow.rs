@@ -144,11 +144,12 @@ impl ShadowSeries {
     }
 
     /// Two counters for each shadow rule, as long as the family has room; the series of rules that are gone are removed.
-    pub(super) fn arm(&self, rules: &[RuleName]) -> Shadows {
+    pub(super) fn arm(&self, rules: &[Arc<RuleName>]) -> Shadows {
         let family = &self.metrics.shadow_decisions;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let shadows = rules.iter().filter(|rule| rule.shadow);
-        let kept: HashSet<[String; 2]> = shadows.take(MAX_SERIES / WOULD.len()).map(labels).collect();
+        let kept: HashSet<[String; 2]> =
+            shadows.take(MAX_SERIES / WOULD.len()).map(|name| labels(name)).collect();
         for [policy, rule] in counted.difference(&kept) {
             for would in WOULD {
                 // It was made with the rule, so it is there.
@@ -184,14 +185,14 @@ mod tests {
 
     use super::*;
 
-    fn rules(range: std::ops::Range<usize>, shadow: bool) -> Vec<RuleName> {
+    fn rules(range: std::ops::Range<usize>, shadow: bool) -> Vec<Arc<RuleName>> {
         let name = |index| RuleName {
             policy: "shop/orders".to_owned(),
             rule: format!("r{index}"),
             effect: Effect::Deny,
             shadow,
         };
-        range.map(name).collect()
+        range.map(name).map(Arc::new).collect()
     }
 
     fn series() -> (ShadowSeries, Arc<Metrics>) {
@@ -214,7 +215,7 @@ mod tests {
         deny(&shadows, 1).inc();
         // One is gone, one goes on counting, though it has another effect now; and one that was live is a shadow now.
         let mut next = rules(1..3, true);
-        next[0].effect = Effect::Allow;
+        Arc::get_mut(&mut next[0]).unwrap().effect = Effect::Allow;
         let shadows = series.arm(&next);
         assert_eq!((exported(), deny(&shadows, 0).get(), deny(&shadows, 1).get()), (4, 1, 0));
         deny(&shadows, 0).inc();

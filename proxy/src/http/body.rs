@@ -296,10 +296,13 @@ fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscores }: 
         headers::strip_underscored(trailers);
     }
     headers::strip_identity(trailers, identity);
-    for name in ["authorization", "host", "content-length", "transfer-encoding", "cookie", "dpop"] {
+    for name in CREDENTIALS_AND_FRAMING {
         trailers.remove(name);
     }
 }
+
+const CREDENTIALS_AND_FRAMING: [&str; 7] =
+    ["authorization", "proxy-authorization", "dpop", "cookie", "host", "content-length", "transfer-encoding"];
 
 // === impl Stall ===
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use countersign_policy::{PortProtocol, Reason, host};
+use countersign_policy::{PortPolicy, PortProtocol, Reason, host};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::uri::Scheme;
@@ -20,7 +20,6 @@ use super::seen::Seen;
 use crate::auth::active::Active;
 use crate::auth::enforce::{Ask, Standing};
 use crate::config::InboundDefault;
-use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
 /// An inbound request that was let in, while it is on its way. Grants are made of it where a body turns out to flow, and right
@@ -140,7 +139,8 @@ impl Grant {
     async fn watched(&self, is_answered: &AtomicBool) -> Ending {
         let sidecar = &self.caller.worker.sidecar;
         let place = sidecar.watched.enter();
-        let (mut until, mut would_end, mut patience) = (None, None, PATIENCE);
+        // What admission said of it has been recorded.
+        let (mut until, mut would_end, mut patience) = (None, self.seen.would_refuse, PATIENCE);
         loop {
             if let Some(ending) = self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
                 return ending;
@@ -155,13 +155,13 @@ impl Grant {
                     // What is known of its token holds all the same.
                     let left = until.map_or(RETRY, |until| sidecar.verifier.left_until(until).min(RETRY));
                     if left.is_zero() {
-                        return self.end(&Reason::Expired.into(), active, is_answered);
+                        return self.end(&Reason::Expired.into(), is_answered);
                     }
                     patience = patience.saturating_sub(left);
                     tokio::time::sleep(left).await;
                     continue;
                 }
-                Err(refusal) => return self.end(&refusal, active, is_answered),
+                Err(refusal) => return self.end(&refusal, is_answered),
                 Ok(standing) => standing,
             };
             let is_new = |reason: &Reason| {
@@ -169,7 +169,7 @@ impl Grant {
                     && self.exchange.as_ref().is_none_or(|exchange| exchange.would_end(*reason))
             };
             if let Some(reason) = standing.would_end.filter(is_new) {
-                self.seen.ended(&reason.into(), active, &sidecar.recorder, Outcome::Audit);
+                self.seen.would_end(reason, &sidecar.recorder);
             }
             (until, would_end, patience) = (standing.until, standing.would_end, PATIENCE);
             drop(policy);
@@ -197,7 +197,7 @@ impl Grant {
         }
         let uri = &self.seen.uri;
         let path = port.path(uri.path()).ok_or(Reason::AmbiguousPath)?;
-        let fields = self.fields(port.reads_headers, &port.identity_headers)?;
+        let fields = self.fields(port);
         let (host, named) = self.host().ok_or(Reason::BadRequest)?;
         let scheme = if caller.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let ask = Ask {
@@ -212,7 +212,7 @@ impl Grant {
             scheme: scheme.as_str(),
             peer: caller.peer(),
         };
-        caller.door(port, active).review(ask, self.seen.token.as_ref()).await
+        caller.door(port, active).review(ask, self.seen.token.as_ref(), self.headers.is_some()).await
     }
 
     /// A port that no policy selects any more (semantics 7).
@@ -225,18 +225,14 @@ impl Grant {
         Ok(Standing { until: None, would_end })
     }
 
-    /// The fields that a decision rests on. Where policy looks at fields only now they are gone, and it cannot be told what it
-    /// would say: a new request tells.
-    fn fields(&self, are_read: bool, identity: &[String]) -> Result<HeaderMap, Reason> {
-        if let Some(headers) = self.headers.as_ref().filter(|_| are_read) {
-            let mut fields = headers.as_ref().clone();
-            headers::strip_identity(&mut fields, identity);
-            return Ok(fields);
-        }
-        if are_read {
-            return Err(Reason::NoRule);
-        }
-        Ok(self.credential.iter().map(|credential| (AUTHORIZATION, credential.clone())).collect())
+    /// The fields that a decision rests on, all of them where policy looks at some and they were kept.
+    fn fields(&self, port: &PortPolicy) -> HeaderMap {
+        let Some(headers) = self.headers.as_ref().filter(|_| port.reads_headers) else {
+            return self.credential.iter().map(|credential| (AUTHORIZATION, credential.clone())).collect();
+        };
+        let mut fields = headers.as_ref().clone();
+        headers::strip_identity(&mut fields, &port.identity_headers);
+        fields
     }
 
     /// As it was found to be in order when the request came.
@@ -247,7 +243,7 @@ impl Grant {
     }
 
     /// Records it, once for both directions.
-    fn end(&self, refusal: &Refusal, active: Option<&Active>, is_answered: &AtomicBool) -> Ending {
+    fn end(&self, refusal: &Refusal, is_answered: &AtomicBool) -> Ending {
         let ending = Ending { reason: refusal.reason, is_grpc: self.seen.is_grpc() };
         let exchange = self.exchange.as_ref();
         let is_first = exchange.is_none_or(|exchange| exchange.end(ending));
@@ -255,8 +251,7 @@ impl Grant {
         let is_answered =
             is_answered.load(Ordering::Relaxed) && exchange.is_none_or(|exchange| exchange.is_answered());
         if is_first && is_answered {
-            let decision = Outcome::of(Direction::Inbound, refusal.reason);
-            self.seen.ended(refusal, active, &self.caller.worker.sidecar.recorder, decision);
+            self.seen.ended(refusal, &self.caller.worker.sidecar.recorder);
         }
         ending
     }

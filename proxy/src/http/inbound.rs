@@ -130,7 +130,7 @@ impl Caller {
                 seen.passed(recorder, &response);
                 response
             }
-            Err(refusal) => seen.refused(&refusal, active, recorder),
+            Err(refusal) => seen.refused(&refusal, recorder),
         };
         // Policy demands other TLS now than when it was opened, or what follows may be meant as frames: this answer is its last.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS

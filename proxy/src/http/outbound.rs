@@ -82,7 +82,7 @@ impl Application {
                 seen.passed(recorder, &response);
                 response
             }
-            Err(refusal) => seen.refused(&refusal, active, recorder),
+            Err(refusal) => seen.refused(&refusal, recorder),
         };
         // What follows may be meant as frames.
         if seen.asks_websocket && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -99,7 +99,8 @@ impl Application {
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
-        if head.method == Method::CONNECT {
+        // A tunnel is asked of a forward proxy: redirected, the application believes to speak to its destination.
+        if head.method == Method::CONNECT && self.destination.is_none() {
             // In a box of its own, so that a request is none the larger for it.
             let opened = passthrough::open(&self.worker, self.drain.clone(), head, active, seen);
             return Box::pin(opened).await;

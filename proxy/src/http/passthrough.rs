@@ -98,7 +98,7 @@ impl Tunnel {
                 tcp::relay_after(said, near, server, drain, idle, &meters).await;
             }
             Ok(Ok(_)) => {
-                seen.ended(&Reason::AmbiguousDestination.into(), None, &sidecar.recorder, Outcome::Reject);
+                seen.ended(&Reason::AmbiguousDestination.into(), &sidecar.recorder);
                 tcp::reset(&near);
             }
             // It went away, or never said anything.

@@ -13,7 +13,6 @@ use http::{Method, Response, Version};
 use super::answer::answer;
 use super::body::Body;
 use super::trace::TraceContext;
-use crate::auth::active::Active;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol, Recorder};
 use crate::rejection::{Explained, Refusal};
 
@@ -82,33 +81,32 @@ impl Seen {
     }
 
     /// Records a request that did not, and answers it.
-    pub(super) fn refused(
-        &self,
-        refusal: &Refusal,
-        active: Option<&Active>,
-        recorder: &Recorder,
-    ) -> Response<Body> {
+    pub(super) fn refused(&self, refusal: &Refusal, recorder: &Recorder) -> Response<Body> {
         let id = recorder.decision_id();
         let challenge = self.direction == Direction::Inbound;
         let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
         let decision = Outcome::of(self.direction, refusal.reason);
         let mut entry = self.entry(recorder, decision, response.status().as_u16());
-        entry.explain(refusal, active, id);
+        entry.explain(refusal, id);
         recorder.refused(refusal.reason, entry);
         response
     }
 
-    /// Records that an answer may not go on, or would not if policy were enforced.
-    pub(super) fn ended(
-        &self,
-        refusal: &Refusal,
-        active: Option<&Active>,
-        recorder: &Recorder,
-        decision: Outcome,
-    ) {
+    /// Records that an answer may not go on.
+    pub(super) fn ended(&self, refusal: &Refusal, recorder: &Recorder) {
+        let decision = Outcome::of(self.direction, refusal.reason);
         let mut entry = self.entry(recorder, decision, refusal.reason.status());
-        entry.explain(refusal, active, recorder.decision_id());
+        entry.explain(refusal, recorder.decision_id());
         recorder.ended(refusal.reason, entry);
+    }
+
+    /// Records that it would not if policy were enforced.
+    pub(super) fn would_end(&self, reason: Reason, recorder: &Recorder) {
+        recorder.would_end(reason, || {
+            let mut entry = self.entry(recorder, Outcome::Audit, reason.status());
+            entry.reason = Some(reason.as_str());
+            entry
+        });
     }
 
     fn entry(&self, recorder: &Recorder, decision: Outcome, status: u16) -> Entry {

@@ -78,9 +78,14 @@ impl Log {
     pub(super) fn passed(&self, would_refuse: Option<Reason>, is_traced: bool) -> Option<Place> {
         match would_refuse {
             _ if self.is_sampled(is_traced) => Some(Place::default()),
-            Some(reason) => self.admit(&self.refused.audit, reason),
+            Some(reason) => self.audited(reason),
             None => None,
         }
+    }
+
+    /// Is it logged that policy in audit mode would not have let this pass, or go on?
+    pub(super) fn audited(&self, reason: Reason) -> Option<Place> {
+        self.admit(&self.refused.audit, reason)
     }
 
     /// Is this request logged, which was refused?

@@ -51,11 +51,11 @@ pub(super) async fn take(connection: Redirected, near: TcpStream) {
         || !redirect.local.has(*destination)
         || redirect.own_ports.contains(&destination.port())
     {
-        return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into(), None);
+        return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     let policy = worker.sidecar.policy.load();
     let Some(active) = policy.as_ref() else {
-        return connection.refuse(&near, DIRECTION, &Reason::PolicyUnavailable.into(), None);
+        return connection.refuse(&near, DIRECTION, &Reason::PolicyUnavailable.into());
     };
     let policies = active.snapshot.inbound(destination.port());
     if policies.is_some_and(|policies| policies.protocol == PortProtocol::Http) {
@@ -90,7 +90,7 @@ impl Redirected {
         let active = policy.as_ref().as_ref();
         let passing = match self.admit(active, secured.as_ref()).await {
             Ok(passing) => passing,
-            Err(refusal) => return self.refuse(near.tcp(), DIRECTION, &refusal, active),
+            Err(refusal) => return self.refuse(near.tcp(), DIRECTION, &refusal),
         };
         drop(policy);
         tokio::select! {
@@ -180,7 +180,7 @@ impl Redirected {
         let recorder = &self.worker.sidecar.recorder;
         let mut entry = self.entry(DIRECTION, Outcome::of(DIRECTION, reason));
         entry.status = reason.status();
-        entry.explain(&reason.into(), None, recorder.decision_id());
+        entry.explain(&reason.into(), recorder.decision_id());
         recorder.ended(reason, entry);
     }
 }

@@ -34,7 +34,7 @@ pub async fn serve(
     };
     let connection = Redirected { redirect, worker, peer, destination, since: Instant::now(), drain };
     if !connection.redirect.local.has(peer) || destination.ip().is_loopback() {
-        return connection.refuse(&stream, Direction::Outbound, &Reason::AmbiguousDestination.into(), None);
+        return connection.refuse(&stream, Direction::Outbound, &Reason::AmbiguousDestination.into());
     }
     if connection.redirect.local.has(destination) {
         // To the workload itself: what would be judged if it came from outside is judged here too.
@@ -50,7 +50,7 @@ impl Redirected {
     async fn leave(self, near: TcpStream) {
         let (address, port) = (self.destination.ip(), self.destination.port());
         let names = &self.worker.sidecar.connector.names;
-        let refuse = |reason: Reason| self.refuse(&near, Direction::Outbound, &reason.into(), None);
+        let refuse = |reason: Reason| self.refuse(&near, Direction::Outbound, &reason.into());
         let mut said = Said::nothing();
         let bypass = loop {
             // What holds now: listening takes as long as the application does.

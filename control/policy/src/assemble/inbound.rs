@@ -27,7 +27,7 @@ pub(super) struct Selected<'d> {
 pub(super) fn assemble(
     policies: &[&Checked<CheckedInbound>],
     parts: &mut Parts<'_>,
-) -> (InboundTable, Vec<RuleName>) {
+) -> (InboundTable, Vec<Arc<RuleName>>) {
     parts.problems.extend(conflicts(policies));
     let mut table = InboundTable::default();
     let mut names = Vec::new();
@@ -41,12 +41,13 @@ pub(super) fn assemble(
             .zip(names.len()..)
             .map(|(body, number)| Rule { id: RuleId(number), body: body.clone() })
             .collect();
-        names.extend(rules.iter().map(|rule| RuleName {
+        let rule_name = |rule: &Rule| RuleName {
             policy: name.clone(),
             rule: rule.body.name.clone(),
             effect: rule.body.effect,
             shadow: rule.body.shadow,
-        }));
+        };
+        names.extend(rules.iter().map(rule_name).map(Arc::new));
         let policy = Arc::new(self::policy(policy, &rules, parts));
         let asking = written.tokens.iter().find_map(|tokens| tokens.introspect);
         let introspection = asking.and_then(|(credential, _)| parts.introspection(credential));

@@ -20,18 +20,36 @@ pub struct Standing {
     pub would_end: Option<Reason>,
 }
 
+/// Why it does not, and what was made of the credential, where somebody looked.
+struct Fallen {
+    reason: Reason,
+    rule: Option<RuleId>,
+    token: Option<Verified>,
+}
+
 // === impl Door ===
 
 impl Door<'_> {
     /// Would policy let this request in now, with the credential that it came with? `held` is what was verified then, where a
-    /// token was looked at. Counts nothing: nobody asks for anything new.
-    pub async fn review(self, ask: Ask<'_>, held: Option<&Arc<Token>>) -> Result<Standing, Refusal> {
+    /// token was looked at. Of a request that `has_fields` not, its header fields are gone but for the credential. Counts nothing:
+    /// nobody asks for anything new.
+    pub async fn review(
+        self,
+        ask: Ask<'_>,
+        held: Option<&Arc<Token>>,
+        has_fields: bool,
+    ) -> Result<Standing, Refusal> {
         match (&self.port.enforce, &self.port.audit) {
-            (Some(policies), _) => self.standing(policies, ask, held).await,
+            (Some(policies), _) => match self.standing(policies, &ask, held, has_fields).await {
+                Ok(standing) => Ok(standing),
+                Err(Fallen { reason, rule, token }) => {
+                    let refusal = self.explained(self.refusal(reason, rule), &ask, token.as_ref());
+                    Err(self.offering(refusal))
+                }
+            },
             (None, Some(policies)) => {
-                let standing = self.standing(policies, ask, held).await;
-                Ok(standing
-                    .unwrap_or_else(|refusal| Standing { until: None, would_end: Some(refusal.reason) }))
+                let standing = self.standing(policies, &ask, held, has_fields).await;
+                Ok(standing.unwrap_or_else(|fallen| Standing { until: None, would_end: Some(fallen.reason) }))
             }
             (None, None) => Err(Reason::Internal.into()),
         }
@@ -40,13 +58,19 @@ impl Door<'_> {
     async fn standing(
         self,
         policies: &Policies,
-        ask: Ask<'_>,
+        ask: &Ask<'_>,
         held: Option<&Arc<Token>>,
-    ) -> Result<Standing, Refusal> {
-        let (decision, token) = match policies.screen(&ask.anonymous()) {
+        has_fields: bool,
+    ) -> Result<Standing, Fallen> {
+        let request = ask.anonymous();
+        if !has_fields && policies.reads_headers_of(&request) {
+            // It cannot be told what policy would say: a new request tells.
+            return Err(Reason::NoRule.into());
+        }
+        let (decision, token) = match policies.screen(&request) {
             Some(decision) => (decision, None),
             None => {
-                let token = self.verify_again(&ask, held).await?;
+                let token = self.verify_again(ask, held).await?;
                 (policies.decide(&ask.presenting(&token)), Some(token))
             }
         };
@@ -54,13 +78,12 @@ impl Door<'_> {
             Decision::Allow { rule, public } => {
                 (rule, token.filter(|_| !public).and_then(Verified::into_token))
             }
-            Decision::Deny { reason, rule } => {
-                return Err(self.explained(Refusal { rule, ..reason.into() }, &ask, token.as_ref()));
-            }
+            Decision::Deny { reason, rule } => return Err(Fallen { reason, rule, token }),
         };
         let until = token.map(|token| self.good_until(&token, rule));
         if until.is_some_and(|until| self.verifier.unix() >= until) {
-            return Err(Reason::Expired.into());
+            let token = Some(Verified::No(Reason::Expired));
+            return Err(Fallen { reason: Reason::Expired, rule: None, token });
         }
         Ok(Standing { until, would_end: None })
     }
@@ -83,22 +106,22 @@ impl Door<'_> {
         };
         let verified = match (verified, held) {
             // Found out last of all, so the rest of it is in order: for how long it still does, policy says.
-            (Err(Reason::Expired), Some(token)) => Ok(token.clone()),
+            (Err(Reason::Expired), Some(token)) => self.read_again(token),
             (verified, _) => verified,
         };
         Ok(match verified {
-            Ok(token) if self.is_still_held(ask, &token, held) => Verified::Yes(token),
+            Ok(token) if is_still_held(ask, shown, &token, held) => Verified::Yes(token),
             Ok(_) => Verified::No(Reason::BindingMismatch),
             Err(reason) => Verified::No(reason),
         })
     }
 
-    fn is_still_held(self, ask: &Ask<'_>, token: &Token, held: Option<&Arc<Token>>) -> bool {
-        match &token.binding {
-            Binding::None => true,
-            Binding::Certificate(hash) => ask.peer.is_some_and(|peer| peer.thumbprint == *hash),
-            Binding::Key(_) => held.is_some_and(|held| held.binding == token.binding),
-        }
+    /// What its claims say by the profile that its issuer has now.
+    fn read_again(self, token: &Token) -> Result<Arc<Token>, Reason> {
+        let issuers = &self.active.snapshot.issuers;
+        let IssuerId(index) = self.port.issuer_of(&token.claims, issuers)?;
+        let issuer = issuers.get(index).ok_or(Reason::Internal)?;
+        issuer.profile.token(&issuer.issuer, token.claims.clone()).map(Arc::new)
     }
 
     /// As long as a new request could show it, and the grace of the policy whose rule allows.
@@ -109,5 +132,25 @@ impl Door<'_> {
         let grace = snapshot.expired_token_grace(rule).as_secs();
         let more = i64::try_from(leeway.saturating_add(grace)).unwrap_or(i64::MAX);
         token.expires_at.saturating_add(more)
+    }
+}
+
+/// As when it came in, but for the proof, which was for that moment.
+fn is_still_held(ask: &Ask<'_>, shown: Shown<'_>, token: &Token, held: Option<&Arc<Token>>) -> bool {
+    match (&token.binding, shown) {
+        (Binding::None, Shown::Bearer(_)) => true,
+        (Binding::Certificate(hash), Shown::Bearer(_)) => {
+            ask.peer.is_some_and(|peer| peer.thumbprint == *hash)
+        }
+        (Binding::Key(_), Shown::Dpop { .. }) => held.is_some_and(|held| held.binding == token.binding),
+        _ => false,
+    }
+}
+
+// === impl Fallen ===
+
+impl From<Reason> for Fallen {
+    fn from(reason: Reason) -> Self {
+        Self { reason, rule: None, token: None }
     }
 }

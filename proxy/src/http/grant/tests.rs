@@ -12,6 +12,7 @@ use crate::auth::testing::{compiled, services};
 use crate::auth::verify::LastVerdict;
 use crate::http::inbound::Application;
 use crate::http::sidecar::{Sidecar, Worker};
+use crate::record::{Direction, Outcome};
 use crate::state::live::{Writer, live};
 
 const OPEN: &str = "[{ name: all, public: true, to: { paths: [/*] } }]";

@@ -64,8 +64,8 @@ fn what_rules_and_first_bytes_make_of_a_connection() {
     let all = [http.as_str(), &http2, &tcp, &through];
 
     // Rules, hosts that have the address, what was said; with and without egress.
-    type Expected<'a> = &'a str;
-    let cases: &[(&[&str], &[&str], &Said, Expected<'_>, Expected<'_>)] = &[
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a Said, &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         // Nobody's: no wait.
         (&all, &[], &said(b""), "no_rule", "egress_denied"),
         (&all, &[], &get, "no_rule", "egress_denied"),
