@@ -229,6 +229,7 @@ async fn work(
         }));
     }
     drop(drain);
+    tokio::spawn(worker.clone().watch());
     tokio::spawn(worker.sweep(applications));
     // The sender is gone when the sidecar is dropped, which stops us too.
     let _ = stopped.wait_for(|stop| *stop).await;

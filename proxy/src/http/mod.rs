@@ -20,6 +20,7 @@ pub mod sidecar;
 mod target;
 mod tls;
 mod trace;
+mod watch;
 mod websocket;
 
 use std::convert::Infallible;

@@ -12,6 +12,7 @@ use prometheus::IntGauge;
 use super::grant::Watched;
 use super::inbound::Application;
 use super::pool::Pools;
+use super::watch::Nursery;
 use crate::auth::active::Active;
 use crate::auth::explain::Explainer;
 use crate::auth::verify::Verifier;
@@ -48,6 +49,8 @@ pub struct Worker {
     pub(super) pools: Pools,
     /// Requests under way.
     load: AtomicUsize,
+    /// Bodies that flow inbound, until they have been open for a while.
+    pub(super) nursery: Nursery,
 }
 
 /// An open connection in the metrics.
@@ -62,7 +65,12 @@ pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Worker {
     pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
-        Arc::new(Self { sidecar, pools: Pools::default(), load: AtomicUsize::new(0) })
+        Arc::new(Self {
+            sidecar,
+            pools: Pools::default(),
+            load: AtomicUsize::new(0),
+            nursery: Nursery::default(),
+        })
     }
 
     /// Closes idle upstream connections from time to time; runs as long as the worker.
@@ -71,6 +79,14 @@ impl Worker {
             tokio::time::sleep(SWEEP).await;
             self.pools.sweep(&self.sidecar.files);
             applications.iter().for_each(|application| application.sweep());
+        }
+    }
+
+    /// Has what flows inbound watched once it has been open for a while; runs as long as the worker.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SETTLE).await;
+            self.nursery.settle();
         }
     }
 
@@ -116,6 +132,8 @@ impl Drop for UnderWay<'_> {
 /// Requests that one worker has under way before it sheds.
 const MAX_UNDER_WAY: usize = 10_000;
 const SWEEP: Duration = Duration::from_secs(10);
+/// How late an exchange may be found to be open.
+const SETTLE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
