@@ -281,6 +281,7 @@ async fn work(
         }));
     }
     drop(drain);
+    tokio::spawn(worker.clone().watch());
     tokio::spawn(worker.sweep());
     // The sender is gone when the sidecar is dropped, which stops us too.
     let _ = stopped.wait_for(|stop| *stop).await;

@@ -1,8 +1,8 @@
 //! What flows? The bodies that we relay, frame by frame and never buffered, and the short ones of our own.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use tokio::time::{Instant, Sleep};
 use super::answer;
 use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
-use super::grant::{Admitted, Ending, Watch};
+use super::grant::{Admitted, Ending};
 use super::headers::{self, Stripped, Underscores};
 use super::pool::Lease;
+use super::watch::{Place, Watch};
 
 /// A body, in either direction.
 #[derive(Debug, Default)]
@@ -26,8 +27,8 @@ pub(crate) enum Body {
     Empty,
     /// Our own words.
     Text(Bytes),
-    /// From one connection to the other.
-    Relay(Box<Relay>),
+    /// From one connection to the other. Shared with the watch over it, which ends it though nobody reads.
+    Relay(Arc<Mutex<Relay>>),
     /// A request's body that was sent before.
     Again(Box<Again>),
 }
@@ -35,7 +36,7 @@ pub(crate) enum Body {
 /// A body on its way through.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    incoming: Arriving,
+    flow: Flow,
     stall: Stall,
     /// Trailer fields that must not pass, lower case with `-`.
     forbidden: Forbidden,
@@ -44,8 +45,20 @@ pub(crate) struct Relay {
     is_request: bool,
     /// The upstream connection, given back when an answer's body has ended well.
     lease: Option<Lease>,
-    /// Whether it may go on.
+    /// Over an exchange without a body of the request; else it is there.
     watch: Watch,
+    /// Until it is watched.
+    place: Option<Place>,
+    /// Who waits for a frame.
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Flow {
+    On(Arriving),
+    /// It may not go on, and nobody has been told.
+    Ended(Ending),
+    Over,
 }
 
 /// Which trailer fields are removed.
@@ -72,20 +85,12 @@ pub(crate) enum BodyError {
     Ended(Reason, #[source] h2::Error),
 }
 
-/// What a timer wakes a body for.
-enum Woken {
-    /// It has been open for a while.
-    Settled,
-    Stalled,
-}
-
 /// A timer between two frames, armed only while nothing is at hand.
 #[derive(Debug)]
 struct Stall {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
-    until: Instant,
     /// The frames of the exchange when the timer was set.
     frames: usize,
 }
@@ -105,26 +110,25 @@ impl Body {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
-        let exchange = Exchange::new(kept, incoming.size_hint().lower());
+        let watch = Watch::over(admitted, false);
+        let exchange = Exchange::new(kept, incoming.size_hint().lower(), watch);
         let relay = Relay {
-            incoming,
-            stall: Stall::new(idle),
             forbidden: caller.map_or(Forbidden::None, Forbidden::of),
-            watch: Watch::over(admitted, Some(&exchange)),
             exchange: Some(exchange.clone()),
             is_request: true,
-            lease: None,
+            ..Relay::new(incoming, idle)
         };
-        (Self::Relay(Box::new(relay)), Some(exchange))
+        (Self::relay(relay, admitted), Some(exchange))
     }
 
-    /// An answer's body, for as long as the watch says; the lease goes back to its pool at the end.
+    /// An answer's body; the lease goes back to its pool at the end. Without an `exchange` the watch is its own.
     pub(crate) fn response(
         incoming: Incoming,
         idle: Duration,
         lease: Option<Lease>,
         exchange: Option<Arc<Exchange>>,
         watch: Watch,
+        admitted: Option<&Admitted<'_>>,
     ) -> Self {
         if incoming.is_end_stream() {
             if let Some(lease) = lease {
@@ -132,14 +136,13 @@ impl Body {
             }
             return Self::Empty;
         }
-        Self::Relay(Box::new(Relay {
-            incoming: incoming.into(),
-            stall: Stall::new(idle),
-            forbidden: Forbidden::None,
-            watch,
-            exchange,
-            is_request: false,
-            lease,
+        Self::relay(Relay { exchange, lease, watch, ..Relay::new(incoming.into(), idle) }, admitted)
+    }
+
+    fn relay(mut relay: Relay, admitted: Option<&Admitted<'_>>) -> Self {
+        Self::Relay(Arc::new_cyclic(|own| {
+            relay.place = admitted.map(|admitted| admitted.enter(own.clone()));
+            Mutex::new(relay)
         }))
     }
 
@@ -169,7 +172,7 @@ impl HttpBody for Body {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) if text.is_empty() => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Self::Relay(relay) => relay.poll_frame(context),
+            Self::Relay(relay) => lock(relay).poll_frame(context),
             Self::Again(again) => Poll::Ready(again.next().map(|data| Ok(Frame::data(data)))),
         }
     }
@@ -178,7 +181,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Text(text) => text.is_empty(),
-            Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Relay(relay) => lock(relay).flow.is_end_stream(),
             Self::Again(again) => again.is_empty(),
         }
     }
@@ -187,7 +190,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX)),
-            Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Relay(relay) => lock(relay).flow.size_hint(),
             Self::Again(again) => SizeHint::with_exact(again.bytes()),
         }
     }
@@ -196,14 +199,59 @@ impl HttpBody for Body {
 // === impl Relay ===
 
 impl Relay {
+    fn new(incoming: Arriving, idle: Duration) -> Self {
+        Self {
+            flow: Flow::On(incoming),
+            stall: Stall::new(idle),
+            forbidden: Forbidden::None,
+            exchange: None,
+            is_request: false,
+            lease: None,
+            watch: Watch::Nothing,
+            place: None,
+            waker: None,
+        }
+    }
+
+    /// It has been open for a while: from now on it goes as far as what let it in.
+    pub(super) fn settle(relay: &Arc<Mutex<Self>>) {
+        let held = {
+            let mut this = lock(relay);
+            this.place = None;
+            let open = match &this.exchange {
+                Some(exchange) => exchange.open(),
+                None => this.watch.open(),
+            };
+            open.map_or(Ok(()), |open| open.hold(Arc::downgrade(relay)))
+        };
+        if let Err(ending) = held {
+            Self::end_early(relay, &ending);
+        }
+    }
+
+    /// It may not go on: the other side of what flows here sees the end at once, and who takes it is told when he asks.
+    pub(super) fn end_early(relay: &Arc<Mutex<Self>>, ending: &Ending) {
+        let (held, waker) = {
+            let mut this = lock(relay);
+            if !matches!(this.flow, Flow::On(_)) {
+                return;
+            }
+            let flow = std::mem::replace(&mut this.flow, Flow::Ended(ending.clone()));
+            ((flow, this.lease.take()), this.waker.take())
+        };
+        drop(held);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.watch.is_over() {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(ending) = self.watch.poll(context) {
-            return Poll::Ready(Some(self.cut(ending)));
-        }
-        let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
+        let incoming = match &mut self.flow {
+            Flow::On(incoming) => incoming,
+            Flow::Ended(_) => return Poll::Ready(self.cut()),
+            Flow::Over => return Poll::Ready(None),
+        };
+        let frame = match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => return self.wait(context).map(Some),
         };
@@ -219,14 +267,10 @@ impl Relay {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(match self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
-                // The request was cut for it, and so the upstream breaks off.
-                Some(ending) => self.cut(ending),
-                None => Err(self.broken(error)),
-            }),
+            Some(Err(error)) => Some(Err(self.broken(error))),
             None => None,
         };
-        if frame.is_none() || self.incoming.is_end_stream() {
+        if frame.is_none() || self.flow.is_end_stream() {
             self.end();
         }
         Poll::Ready(frame)
@@ -234,24 +278,20 @@ impl Relay {
 
     /// Nothing is at hand.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, BodyError>> {
-        loop {
-            match ready!(self.stall.poll(context, self.exchange.as_deref(), self.watch.due())) {
-                Woken::Stalled => return Poll::Ready(Err(self.broken(BodyError::Stalled(self.stall.limit)))),
-                Woken::Settled => self.watch.settle(),
-            }
-            if let Poll::Ready(ending) = self.watch.poll(context) {
-                return Poll::Ready(self.cut(ending));
-            }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.waker = Some(context.waker().clone());
         }
+        ready!(self.stall.poll(context, self.exchange.as_deref()));
+        Poll::Ready(Err(self.broken(BodyError::Stalled(self.stall.limit))))
     }
 
-    /// It may not go on. A gRPC caller is told why; any other sees that the end is missing, and so does the application.
-    fn cut(&mut self, ending: Ending) -> Result<Frame<Bytes>, BodyError> {
-        self.watch = Watch::Over;
+    /// A gRPC caller is told why it ends; any other sees that the end is missing, and so does the application.
+    fn cut(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let Flow::Ended(ending) = std::mem::replace(&mut self.flow, Flow::Over) else { return None };
         if ending.is_grpc && !self.is_request {
-            return Ok(Frame::trailers(answer::trailers(ending.reason)));
+            return Some(Ok(Frame::trailers(answer::trailers(ending.reason()))));
         }
-        Err(self.broken(BodyError::Ended(ending.reason, h2::Reason::CANCEL.into())))
+        Some(Err(self.broken(BodyError::Ended(ending.reason(), h2::Reason::CANCEL.into()))))
     }
 
     fn broken(&self, error: impl Into<BodyError>) -> BodyError {
@@ -261,12 +301,37 @@ impl Relay {
         error.into()
     }
 
+    /// All of it has passed: what may still lie in a buffer is the caller's.
     fn end(&mut self) {
+        (self.flow, self.watch, self.place) = (Flow::Over, Watch::Nothing, None);
         if let Some(exchange) = self.exchange.take().filter(|_| self.is_request) {
             exchange.ended();
         }
         if let Some(lease) = self.lease.take() {
             lease.give_back();
+        }
+    }
+}
+
+fn lock(relay: &Mutex<Relay>) -> MutexGuard<'_, Relay> {
+    relay.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Flow ===
+
+impl Flow {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::On(incoming) => incoming.is_end_stream(),
+            Self::Ended(_) => false,
+            Self::Over => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::On(incoming) => incoming.size_hint(),
+            Self::Ended(_) | Self::Over => SizeHint::default(),
         }
     }
 }
@@ -308,36 +373,25 @@ const CREDENTIALS_AND_FRAMING: [&str; 7] =
 
 impl Stall {
     fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, armed: false, until: Instant::now(), frames: 0 }
+        Self { limit, sleep: None, armed: false, frames: 0 }
     }
 
-    /// Ready when nothing has come for the limit, or once before when it is `due`.
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        exchange: Option<&Exchange>,
-        due: Option<Instant>,
-    ) -> Poll<Woken> {
+    /// Ready when nothing has come for the limit.
+    fn poll(&mut self, context: &mut Context<'_>, exchange: Option<&Exchange>) -> Poll<()> {
         let limit = self.limit;
         let frames = exchange.map_or(0, Exchange::frames);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.armed {
-            self.until = Instant::now() + limit;
-            sleep.as_mut().reset(due.map_or(self.until, |due| due.min(self.until)));
+            sleep.as_mut().reset(Instant::now() + limit);
             (self.armed, self.frames) = (true, frames);
         }
         loop {
             ready!(sleep.as_mut().poll(context));
-            if sleep.deadline() < self.until {
-                sleep.as_mut().reset(self.until);
-                return Poll::Ready(Woken::Settled);
-            }
             if frames == self.frames {
-                return Poll::Ready(Woken::Stalled);
+                return Poll::Ready(());
             }
             // The other direction was busy meanwhile.
-            self.until = Instant::now() + limit;
-            sleep.as_mut().reset(self.until);
+            sleep.as_mut().reset(Instant::now() + limit);
             self.frames = frames;
         }
     }

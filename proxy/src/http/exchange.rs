@@ -3,29 +3,30 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use countersign_policy::Reason;
 use http_body::Frame;
 
 use super::grant::Ending;
+use super::watch::{Open, Watch};
 
 /// What the two directions of an exchange know of each other.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
     sent: AtomicBool,
     broken: AtomicBool,
-    /// Does the answer stand?
-    answered: AtomicBool,
-    /// Why it may not go on, if so.
-    ending: OnceLock<Ending>,
-    /// Why audit mode would last have ended it, and has recorded so.
-    would_end: Mutex<Option<Reason>>,
     /// Frames of both. While one direction is busy the other is not idle: a stream may be fed, or listened to, for hours.
     frames: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// What has been sent, where it may have to be sent again. None: nobody asked, it is too much, or it has arrived.
-    kept: Mutex<Option<Kept>>,
+    kept: Option<Kept>,
+    /// Over both directions.
+    watch: Watch,
 }
 
 /// Frames of a body, and their bytes in sum.
@@ -47,9 +48,9 @@ pub(crate) struct Again {
 impl Exchange {
     /// What the answer is to know of a request's body; one that may have to be sent again is `kept`, if it may not be too
     /// long from the start.
-    pub(crate) fn new(kept: bool, at_least: u64) -> Arc<Self> {
+    pub(crate) fn new(kept: bool, at_least: u64, watch: Watch) -> Arc<Self> {
         let kept = (kept && at_least <= MAX_KEPT).then(Kept::default);
-        Arc::new(Self { kept: Mutex::new(kept), ..Self::default() })
+        Arc::new(Self { state: Mutex::new(State { kept, watch }), ..Self::default() })
     }
 
     /// Has all of the request been sent?
@@ -62,29 +63,19 @@ impl Exchange {
         self.broken.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    /// Neither direction may go on. `true`: nobody said so before.
-    pub(crate) fn end(&self, ending: Ending) -> bool {
-        self.ending.set(ending).is_ok()
-    }
-
-    /// `true`: nobody said so before.
-    pub(crate) fn would_end(&self, reason: Reason) -> bool {
-        let mut before = self.would_end.lock().unwrap_or_else(PoisonError::into_inner);
-        before.replace(reason) != Some(reason)
+    /// It has been open for a while, and is watched. `None`: there is nothing to watch for.
+    pub(crate) fn open(&self) -> Option<Arc<Open>> {
+        self.lock().watch.open()
     }
 
     /// Why it may not go on, if so.
     pub(crate) fn ending(&self) -> Option<Ending> {
-        self.ending.get().copied()
+        self.lock().watch.ending()
     }
 
     /// Keeps what has been sent, without copying it. Trailers come too rarely to be kept.
     pub(crate) fn keep(&self, frame: &Frame<Bytes>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut self.lock().kept;
         let Some(Kept { frames, bytes }) = kept.as_mut() else { return };
         match frame.data_ref() {
             Some(data) if bytes.saturating_add(size(data)) <= MAX_KEPT && frames.len() < MAX_KEPT_FRAMES => {
@@ -95,21 +86,23 @@ impl Exchange {
         }
     }
 
-    /// The answer stands: nothing will be sent again, and a stream that goes on for hours holds nothing of its beginning.
-    pub(crate) fn forget(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-        self.take_kept();
+    /// The answer stands, unless it came too late: nothing will be sent again, and a stream that goes on for hours holds nothing of
+    /// its beginning.
+    pub(crate) fn answered(&self) -> Result<(), Ending> {
+        let mut state = self.lock();
+        state.kept = None;
+        state.watch.stand()
     }
 
     /// All of the body once more, if all of it was sent and kept; with what its answer is to know of it.
     pub(crate) fn again(&self) -> Option<(Again, Arc<Self>)> {
-        let frames = self.take_kept().filter(|_| self.is_sent())?;
+        let Kept { frames, .. } = self.lock().kept.take().filter(|_| self.is_sent())?;
         let exchange = Arc::<Self>::default();
         Some((Again { frames, exchange: exchange.clone() }, exchange))
     }
 
-    fn take_kept(&self) -> Option<VecDeque<Bytes>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().map(|kept| kept.frames)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count_frame(&self) {
@@ -166,7 +159,7 @@ mod tests {
     use super::*;
 
     fn sent(frames: &[usize]) -> Arc<Exchange> {
-        let exchange = Exchange::new(true, 0);
+        let exchange = Exchange::new(true, 0, Watch::Nothing);
         frames.iter().for_each(|&bytes| exchange.keep(&Frame::data(vec![0; bytes].into())));
         exchange.ended();
         exchange
@@ -184,9 +177,9 @@ mod tests {
         assert_eq!(again(&sent(&[32 * 1024, 32 * 1024, 1])), None);
         assert_eq!(again(&sent(&[1; MAX_KEPT_FRAMES])), Some(1024));
         assert_eq!(again(&sent(&[1; MAX_KEPT_FRAMES + 1])), None, "each holds on to a buffer");
-        assert_eq!(again(&Exchange::new(true, MAX_KEPT + 1)), None);
+        assert_eq!(again(&Exchange::new(true, MAX_KEPT + 1, Watch::Nothing)), None);
         let answered = sent(&[1]);
-        answered.forget();
+        answered.answered().unwrap();
         assert_eq!(again(&answered), None);
     }
 }

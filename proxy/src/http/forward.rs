@@ -20,13 +20,15 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
-use super::grant::{Admitted, Watch};
+use super::grant::Admitted;
 use super::headers::{self, Stripped};
 use super::pool::{Carrier, Lease, Upstream};
+use super::watch::{Open, Watch};
 use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
 use crate::auth::credentials::DPOP;
 use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, Unavailable, target_uri};
+use crate::rejection::Refusal;
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -52,7 +54,7 @@ pub(crate) async fn forward(
     outgoing: Outgoing<'_>,
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
-) -> Result<Response<Body>, Reason> {
+) -> Result<Response<Body>, Refusal> {
     let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket } = outgoing;
     let downstream = head.version;
     let (body, exchange) = Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted);
@@ -68,9 +70,6 @@ pub(crate) async fn forward(
             }
         }
     };
-    if let Some(exchange) = &answer.exchange {
-        exchange.forget();
-    }
     answer.relay(downstream, timeouts.idle, admitted, websocket)
 }
 
@@ -99,8 +98,8 @@ struct Answer {
     exchange: Option<Arc<Exchange>>,
     /// It names a nonce for the next proof.
     new_nonce: bool,
-    /// Whether it may go on, if that had to be asked before the answer came.
-    watch: Watch,
+    /// It has been watched before the answer came.
+    open: Option<Arc<Open>>,
 }
 
 // === impl Road ===
@@ -112,7 +111,7 @@ impl Road<'_> {
         mut request: Request<Body>,
         exchange: Option<Arc<Exchange>>,
         mut token: Option<&mut Attachment<'_>>,
-    ) -> Result<Answer, Reason> {
+    ) -> Result<Answer, Refusal> {
         let Self { upstream, target, authority, timeouts, .. } = self;
         let mut attempts = 0;
         loop {
@@ -131,7 +130,7 @@ impl Road<'_> {
                 };
                 // Bound to a certificate that this connection does not present: of no use there.
                 if token.shown.certificate() != upstream.certificate() {
-                    return Err(Reason::TokenUnavailable);
+                    return Err(Reason::TokenUnavailable.into());
                 }
                 request.headers_mut().insert(AUTHORIZATION, token.shown.authorization.clone());
             }
@@ -140,26 +139,27 @@ impl Road<'_> {
                 self.prove(&mut request, &token.shown)?;
             }
             let sent = send(carrier, request, exchange.clone());
-            let mut watch = Watch::Nothing;
-            match self.answer(sent, exchange.as_ref(), &mut watch).await? {
+            let mut open = None;
+            match self.answer(sent, exchange.as_ref(), &mut open).await? {
                 Attempt::Answered(mut response, lease) => {
                     let lease = lease.filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
                     let new_nonce = bound && self.remember_nonce(&mut response);
-                    return Ok(Answer { response, lease, exchange, new_nonce, watch });
+                    return Ok(Answer { response, lease, exchange, new_nonce, open });
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
-                // What let it in holds no longer, while it was still arriving.
-                Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.ending().is_some()) => {
-                    let ending = exchange.and_then(|exchange| exchange.ending());
-                    return Err(ending.map_or(Reason::Internal, |ending| ending.reason));
+                Attempt::Broken => {
+                    let exchange = exchange.as_deref();
+                    return Err(match exchange.and_then(Exchange::ending) {
+                        // What let it in holds no longer, while it was still arriving.
+                        Some(ending) => ending.into(),
+                        // The caller's fault, not the upstream's.
+                        None if exchange.is_some_and(Exchange::is_broken) => Reason::BadRequest.into(),
+                        None => Reason::UpstreamUnreachable.into(),
+                    });
                 }
-                // The caller's fault, not the upstream's.
-                Attempt::Broken if exchange.as_ref().is_some_and(|exchange| exchange.is_broken()) => {
-                    return Err(Reason::BadRequest);
-                }
-                Attempt::Returned(_) | Attempt::Broken => return Err(Reason::UpstreamUnreachable),
+                Attempt::Returned(_) => return Err(Reason::UpstreamUnreachable.into()),
             }
         }
     }
@@ -171,8 +171,8 @@ impl Road<'_> {
         &self,
         sent: impl Future<Output = Attempt>,
         exchange: Option<&Arc<Exchange>>,
-        watch: &mut Watch,
-    ) -> Result<Attempt, Reason> {
+        open: &mut Option<Arc<Open>>,
+    ) -> Result<Attempt, Refusal> {
         let Timeouts { first_byte, idle, .. } = self.timeouts;
         let mut sent = pin!(sent);
         loop {
@@ -180,23 +180,25 @@ impl Road<'_> {
             let before = sending.map(|exchange| exchange.frames());
             let limit = Instant::now() + sending.map_or(first_byte, |_| first_byte.max(idle));
             // A short exchange needs no timer but this one.
-            let due = self.admitted.filter(|_| watch.is_nothing()).map(Admitted::settles_at);
+            let due = self.admitted.filter(|_| open.is_none()).map(Admitted::settles_at);
             if let Some(due) = due.filter(|due| *due < limit) {
                 if let Ok(answer) = timeout_at(due, sent.as_mut()).await {
                     return Ok(answer);
                 }
-                *watch =
-                    self.admitted.map_or(Watch::Nothing, |admitted| Watch::unanswered(admitted, exchange));
+                *open = match exchange {
+                    Some(exchange) => exchange.open(),
+                    None => Watch::over(self.admitted, false).open(),
+                };
             }
             let goes_on = || sending.is_some_and(|e| e.is_sent() || Some(e.frames()) != before);
-            let answer = poll_fn(|context| match watch.poll(context) {
-                Poll::Ready(ending) => Poll::Ready(Err(ending.reason)),
-                Poll::Pending => sent.as_mut().poll(context).map(Ok),
+            let answer = poll_fn(|context| match open.as_ref().map(|open| open.poll_ended(context)) {
+                Some(Poll::Ready(ending)) => Poll::Ready(Err(ending.into())),
+                Some(Poll::Pending) | None => sent.as_mut().poll(context).map(Ok),
             });
             match timeout_at(limit, answer).await {
                 Ok(answer) => return answer,
                 Err(_) if goes_on() => {}
-                Err(_) => return Err(Reason::UpstreamTimeout),
+                Err(_) => return Err(Reason::UpstreamTimeout.into()),
             }
         }
     }
@@ -337,21 +339,27 @@ impl Answer {
         self.new_nonce && challenge::demands_nonce(&self.response)
     }
 
-    /// The answer as the caller sees it: our own framing, no field of the upstream's connection.
+    /// The answer as the caller sees it, if it may still go there: our own framing, no field of the upstream's connection.
     fn relay(
         self,
         downstream: Version,
         idle: Duration,
         admitted: Option<&Admitted<'_>>,
         websocket: Option<&Handshake>,
-    ) -> Result<Response<Body>, Reason> {
-        if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response);
-        }
-        let watch = match self.watch {
-            Watch::Nothing => Watch::over(admitted, self.exchange.as_ref()),
-            watch => watch.answered(),
+    ) -> Result<Response<Body>, Refusal> {
+        let mut watch = match (&self.exchange, self.open) {
+            // The exchange has it.
+            (Some(_), _) => Watch::Nothing,
+            (None, Some(open)) => Watch::Open(open),
+            (None, None) => Watch::over(admitted, true),
         };
+        match &self.exchange {
+            Some(exchange) => exchange.answered()?,
+            None => watch.stand()?,
+        }
+        if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response)?);
+        }
         let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
@@ -359,7 +367,8 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        Ok(Response::from_parts(head, Body::response(incoming, idle, self.lease, self.exchange, watch)))
+        let body = Body::response(incoming, idle, self.lease, self.exchange, watch, admitted);
+        Ok(Response::from_parts(head, body))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
@@ -368,7 +377,7 @@ impl Answer {
             return;
         }
         let mut body =
-            Body::response(self.response.into_body(), idle, self.lease, self.exchange, Watch::Nothing);
+            Body::response(self.response.into_body(), idle, self.lease, self.exchange, Watch::Nothing, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

@@ -1,10 +1,8 @@
 //! On what does an open exchange rest, and when does it end? What let a request in is asked again while its answer flows: when
 //! policy changes, and when its token expires.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use countersign_policy::{PortPolicy, PortProtocol, Reason, host};
@@ -13,17 +11,18 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::uri::Scheme;
 use tokio::time::Instant;
 
-use super::exchange::Exchange;
+use super::body::Relay;
 use super::headers;
 use super::inbound::Caller;
 use super::seen::Seen;
+use super::watch::{self, Nursery};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Ask, Standing};
 use crate::config::InboundDefault;
 use crate::rejection::Refusal;
 
-/// An inbound request that was let in, while it is on its way. Grants are made of it where a body turns out to flow, and right
-/// where they are kept: they are large to move about.
+/// An inbound request that was let in, while it is on its way. A grant is made of it where a body turns out to flow, and right
+/// where it is kept: it is large to move about.
 pub(crate) struct Admitted<'a> {
     caller: &'a Arc<Caller>,
     seen: &'a Seen,
@@ -46,34 +45,14 @@ pub(crate) struct Grant {
     credential: Option<HeaderValue>,
     /// Every field, where policy looked at some.
     headers: Option<Arc<HeaderMap>>,
-    /// What the other direction knows, where the request has a body.
-    exchange: Option<Arc<Exchange>>,
-    is_answered: bool,
 }
 
-/// An exchange that may not go on. What made it end has been recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An exchange that may not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    pub(crate) reason: Reason,
+    pub(crate) refusal: Arc<Refusal>,
     /// Is the caller told by gRPC trailers?
     pub(crate) is_grpc: bool,
-}
-
-/// What one direction of an exchange does about the grant: nothing, until it has been open for a while.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a body is in a box, and one for the grant would be paid for by every request"
-)]
-pub(crate) enum Watch {
-    /// There is none (outbound).
-    Nothing,
-    Young(Grant),
-    Open {
-        ended: Pin<Box<dyn Future<Output = Ending> + Send>>,
-        is_answered: Arc<AtomicBool>,
-    },
-    /// The body was ended before its end.
-    Over,
 }
 
 /// How many exchanges are watched, so that they do not all ask at the same moment when policy changes.
@@ -95,26 +74,25 @@ impl<'a> Admitted<'a> {
         Self { caller, seen, credential, headers }
     }
 
-    /// What one direction of it rests on. Both directions know the same `exchange`, where the request has a body.
-    pub(crate) fn grant(&self, exchange: Option<&Arc<Exchange>>) -> Grant {
+    /// What it rests on.
+    pub(crate) fn grant(&self) -> Grant {
         Grant {
             caller: self.caller.clone(),
             seen: self.seen.clone(),
             credential: self.credential.clone(),
             headers: self.headers.clone(),
-            exchange: exchange.cloned(),
-            is_answered: true,
         }
     }
 
     /// When it is no short exchange any more, which would end on the policy that it began with.
     pub(super) fn settles_at(&self) -> Instant {
-        settles_at(self.seen)
+        Instant::from_std(self.seen.started) + SHORT
     }
-}
 
-fn settles_at(seen: &Seen) -> Instant {
-    Instant::from_std(seen.started) + SHORT
+    /// The relay is watched from then on, if it lives to see it.
+    pub(super) fn enter(&self, relay: Weak<Mutex<Relay>>) -> watch::Place {
+        Nursery::enter(&self.caller.worker, self.settles_at(), relay)
+    }
 }
 
 // === impl Kept ===
@@ -130,45 +108,39 @@ impl Kept {
 // === impl Grant ===
 
 impl Grant {
-    /// Resolves when the exchange may not go on, which is recorded then. Until it is polled for the first time it asks nothing,
-    /// and then policy once at least. Dropped, it is as if nobody had asked.
+    /// Resolves when what began with an answer may not go on, which is recorded then.
     pub(crate) async fn ended(&self) -> Ending {
-        self.watched(&AtomicBool::new(self.is_answered)).await
+        let ending = self.fallen().await;
+        self.record(&ending);
+        ending
     }
 
-    async fn watched(&self, is_answered: &AtomicBool) -> Ending {
+    /// Resolves when the exchange may not go on. Asks policy once at least. Dropped, it is as if nobody had asked.
+    pub(super) async fn fallen(&self) -> Ending {
         let sidecar = &self.caller.worker.sidecar;
         let place = sidecar.watched.enter();
         // What admission said of it has been recorded.
         let (mut until, mut would_end, mut patience) = (None, self.seen.would_refuse, PATIENCE);
         loop {
-            if let Some(ending) = self.exchange.as_ref().and_then(|exchange| exchange.ending()) {
-                return ending;
-            }
             let edition = sidecar.policy.edition();
             let policy = sidecar.policy.load();
-            let active = policy.as_ref().as_ref();
             // In a box of its own: asking takes room that waiting does not need, and there are many who wait.
-            let standing = match Box::pin(super::guarded(self.stands(active))).await {
+            let standing = match Box::pin(super::guarded(self.stands(policy.as_ref().as_ref()))).await {
                 // The fault is ours or the issuer's and may pass: policy may just have named an issuer whose keys are on their way.
                 Err(refusal) if refusal.reason.status() == 503 && !patience.is_zero() => {
                     // What is known of its token holds all the same.
                     let left = until.map_or(RETRY, |until| sidecar.verifier.left_until(until).min(RETRY));
                     if left.is_zero() {
-                        return self.end(&Reason::Expired.into(), is_answered);
+                        return self.ending(Reason::Expired.into());
                     }
                     patience = patience.saturating_sub(left);
                     tokio::time::sleep(left).await;
                     continue;
                 }
-                Err(refusal) => return self.end(&refusal, is_answered),
+                Err(refusal) => return self.ending(refusal),
                 Ok(standing) => standing,
             };
-            let is_new = |reason: &Reason| {
-                would_end != Some(*reason)
-                    && self.exchange.as_ref().is_none_or(|exchange| exchange.would_end(*reason))
-            };
-            if let Some(reason) = standing.would_end.filter(is_new) {
+            if let Some(reason) = standing.would_end.filter(|reason| would_end != Some(*reason)) {
                 self.seen.would_end(reason, &sidecar.recorder);
             }
             (until, would_end, patience) = (standing.until, standing.would_end, PATIENCE);
@@ -179,6 +151,15 @@ impl Grant {
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
             }
         }
+    }
+
+    /// An answer that was under way may not go on. Without one it is a request that is refused, and recorded as such.
+    pub(super) fn record(&self, Ending { refusal, .. }: &Ending) {
+        self.seen.ended(refusal, &self.caller.worker.sidecar.recorder);
+    }
+
+    fn ending(&self, refusal: Refusal) -> Ending {
+        Ending { refusal: Arc::new(refusal), is_grpc: self.seen.is_grpc() }
     }
 
     /// Does policy still let it in?
@@ -241,20 +222,6 @@ impl Grant {
         let field = || self.seen.host.as_ref()?.to_str().ok();
         host::normalize(authority.or_else(field)?)
     }
-
-    /// Records it, once for both directions.
-    fn end(&self, refusal: &Refusal, is_answered: &AtomicBool) -> Ending {
-        let ending = Ending { reason: refusal.reason, is_grpc: self.seen.is_grpc() };
-        let exchange = self.exchange.as_ref();
-        let is_first = exchange.is_none_or(|exchange| exchange.end(ending));
-        // Without an answer yet it is a request that is refused, and recorded as such.
-        let is_answered =
-            is_answered.load(Ordering::Relaxed) && exchange.is_none_or(|exchange| exchange.is_answered());
-        if is_first && is_answered {
-            self.seen.ended(refusal, &self.caller.worker.sidecar.recorder);
-        }
-        ending
-    }
 }
 
 impl std::fmt::Debug for Grant {
@@ -263,80 +230,17 @@ impl std::fmt::Debug for Grant {
     }
 }
 
-// === impl Watch ===
+// === impl Ending ===
 
-impl Watch {
-    /// Over one direction of an exchange.
-    pub(crate) fn over(admitted: Option<&Admitted<'_>>, exchange: Option<&Arc<Exchange>>) -> Self {
-        admitted.map_or(Self::Nothing, |admitted| Self::Young(admitted.grant(exchange)))
-    }
-
-    /// Over an exchange that has no answer yet, though it has been open for a while.
-    pub(crate) fn unanswered(admitted: &Admitted<'_>, exchange: Option<&Arc<Exchange>>) -> Self {
-        let mut watch = Self::Young(Grant { is_answered: false, ..admitted.grant(exchange) });
-        watch.settle();
-        watch
-    }
-
-    /// The answer has come.
-    pub(crate) fn answered(self) -> Self {
-        if let Self::Open { is_answered, .. } = &self {
-            is_answered.store(true, Ordering::Relaxed);
-        }
-        self
-    }
-
-    /// Asked with every frame, and when there is none. A short exchange pays for nothing but a look at the clock.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ending> {
-        if let Self::Young(grant) = self {
-            if Instant::now() < settles_at(&grant.seen) {
-                return Poll::Pending;
-            }
-            self.settle();
-        }
-        match self {
-            Self::Open { ended, .. } => ended.as_mut().poll(context),
-            Self::Nothing | Self::Young(_) | Self::Over => Poll::Pending,
-        }
-    }
-
-    pub(crate) fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::Over)
-    }
-
-    /// When to [settle](Self::settle) at the latest.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        match self {
-            Self::Young(grant) => Some(settles_at(&grant.seen)),
-            Self::Nothing | Self::Open { .. } | Self::Over => None,
-        }
-    }
-
-    /// It has been open for a while: from now on it is watched.
-    pub(crate) fn settle(&mut self) {
-        *self = match std::mem::replace(self, Self::Nothing) {
-            Self::Young(grant) => {
-                let is_answered = Arc::new(AtomicBool::new(grant.is_answered));
-                let told = is_answered.clone();
-                Self::Open { ended: Box::pin(async move { grant.watched(&told).await }), is_answered }
-            }
-            other => other,
-        };
+impl Ending {
+    pub(crate) fn reason(&self) -> Reason {
+        self.refusal.reason
     }
 }
 
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Nothing => "Nothing",
-            Self::Young(_) => "Young",
-            Self::Open { .. } => "Open",
-            Self::Over => "Over",
-        })
+impl From<Ending> for Refusal {
+    fn from(Ending { refusal, .. }: Ending) -> Self {
+        Arc::unwrap_or_clone(refusal)
     }
 }
 
@@ -379,4 +283,4 @@ const TURN: Duration = Duration::from_micros(50);
 const LONGEST_TURN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

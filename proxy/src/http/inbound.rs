@@ -226,7 +226,7 @@ impl Caller {
         let upstream = self.application.for_version(seen.version);
         let mut response = forward(outgoing, upstream, timeouts).await?;
         if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-            let rests_on = admitted.grant(None);
+            let rests_on = admitted.grant();
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);
         }

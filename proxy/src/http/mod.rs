@@ -21,6 +21,7 @@ pub mod sidecar;
 mod target;
 pub(crate) mod tls;
 mod trace;
+mod watch;
 mod websocket;
 
 use std::convert::Infallible;

@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use super::grant::Watched;
 use super::inbound::Application;
 use super::pool::Pools;
+use super::watch::Nursery;
 use crate::auth::active::Active;
 use crate::auth::explain::Explainer;
 use crate::auth::verify::Verifier;
@@ -51,6 +52,8 @@ pub struct Worker {
     applications: Mutex<HashMap<SocketAddr, Arc<Application>>>,
     /// Requests under way.
     load: AtomicUsize,
+    /// Bodies that flow inbound, until they have been open for a while.
+    pub(super) nursery: Nursery,
 }
 
 /// An open connection in the metrics.
@@ -65,8 +68,13 @@ pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Worker {
     pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
-        let (pools, applications, load) = (Pools::default(), Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { sidecar, pools, applications, load })
+        Arc::new(Self {
+            sidecar,
+            pools: Pools::default(),
+            applications: Mutex::default(),
+            load: AtomicUsize::new(0),
+            nursery: Nursery::default(),
+        })
     }
 
     /// The application at this address, with the open connections to it.
@@ -90,6 +98,14 @@ impl Worker {
             self.pools.sweep(&self.sidecar.files);
             let mut applications = self.applications.lock().unwrap_or_else(PoisonError::into_inner);
             applications.retain(|_, application| application.sweep() || Arc::strong_count(application) > 1);
+        }
+    }
+
+    /// Has what flows inbound watched once it has been open for a while; runs as long as the worker.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SETTLE).await;
+            self.nursery.settle();
         }
     }
 
@@ -142,6 +158,8 @@ const MAX_UNDER_WAY: usize = 10_000;
 /// Applications whose connections one worker keeps.
 const MAX_APPLICATIONS: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(10);
+/// How late an exchange may be found to be open.
+const SETTLE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

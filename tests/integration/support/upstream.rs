@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ type Body = BoxBody<Bytes, Infallible>;
 /// The application beside which a sidecar stands. Ends on drop.
 ///
 /// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
-/// the caller goes, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer,
+/// the caller goes, `/flood` as much as is taken, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer,
 /// `/dpop-nonce/A/B` demands DPoP proofs with the nonce A, and names B in its answer to one (RFC 9449 §9).
 /// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
 #[derive(Debug)]
@@ -41,11 +41,15 @@ pub(crate) struct Upstream {
     port: Port,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
+    flowing: Flowing,
     _stop: oneshot::Sender<()>,
 }
 
 /// Values of `Authorization` that are refused as `invalid_token`.
 type Refused = Arc<Mutex<HashSet<String>>>;
+
+/// Answers to `/flood` that somebody still takes, or could.
+type Flowing = Arc<()>;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -90,21 +94,22 @@ impl Upstream {
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
         let port = Port::lease();
-        let (seen, refused) = (Arc::default(), Refused::default());
+        let (seen, refused, flowing) = (Arc::default(), Refused::default(), Flowing::default());
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
         let (address, record, refuse) = (port.address(), Arc::clone(&seen), Arc::clone(&refused));
+        let flow = Arc::downgrade(&flowing);
         thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("a leased port");
                 ready.send(()).expect("the test waits");
-                tokio::select! { () = serve(listener, tls, record, refuse) => {}, _ = stopped => {} }
+                tokio::select! { () = serve(listener, tls, record, refuse, flow) => {}, _ = stopped => {} }
             });
         });
         is_ready.recv().expect("the server starts");
-        Self { port, seen, refused, _stop: stop }
+        Self { port, seen, refused, flowing, _stop: stop }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -128,6 +133,11 @@ impl Upstream {
     /// From now on a request with this `Authorization` is a 401 with `invalid_token`.
     pub(crate) fn refuse(&self, authorization: &str) {
         self.refused.lock().expect("no test panics with it").insert(authorization.to_owned());
+    }
+
+    /// Answers to `/flood` that have not ended.
+    pub(crate) fn flowing(&self) -> usize {
+        Arc::strong_count(&self.flowing) - 1
     }
 
     /// Begins to count anew.
@@ -154,19 +164,21 @@ async fn serve(
     tls: Option<TlsAcceptor>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
+    flowing: Weak<()>,
 ) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         let (seen, refused, tls) = (Arc::clone(&seen), Arc::clone(&refused), tls.clone());
+        let flowing = Weak::clone(&flowing);
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, None, seen, refused).await,
+                None => converse(stream, None, seen, refused, flowing).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
                         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                         let shown = shown.map(|certificate| x5t(certificate));
-                        converse(stream, shown, seen, refused).await;
+                        converse(stream, shown, seen, refused, flowing).await;
                     }
                 }
             }
@@ -179,9 +191,11 @@ async fn converse(
     certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
+    flowing: Weak<()>,
 ) {
-    let service =
-        service_fn(|request| answer(request, certificate.clone(), Arc::clone(&seen), Arc::clone(&refused)));
+    let service = service_fn(|request| {
+        answer(request, certificate.clone(), Arc::clone(&seen), Arc::clone(&refused), flowing.upgrade())
+    });
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -190,6 +204,7 @@ async fn answer(
     certificate: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
     refused: Refused,
+    flowing: Option<Flowing>,
 ) -> Result<Response<Body>, Infallible> {
     let at = Instant::now();
     let (head, body) = request.into_parts();
@@ -216,6 +231,7 @@ async fn answer(
         ["", "status", status] => status_answer(status.parse().expect("a status")),
         ["", "challenge", code] => challenge(code),
         ["", "stream"] => Response::new(forever()),
+        ["", "flood"] => Response::new(flood(flowing)),
         ["", "slow", ms] => {
             tokio::time::sleep(Duration::from_millis(ms.parse().expect("milliseconds"))).await;
             plain(200, "at last")
@@ -290,6 +306,15 @@ fn forever() -> Body {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Some((Ok(Frame::data(Bytes::from(format!("{n}\n")))), n + 1))
     })))
+}
+
+/// As much as somebody takes.
+fn flood(flowing: Option<Flowing>) -> Body {
+    let some = move || {
+        let _counted = &flowing;
+        Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))
+    };
+    BoxBody::new(StreamBody::new(stream::repeat_with(some)))
 }
 
 fn with_trailer() -> Response<Body> {

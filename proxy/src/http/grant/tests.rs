@@ -1,9 +1,8 @@
-//! When does a grant end, and what does a short exchange pay for it?
+//! When does a grant end?
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use futures_util::FutureExt;
-use futures_util::task::noop_waker_ref;
 use http::Request;
 
 use super::*;
@@ -15,19 +14,19 @@ use crate::http::sidecar::{Sidecar, Worker};
 use crate::record::{Direction, Outcome};
 use crate::state::live::{Writer, live};
 
-const OPEN: &str = "[{ name: all, public: true, to: { paths: [/*] } }]";
-const CLOSED: &str = "[{ name: none, effect: deny, from: { sources: [127.0.0.0/8] } }]";
+pub(in crate::http) const OPEN: &str = "[{ name: all, public: true, to: { paths: [/*] } }]";
+pub(in crate::http) const CLOSED: &str = "[{ name: none, effect: deny, from: { sources: [127.0.0.0/8] } }]";
 
-struct World {
+pub(in crate::http) struct World {
     armory: Armory,
     policy: Writer<Option<Active>>,
-    caller: Arc<Caller>,
+    pub(in crate::http) caller: Arc<Caller>,
 }
 
 // === impl World ===
 
 impl World {
-    fn new(rules: &str) -> Self {
+    pub(in crate::http) fn new(rules: &str) -> Self {
         let services = services();
         let armory = Armory::new(services.clone());
         let (live, policy) = live(Some(armory.arm(snapshot(rules, ""))));
@@ -43,10 +42,15 @@ impl World {
 
     /// Of `GET /a`, with this header field.
     fn grant(&self, field: Option<&'static str>, kept: bool) -> Grant {
-        self.admitted(field, kept, |admitted| admitted.grant(None))
+        self.admitted(field, kept, |admitted| admitted.grant())
     }
 
-    fn admitted<T>(&self, field: Option<&'static str>, kept: bool, make: impl Fn(&Admitted<'_>) -> T) -> T {
+    pub(in crate::http) fn admitted<T>(
+        &self,
+        field: Option<&'static str>,
+        kept: bool,
+        make: impl FnOnce(&Admitted<'_>) -> T,
+    ) -> T {
         let mut request = Request::get("/a").header("host", "orders.shop");
         if let Some(value) = field {
             request = request.header("x-debug", value);
@@ -56,13 +60,19 @@ impl World {
         make(&Admitted::new(&self.caller, &seen, Kept::of(&head.headers, kept)))
     }
 
-    fn change(&mut self, rules: &str, more: &str) {
+    pub(in crate::http) fn change(&mut self, rules: &str, more: &str) {
         self.policy.store(Some(self.armory.arm(snapshot(rules, more))));
     }
 
-    fn recorded(&self, decision: &str, reason: &str) -> u64 {
+    /// As a stream that was ended.
+    pub(in crate::http) fn recorded(&self, decision: &str, reason: &str) -> u64 {
         let metrics = &self.caller.worker.sidecar.metrics;
         metrics.streams_ended.with_label_values(&[decision, reason]).get()
+    }
+
+    /// Exchanges that somebody watches.
+    pub(in crate::http) fn watched(&self) -> usize {
+        self.caller.worker.sidecar.watched.count.load(Ordering::Relaxed)
     }
 }
 
@@ -74,65 +84,15 @@ fn snapshot(rules: &str, more: &str) -> countersign_policy::Snapshot {
     compiled("shop", &text)
 }
 
-#[tokio::test(start_paused = true)]
-async fn it_ends_when_policy_changes_and_is_recorded_once_for_both_directions() {
-    let mut world = World::new(OPEN);
-    let exchange = Exchange::new(false, 0);
-    exchange.forget();
-    let half = || world.admitted(None, false, |admitted| admitted.grant(Some(&exchange)));
-    let (grant, other) = (half(), half());
-    let (mut one, mut two) = (Box::pin(grant.ended()), Box::pin(other.ended()));
-    for _ in 0..3 {
-        // Policy that says the same, in other words.
-        world.change(OPEN, ", timeouts: { idle: 50s }");
-        let long = tokio::time::timeout(LOOK_AGAIN * 3, futures_util::future::select(&mut one, &mut two));
-        assert!(long.await.is_err(), "it ended, and nothing is wrong");
-    }
-    world.change(CLOSED, "");
-    let ending = Ending { reason: Reason::DeniedByRule, is_grpc: false };
-    assert_eq!((one.await, two.await), (ending, ending));
-    assert_eq!(world.recorded("deny", "denied_by_rule"), 1);
-    assert_eq!(exchange.ending(), Some(ending));
-}
-
-/// The request is refused then, and recorded as such.
-#[tokio::test]
-async fn without_an_answer_nothing_is_recorded_as_a_stream() {
-    let world = World::new(CLOSED);
-    let exchange = Exchange::new(false, 0);
-    let grant = world.admitted(None, false, |admitted| admitted.grant(Some(&exchange)));
-    assert_eq!(grant.ended().await.reason, Reason::DeniedByRule);
-    assert_eq!(world.recorded("deny", "denied_by_rule"), 0);
-    // Nor where there is no body that could tell.
-    let mut context = Context::from_waker(noop_waker_ref());
-    let mut watch = world.admitted(None, false, |admitted| Watch::unanswered(admitted, None));
-    assert!(watch.poll(&mut context).is_ready());
-    assert_eq!(world.recorded("deny", "denied_by_rule"), 0);
-    let unanswered = world.admitted(None, false, |admitted| Watch::unanswered(admitted, None));
-    assert!(unanswered.answered().poll(&mut context).is_ready());
-    assert_eq!(world.recorded("deny", "denied_by_rule"), 1, "from the answer on it is a stream");
-}
-
-#[tokio::test]
-async fn audit_mode_says_so_once_for_both_directions() {
-    let mut world = World::new(OPEN);
-    world.change(CLOSED, ", mode: audit");
-    let exchange = Exchange::new(false, 0);
-    let half = || world.admitted(None, false, |admitted| admitted.grant(Some(&exchange)));
-    let (grant, other) = (half(), half());
-    assert!(grant.ended().now_or_never().is_none() && other.ended().now_or_never().is_none());
-    assert_eq!(world.recorded("audit", "denied_by_rule"), 1);
-}
-
 #[tokio::test]
 async fn fields_are_judged_where_they_were_kept_and_unknown_ends() {
     let deny = "[{ name: all, public: true, to: { paths: [/*] } },
         { name: debug, effect: deny, to: { headers: { X-Debug: [\"on\"] } } }]";
     let world = World::new(deny);
-    assert_eq!(world.grant(Some("on"), true).ended().await.reason, Reason::DeniedByRule);
+    assert_eq!(world.grant(Some("on"), true).ended().await.reason(), Reason::DeniedByRule);
     assert!(world.grant(Some("off"), true).ended().now_or_never().is_none());
     assert_eq!(
-        world.grant(Some("off"), false).ended().await.reason,
+        world.grant(Some("off"), false).ended().await.reason(),
         Reason::NoRule,
         "what they were is gone"
     );
@@ -149,32 +109,31 @@ async fn audit_mode_ends_nothing_and_says_so_once() {
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut ended).await.is_err());
     assert_eq!(world.recorded("audit", "denied_by_rule"), 1);
     world.change(CLOSED, "");
-    assert_eq!(ended.await.reason, Reason::DeniedByRule);
+    assert_eq!(ended.await.reason(), Reason::DeniedByRule);
 }
 
 #[tokio::test]
 async fn a_port_that_no_policy_selects_any_more_is_as_closed_as_for_new_requests() {
     let mut world = World::new(OPEN);
     world.change(OPEN, ", ports: [1]");
-    assert_eq!(world.grant(None, false).ended().await.reason, Reason::NoRule);
+    assert_eq!(world.grant(None, false).ended().await.reason(), Reason::NoRule);
 }
 
+/// As admission has counted it: what it said then is no news.
 #[tokio::test]
-async fn a_short_exchange_is_not_watched_and_a_long_one_is_within_a_second() {
-    let world = World::new(CLOSED);
-    let mut context = Context::from_waker(noop_waker_ref());
-    let mut watch = world.admitted(None, false, |admitted| Watch::over(Some(admitted), None));
-    let due = watch.due().unwrap();
-    for _ in 0..100 {
-        assert!(watch.poll(&mut context).is_pending());
+async fn what_audit_mode_said_at_the_door_is_not_said_again_and_what_comes_back_is() {
+    let mut world = World::new(OPEN);
+    world.change(CLOSED, ", mode: audit");
+    let grant = world.grant(None, false);
+    let mut seen = grant.seen.clone();
+    seen.would_refuse = Some(Reason::DeniedByRule);
+    let grant = Grant { seen, ..grant };
+    let mut ended = Box::pin(grant.ended());
+    for (rules, count) in [(CLOSED, 0), (OPEN, 0), (CLOSED, 1), (OPEN, 1), (CLOSED, 2)] {
+        world.change(rules, ", mode: audit");
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut ended).await.is_err());
+        assert_eq!(world.recorded("audit", "denied_by_rule"), count);
     }
-    assert!(matches!(watch, Watch::Young(_)) && due <= Instant::now() + SHORT);
-    assert_eq!(world.caller.worker.sidecar.watched.count.load(Ordering::Relaxed), 0);
-    tokio::time::sleep_until(due).await;
-    // A frame that has been ready for long does not pass.
-    assert!(watch.poll(&mut context).is_ready());
-    let mut outbound = Watch::over(None, None);
-    assert!(outbound.due().is_none() && outbound.poll(&mut context).is_pending());
 }
 
 #[test]

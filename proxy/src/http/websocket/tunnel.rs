@@ -48,7 +48,8 @@ pub(super) enum End {
 /// What let it in holds no longer: Policy Violation, or where the fault is ours, Try Again Later or Internal Error (RFC 6455
 /// §7.4.1, IANA). Nothing more passes.
 impl From<Ending> for Farewell {
-    fn from(Ending { reason, .. }: Ending) -> Self {
+    fn from(ending: Ending) -> Self {
+        let reason = ending.reason();
         let code = match reason.status() {
             500 => 1011,
             501.. => 1013,

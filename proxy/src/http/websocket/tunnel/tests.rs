@@ -2,6 +2,7 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::rejection::Refusal;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A text message as a client sends it, with a key of zeros, and as a server does.
@@ -198,7 +199,7 @@ async fn a_reader_that_does_not_read_stops_the_sender() {
 #[test]
 fn the_code_says_whose_fault_it_is() {
     use countersign_policy::Reason;
-    let of = |reason| Farewell::from(Ending { reason, is_grpc: false });
+    let of = |reason| Farewell::from(Ending { refusal: Refusal::from(reason).into(), is_grpc: false });
     for &reason in Reason::ALL {
         let farewell = of(reason);
         let expected = match reason.status() {
