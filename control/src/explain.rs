@@ -35,9 +35,9 @@ pub struct Flags {
     /// Method of the request
     #[arg(long, value_name = "METHOD", env = "COUNTERSIGN_METHOD", default_value = "GET")]
     method: Method,
-    /// Path of the request; a query is cut off
-    #[arg(long, value_name = "PATH", env = "COUNTERSIGN_PATH", required_unless_present = "decision")]
-    path: Option<String>,
+    /// Path of the request; a query is cut off. Of a port that is not HTTP nothing is asked but who may connect
+    #[arg(long, value_name = "PATH", env = "COUNTERSIGN_PATH", default_value = "/")]
+    path: String,
     /// Host of the request
     #[arg(long, value_name = "HOST", env = "COUNTERSIGN_HOST", default_value = "localhost", value_parser = host_name)]
     host: String,
@@ -137,8 +137,7 @@ impl Flags {
         let missing = |flag: &str| format!("--{flag} is missing");
         let policies = self.policies.ok_or_else(|| missing("policies"))?;
         let (namespace, port) = self.to.ok_or_else(|| missing("to"))?;
-        let path = self.path.ok_or_else(|| missing("path"))?;
-        let path = path.split('?').next().unwrap_or_default().to_owned();
+        let path = self.path.split('?').next().unwrap_or_default().to_owned();
         if !path.starts_with('/') {
             return Err(format!("--path {path:?} is no path: it begins with /"));
         }

@@ -45,6 +45,7 @@ mod wire;
 mod with_curl;
 mod with_curl_as_judged;
 mod with_curl_streams;
+mod with_curl_tunnel;
 mod with_curl_when;
 mod with_django_oauth;
 mod with_django_oauth_opaque;

@@ -1,11 +1,12 @@
-//! What is asked, in a test or on the command line? A request with what its caller shows, put to a port as the proxy does.
+//! What is asked, in a test or on the command line? A request, or a connection to a port that is not HTTP, with what its caller
+//! shows, put to a port as the proxy does.
 
 use std::net::IpAddr;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 
 use crate::headers::{self, Underscores};
-use crate::inbound::PortPolicy;
+use crate::inbound::{PortPolicy, PortProtocol};
 use crate::path::CanonicalPath;
 use crate::reason::Reason;
 use crate::request::{AccessRequest, Binding, Peer, Presented, Principal, Token};
@@ -32,6 +33,8 @@ pub(crate) struct Asked {
 /// What is judged of a request, beside who asks.
 pub(crate) struct AsJudged<'a> {
     asked: &'a Asked,
+    /// The port is not HTTP: nothing is known but who is at the other end.
+    is_connection: bool,
     path: CanonicalPath<'a>,
     headers: HeaderMap,
 }
@@ -48,12 +51,16 @@ pub(crate) enum Shown {
 impl Asked {
     /// What is judged of it on this port, where it is in order (semantics 5a).
     pub(crate) fn judged<'a>(&'a self, port: &PortPolicy) -> Result<AsJudged<'a>, Reason> {
+        if port.protocol != PortProtocol::Http {
+            let (path, headers) = (CanonicalPath::root(), HeaderMap::new());
+            return Ok(AsJudged { asked: self, is_connection: true, path, headers });
+        }
         if matches!(&*self.method, "CONNECT" | "TRACE") {
             return Err(Reason::MethodNotAllowed);
         }
         let headers = self.headers(&port.identity_headers)?;
         let path = port.path(&self.path).ok_or(Reason::AmbiguousPath)?;
-        Ok(AsJudged { asked: self, path, headers })
+        Ok(AsJudged { asked: self, is_connection: false, path, headers })
     }
 
     /// `upgrade: websocket` stands for the opening handshake, with all that belongs to it: so much of it stays.
@@ -74,6 +81,7 @@ impl Asked {
     /// The token, as the port sees it.
     pub(crate) fn presented(&self, port: &PortPolicy) -> Presented<'_> {
         match &self.shown {
+            _ if port.protocol != PortProtocol::Http => Presented::Nothing,
             Shown::Nothing => Presented::Nothing,
             Shown::Rejected(reason) => Presented::Rejected(*reason),
             Shown::Verified(token) => match refusal(token, port) {
@@ -103,13 +111,14 @@ fn refusal(token: &Token, port: &PortPolicy) -> Option<Reason> {
 impl AsJudged<'_> {
     pub(crate) fn request<'a>(&'a self, token: Presented<'a>) -> AccessRequest<'a> {
         let asked = self.asked;
+        let (method, host) = if self.is_connection { ("", "") } else { (&*asked.method, &*asked.host) };
         AccessRequest {
             principal: Principal { token, peer: asked.peer.as_ref() },
-            method: &asked.method,
+            method,
             path: &self.path,
-            host: &asked.host,
+            host,
             headers: &self.headers,
-            grpc: asked.grpc,
+            grpc: asked.grpc && !self.is_connection,
             source: asked.source,
         }
     }

@@ -75,7 +75,7 @@ pub enum Answer {
     Deny,
 }
 
-/// What was asked for, and from where.
+/// What was asked for, and from where. Of a connection to a port that is not HTTP, only from where: all else is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Requested {
     pub method: String,
@@ -340,7 +340,7 @@ impl Requested {
     fn of(request: &AccessRequest<'_>) -> Self {
         Self {
             method: clip(request.method),
-            path: clip(request.path.as_str()),
+            path: if request.method.is_empty() { String::new() } else { clip(request.path.as_str()) },
             host: clip(request.host),
             grpc: request.grpc,
             source: request.source,

@@ -81,6 +81,11 @@
 //! 15. **Resource metadata** (`resourceMetadata: true`) is that of the one https URL without a query among the policy's
 //!     audiences; none, two, or another one in another policy on the port are errors. It is served without a token, unless
 //!     a deny that needs none hits (5b).
+//! 16. **Ports that are not HTTP** (`protocol: tcp` or `tls`; every policy on a port says the same): the connection is decided, once,
+//!     by the same rules, as a request of which nothing is known but the peer's certificate (`tcp` with `tls`) and address:
+//!     [`Policies::decide_connection`](inbound::Policies::decide_connection). Words of HTTP, of tokens and, where none can be shown, of
+//!     certificates are errors; a public rule names no paths. Outbound, `protocol: tcp` and `tls: passthrough` name destinations to
+//!     which bytes pass, without a token ([`outbound::Carries`]).
 
 pub mod asked;
 mod assemble;

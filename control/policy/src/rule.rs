@@ -127,21 +127,6 @@ pub(crate) enum Word<'r> {
 // === impl RuleBody ===
 
 impl RuleBody {
-    /// A rule of which no more is known.
-    pub(crate) fn named(name: &str, line: usize, effect: Effect) -> Self {
-        Self {
-            name: name.to_owned(),
-            line,
-            effect,
-            public: false,
-            shadow: false,
-            to: To::default(),
-            from: None,
-            unless: None,
-            when: None,
-        }
-    }
-
     /// A deny that needs no token to be judged (semantics 5b).
     pub(crate) fn needs_no_token(&self) -> bool {
         let conditions = self.from.iter().chain(&self.unless);

@@ -116,8 +116,9 @@ impl Trials {
     ) -> Vec<(crate::Snapshot, u16, Vec<crate::asked::Asked>)> {
         let asked = |test: &Checked<PolicyTestSpec>| {
             let mut report = Report::new(&test.source, &test.name);
-            let cases = reading::cases(&test.value, documents, Underscores::Drop, &mut report);
             let snapshot = documents.compile(&test.workload()).unwrap();
+            let protocol = snapshot.inbound(test.value.to.port.0).map(|port| port.protocol);
+            let cases = reading::cases(&test.value, documents, protocol, Underscores::Drop, &mut report);
             (snapshot, test.value.to.port.0, cases.into_iter().map(|case| case.asked).collect())
         };
         self.tests.iter().map(asked).collect()
@@ -158,12 +159,13 @@ impl Checked<PolicyTestSpec> {
         hits: &mut Hits,
     ) -> Result<TestOutcome, Vec<Problem>> {
         let mut report = Report::new(&self.source, &self.name);
-        let cases = reading::cases(&self.value, documents, underscores, &mut report);
+        let snapshot = documents.compile(&self.workload())?;
+        let protocol = snapshot.inbound(self.value.to.port.0).map(|port| port.protocol);
+        let cases = reading::cases(&self.value, documents, protocol, underscores, &mut report);
         let problems = report.into_problems();
         if !problems.is_empty() {
             return Err(problems);
         }
-        let snapshot = documents.compile(&self.workload())?;
         let mut report = Report::new(&self.source, &self.name);
         let mut outcome = TestOutcome {
             name: self.name.to_string(),

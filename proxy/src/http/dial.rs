@@ -172,6 +172,21 @@ impl Version {
     }
 }
 
+/// Opens TCP to a host, for bytes that pass as they are. Never to our own listener.
+pub(crate) async fn tcp(
+    connector: &Connector,
+    host: &str,
+    port: u16,
+    own: Option<SocketAddr>,
+    limit: Duration,
+) -> Result<TcpStream, Reason> {
+    let stream = connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?;
+    match own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
+        true => Err(Reason::AmbiguousDestination),
+        false => Ok(stream),
+    }
+}
+
 /// Is the destination our own listener, which would be a loop? It may have its port on all of loopback, and an IPv4 address
 /// written as IPv6 is the same place.
 fn is_same(peer: SocketAddr, own: SocketAddr) -> bool {

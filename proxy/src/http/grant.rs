@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use countersign_policy::{Reason, host};
+use countersign_policy::{PortProtocol, Reason, host};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::uri::Scheme;
@@ -192,6 +192,9 @@ impl Grant {
         let Some(port) = active.snapshot.inbound(caller.application.port) else {
             return self.unselected();
         };
+        if port.protocol != PortProtocol::Http {
+            return Err(Reason::NoRule.into());
+        }
         let uri = &self.seen.uri;
         let path = port.path(uri.path()).ok_or(Reason::AmbiguousPath)?;
         let fields = self.fields(port.reads_headers, &port.identity_headers)?;

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use countersign_policy::PortPolicy;
 use countersign_policy::Reason;
 use countersign_policy::path::CanonicalPath;
 use countersign_policy::request::Peer;
 use countersign_policy::snapshot::Timeouts;
+use countersign_policy::{PortPolicy, PortProtocol};
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme, Uri};
@@ -169,6 +169,10 @@ impl Caller {
         };
         let path = path.ok_or(Reason::AmbiguousPath)?;
         let active = active.ok_or(Reason::PolicyUnavailable)?;
+        if port.is_some_and(|port| port.protocol != PortProtocol::Http) {
+            // Its rules are about connections, and say of no request that it may pass.
+            return Err(Reason::NoRule.into());
+        }
         if self.is_early && !self.is_current(Some(active)) {
             // There was never a policy that allowed plain text here, so there is no last answer under it.
             return Err(Reason::PolicyUnavailable.into());

@@ -13,6 +13,7 @@ mod headers;
 pub mod inbound;
 mod metadata;
 pub mod outbound;
+mod passthrough;
 mod pool;
 mod preface;
 mod seen;

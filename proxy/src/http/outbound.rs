@@ -10,7 +10,7 @@ use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, StatusCode, Version as HttpVersion};
+use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
@@ -18,6 +18,7 @@ use super::body::Body;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
 use super::headers;
+use super::passthrough;
 use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
@@ -76,7 +77,7 @@ impl Application {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Outbound, self.address.ip(), &head, Outcome::Bypass);
-        let mut response = match super::guarded(self.pass(head, body, active, &mut seen)).await {
+        let mut response = match super::guarded(self.take(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);
                 response
@@ -88,6 +89,23 @@ impl Application {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// One of two stories: a tunnel is asked for, or anything else.
+    async fn take(
+        &self,
+        head: Parts,
+        incoming: Arriving,
+        active: Option<&Active>,
+        seen: &mut Seen,
+    ) -> Result<Response<Body>, Refusal> {
+        // Of a redirected connection we are not the proxy that is asked.
+        if head.method == Method::CONNECT && self.destination.is_none() {
+            // In a box of its own, so that a request is none the larger for it.
+            let opened = passthrough::open(&self.worker, self.drain.clone(), head, active, seen);
+            return Box::pin(opened).await;
+        }
+        self.pass(head, incoming, active, seen).await
     }
 
     /// The story itself, in the order of time.

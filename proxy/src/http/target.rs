@@ -28,6 +28,32 @@ pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     target(head, scheme)
 }
 
+/// Checks the head of a request for a tunnel (RFC 9110 §9.3.6): the host and port that it names, once or alike. What is asked for
+/// in another way is a method that we do not have.
+pub(crate) fn tunnel(head: &Parts) -> Result<(String, u16), Reason> {
+    let Some(authority) = head.uri.authority().filter(|_| head.version == Version::HTTP_11) else {
+        return Err(Reason::MethodNotAllowed);
+    };
+    if head.uri.scheme().is_some() || head.uri.path_and_query().is_some() {
+        return Err(Reason::BadRequest);
+    }
+    sizes(head)?;
+    framing(&head.headers)?;
+    // What followed would be taken for the tunnel's.
+    if head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Reason::BadRequest);
+    }
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return Err(Reason::BadRequest) };
+    if !agree(authority, &parse(field.as_bytes())?, &Scheme::HTTPS) {
+        return Err(Reason::AmbiguousDestination);
+    }
+    match host::normalize(authority.as_str()) {
+        Some((host, Some(port))) => Ok((host.into_owned(), port)),
+        _ => Err(Reason::BadRequest),
+    }
+}
+
 /// What comes in plain text and says `https` is meant for another port, and for TLS that nobody speaks here: it is not taken
 /// for what a rule calls plain text (security OUT-3).
 pub(crate) fn plain(head: &Parts) -> Result<(), Reason> {
@@ -219,6 +245,44 @@ mod tests {
         assert_eq!(inspect(&many).unwrap_err(), Reason::HeadTooLarge);
         let large = head(|b| b.uri("/").header(HOST, "a").header("x", "a".repeat(MAX_HEAD)));
         assert_eq!(inspect(&large).unwrap_err(), Reason::HeadTooLarge);
+    }
+
+    #[test]
+    fn out_12_a_tunnel_names_host_and_port_once_or_alike() {
+        let asked = |target: &str, hosts: &[&str]| {
+            let head = head(|b| {
+                let b = b.method("CONNECT").uri(target);
+                hosts.iter().fold(b, |b, host| b.header(HOST, *host))
+            });
+            tunnel(&head)
+        };
+        let found = |host: &str, port| Ok((host.to_owned(), port));
+        assert_eq!(asked("A.Example.:443", &["a.example:443"]), found("a.example", 443));
+        assert_eq!(asked("a.example:443", &["a.example"]), found("a.example", 443));
+        assert_eq!(asked("[::1]:443", &["[::1]:443"]), found("[::1]", 443));
+        for (target, hosts, reason) in [
+            ("a.example", &["a.example"][..], Reason::BadRequest),
+            ("a.example:443", &[], Reason::BadRequest),
+            ("a.example:443", &["a.example", "a.example"], Reason::BadRequest),
+            ("u@a.example:443", &["a.example:443"], Reason::AmbiguousDestination),
+            ("a.example:443", &["b.example:443"], Reason::AmbiguousDestination),
+            ("a.example:8443", &["a.example:443"], Reason::AmbiguousDestination),
+            ("a.example:8443", &["a.example"], Reason::AmbiguousDestination),
+            ("http://a.example:443/", &["a.example:443"], Reason::BadRequest),
+            ("/", &["a.example:443"], Reason::MethodNotAllowed),
+        ] {
+            assert_eq!(asked(target, hosts), Err(reason), "{target} {hosts:?}");
+        }
+        for (name, value) in
+            [("content-length", "3"), ("content-length", "0"), ("transfer-encoding", "chunked")]
+        {
+            let head = head(|b| {
+                b.method("CONNECT").uri("a.example:443").header(HOST, "a.example:443").header(name, value)
+            });
+            assert_eq!(tunnel(&head), Err(Reason::BadRequest), "{name}");
+        }
+        let h2 = head(|b| b.method("CONNECT").uri("a.example:443").version(Version::HTTP_2));
+        assert_eq!(tunnel(&h2), Err(Reason::MethodNotAllowed));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::document::outbound::{BindingWord, OutboundRuleSpec, TlsWord};
 use crate::field::Field;
 use crate::inbound::PortProtocol;
 use crate::outbound::Protocol;
+use crate::rule::{RuleBody, To};
 use crate::snapshot::Effect;
 
 use super::report::Report;
@@ -74,6 +75,21 @@ pub(crate) fn check_rule(
         checked.add(&at.key("from").key("sources"), message);
     }
     checked.is_in_order
+}
+
+/// A rule that says what cannot be said: nothing comes of it, since its policy is refused.
+pub(crate) fn no_more(spec: &InboundRuleSpec, line: usize) -> RuleBody {
+    RuleBody {
+        name: spec.name.to_string(),
+        line,
+        effect: spec.effect,
+        public: false,
+        shadow: spec.shadow,
+        to: To::default(),
+        from: None,
+        unless: None,
+        when: None,
+    }
 }
 
 struct Checked<'a, 's> {

@@ -100,7 +100,7 @@ pub(crate) fn compile(
             report,
         ),
         strip_token: spec.forward_token == ForwardToken::Strip,
-        resource: match spec.resource_metadata {
+        resource: match spec.resource_metadata && protocol == PortProtocol::Http {
             true => resource::compile(&spec.tokens, &at.key("resourceMetadata"), report),
             false => None,
         },
@@ -221,7 +221,7 @@ impl PolicyBeingChecked<'_> {
         if self.protocol != PortProtocol::Http
             && !bytes::check_rule(spec, self.protocol, self.spec.tls.as_ref(), at, report)
         {
-            return RuleBody::named(&spec.name, line, spec.effect);
+            return bytes::no_more(spec, line);
         }
         let set: Vec<Text> = self.spec.forward_claims.keys().cloned().collect();
         let mut to = from::to(&spec.to, &set, &at.key("to"), report);

@@ -40,8 +40,8 @@ pub(crate) struct TargetSpec {
 pub(crate) struct CaseSpec {
     /// What the case shows, in a few words.
     pub(crate) name: Text,
-    /// `METHOD /path`, and the host where it counts: `GET /orders/1 orders.shop`.
-    pub(crate) request: Text,
+    /// `METHOD /path`, and the host where it counts: `GET /orders/1 orders.shop`. Left out where the port is not HTTP.
+    pub(crate) request: Option<Text>,
     /// Is it a gRPC request?
     #[serde(default)]
     pub(crate) grpc: bool,

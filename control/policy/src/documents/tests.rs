@@ -2,9 +2,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::outbound::{Outbound, OutboundTls};
+use crate::inbound::{Decision, PortProtocol};
+use crate::outbound::{Carries, Outbound, OutboundTls};
+use crate::reason::Reason;
+use crate::request::Peer;
 use crate::snapshot::{
-    AssertionType, Authentication, CertificateFiles, FileRef, TokenBinding, TokenRequest, WorkloadTokenUse,
+    AssertionType, Authentication, CertificateFiles, FileRef, Timeouts, TokenBinding, TokenRequest,
+    WorkloadTokenUse,
 };
 use crate::source;
 
@@ -110,6 +114,56 @@ fn a_wildcard_serves_the_ports_that_an_exact_host_does_not() {
                 spec: { rules: [{ name: admin, to: { hosts: ['*.example'], ports: [9000] } }] }\n";
     let snapshot = documents(more).compile(&other()).unwrap();
     assert_eq!(rule_for(&snapshot, "a.example", 9000), "shop/wide/admin");
+}
+
+#[test]
+fn out_1_a_port_tells_which_hosts_rules_name_and_what_they_carry() {
+    let more = "apiVersion: countersign.dev/v1alpha1\nkind: OutboundPolicy\nmetadata: { name: bytes, namespace: shop }\n\
+                spec: { rules: [{ name: database, to: { hosts: [db.shop, a.example], ports: [5432] }, protocol: tcp, tls: none },\n\
+                { name: own-tls, to: { hosts: [pay.shop, '*.pay.shop'] }, tls: passthrough }] }\n";
+    let snapshot = documents(more).compile(&checkout()).unwrap();
+    let named = |port| {
+        let hosts = snapshot.outbound_hosts(port)?;
+        let exact: Vec<_> = hosts.rules().map(|(host, rule)| (&**host, rule.carries())).collect();
+        for (place, host) in hosts.exact().iter().enumerate() {
+            let Outbound::Rule(rule) = snapshot.outbound(host, port) else { panic!("no rule for {host}") };
+            assert!(std::ptr::eq(rule, hosts.rule(place).unwrap()), "{host}");
+        }
+        assert_eq!(hosts.exact().len(), exact.len());
+        Some((exact, hosts.wildcards().to_vec()))
+    };
+    use Carries::{Http, Tcp, Tls};
+    assert_eq!(named(80), Some((vec![("a.example", Http), ("b.example", Http)], vec![Http])));
+    let at_443 = vec![("a.example", Http), ("b.example", Http), ("pay.shop", Tls)];
+    assert_eq!(named(443), Some((at_443, vec![Http, Tls])), "the application's own TLS is on 443 alone");
+    assert_eq!(named(5432), Some((vec![("a.example", Tcp), ("db.shop", Tcp)], vec![])));
+    assert_eq!(named(8080), None);
+    assert!(snapshot.denies_egress() && !documents(more).compile(&other()).unwrap().denies_egress());
+    let Outbound::Rule(rule) = snapshot.outbound("db.shop", 5432) else { panic!("no rule") };
+    assert_eq!(rule.timeouts.idle, Timeouts::NEVER, "nobody knows how long it may be silent");
+    assert!(rule.token.is_none() && rule.exchange.is_none());
+}
+
+#[test]
+fn a_port_is_what_policy_says_and_its_connections_are_decided() {
+    let more = "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: { name: db, namespace: shop }\n\
+                spec: { ports: [5432], protocol: tcp, timeouts: { connect: 1s }, tls: { certFile: a, keyFile: b, clientCaFile: c },\n\
+                rules: [{ name: a, from: { peers: ['spiffe://td/a'] } }] }\n";
+    let snapshot = documents(more).compile(&checkout()).unwrap();
+    let port = snapshot.inbound(5432).unwrap();
+    assert_eq!((port.protocol, port.timeouts.idle), (PortProtocol::Tcp, Timeouts::NEVER));
+    assert_eq!(port.timeouts.connect, Duration::from_secs(1));
+    let deciding = port.enforce.as_ref().unwrap();
+    let source = std::net::Ipv4Addr::LOCALHOST.into();
+    let peer = |id: &str| Peer { id: Some(id.to_owned()), thumbprint: [0; 32] };
+    let decided = |id: Option<&str>| deciding.decide_connection(id.map(peer).as_ref(), source);
+    assert!(matches!(decided(Some("spiffe://td/a")), Decision::Allow { public: false, .. }));
+    let denied = |id| match decided(id) {
+        Decision::Deny { reason, .. } => Some(reason),
+        Decision::Allow { .. } => None,
+    };
+    assert_eq!(denied(Some("spiffe://td/b")), Some(Reason::NoRule));
+    assert_eq!(denied(None), Some(Reason::PeerRequired));
 }
 
 #[test]

@@ -16,6 +16,7 @@ const TABLES: &[&[u8]] = &[
     include_bytes!("../../tests/decisions/binding.yaml"),
     include_bytes!("../../tests/decisions/claims-in-paths.yaml"),
     include_bytes!("../../tests/decisions/claims.yaml"),
+    include_bytes!("../../tests/decisions/connections.yaml"),
     include_bytes!("../../tests/decisions/deny.yaml"),
     include_bytes!("../../tests/decisions/grpc.yaml"),
     include_bytes!("../../tests/decisions/headers.yaml"),

@@ -90,6 +90,9 @@ impl Explanation {
 
 impl Display for Requested {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.method.is_empty() {
+            return write!(f, "a connection from {}", self.source);
+        }
         let grpc = if self.grpc { " (gRPC)" } else { "" };
         let (path, host) = (one_line(&self.path), one_line(&self.host));
         write!(f, "{} {path}{grpc}, host {host}, from {}", one_line(&self.method), self.source)

@@ -18,6 +18,7 @@ use crate::documents::Documents;
 use crate::field::Field;
 use crate::headers::Underscores;
 use crate::host;
+use crate::inbound::PortProtocol;
 use crate::profile::{Said, Unsayable};
 use crate::reason::Reason;
 use crate::request::{Binding, Peer, Token};
@@ -33,12 +34,13 @@ const HOST: &str = "localhost";
 pub(super) fn cases(
     spec: &PolicyTestSpec,
     documents: &Documents,
+    protocol: Option<PortProtocol>,
     underscores: Underscores,
     report: &mut Report<'_>,
 ) -> Vec<Case> {
     let at = Field::parse("spec.cases");
     values::not_empty(Some(&spec.cases), &at, report);
-    let reading = Reading { spec, documents, underscores };
+    let reading = Reading { spec, documents, protocol, underscores };
     let cases = spec.cases.iter().enumerate();
     cases.filter_map(|(index, case)| reading.case(case, &at.index(index), report)).collect()
 }
@@ -47,6 +49,8 @@ pub(super) fn cases(
 struct Reading<'r> {
     spec: &'r PolicyTestSpec,
     documents: &'r Documents,
+    /// What is spoken on the port. `None`: no policy selects it.
+    protocol: Option<PortProtocol>,
     underscores: Underscores,
 }
 
@@ -54,7 +58,15 @@ struct Reading<'r> {
 
 impl Reading<'_> {
     fn case(&self, spec: &CaseSpec, at: &Field, report: &mut Report<'_>) -> Option<Case> {
-        let request = report.ok(&at.key("request"), request(&spec.request));
+        self.check_connection(spec, at, report);
+        let request = match (&spec.request, self.protocol) {
+            (Some(text), _) => report.ok(&at.key("request"), request(text)),
+            (None, Some(PortProtocol::Http)) => {
+                report.add(at, "says nothing that is asked: write `request`");
+                None
+            }
+            (None, _) => Some((String::new(), "/".to_owned(), String::new())),
+        };
         let headers = headers(spec, at, report);
         let source = spec.source.as_ref().map_or(Ok(Ipv4Addr::LOCALHOST.into()), |source| {
             source.parse().map_err(|_| format!("`{source}` is no IP address"))
@@ -91,6 +103,35 @@ impl Reading<'_> {
                 None => None,
             },
         })
+    }
+
+    /// Of a connection to a port that is not HTTP no more is known than its other end.
+    fn check_connection(&self, spec: &CaseSpec, at: &Field, report: &mut Report<'_>) {
+        let Some(protocol @ (PortProtocol::Tcp | PortProtocol::Tls)) = self.protocol else { return };
+        let is_shown = |shown: &Option<ShownSpec>| {
+            shown
+                .as_ref()
+                .is_some_and(|shown| !matches!(shown, ShownSpec::Word(word) if word == policy_test::NONE))
+        };
+        let is_peer = |peer: &Option<Text>| peer.as_ref().is_some_and(|peer| &**peer != policy_test::NONE);
+        let unseen = protocol == PortProtocol::Tls;
+        for (at, is_written) in [
+            (at.key("request"), spec.request.is_some()),
+            (at.key("grpc"), spec.grpc),
+            (at.key("headers"), !spec.headers.is_empty()),
+            (at.key("token"), is_shown(&spec.token)),
+            (Field::parse("spec.token"), is_shown(&self.spec.token)),
+            (at.key("peer"), unseen && is_peer(&spec.peer)),
+            (Field::parse("spec.peer"), unseen && is_peer(&self.spec.peer)),
+        ] {
+            if is_written {
+                let protocol = protocol.as_str();
+                report.add(
+                    &at,
+                    format!("is not seen on this port, which is `protocol: {protocol}`: remove it"),
+                );
+            }
+        }
     }
 
     /// Outer `None`: it is not in order.

@@ -217,3 +217,41 @@ fn a_word_without_source_in_the_profile_is_an_error() {
         "f:22: PolicyTest/shop/orders: spec.token.scopes: tokens of profile kubernetes have no scopes"
     );
 }
+
+/// Of a connection no more is known than its other end.
+#[test]
+fn what_is_not_seen_on_a_port_is_no_part_of_a_case() {
+    let policy = |name: &str, port: u16, protocol: &str, to: &str| {
+        format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: InboundPolicy\nmetadata: {{ name: {name} }}\nspec:\n  ports: [{port}]\n  \
+             protocol: {protocol}\n  rules: [{{ name: all, public: true{to} }}]\n---\n"
+        )
+    };
+    let policies = policy("a", 1, "tcp", "")
+        + &policy("b", 2, "tls", "")
+        + &policy("c", 3, "http", ", to: { paths: [/a] }");
+    let tried = |port: u16, case: &str| {
+        let test = format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: PolicyTest\nmetadata: {{ name: t }}\nspec:\n  to: {{ port: {port} }}\n  \
+             cases: [{{ name: x, expect: allow{case} }}]\n"
+        );
+        run(&(policies.clone() + &test))
+    };
+    for (port, case, field) in [
+        (1, ", request: GET /", "spec.cases[0].request"),
+        (1, ", grpc: true", "spec.cases[0].grpc"),
+        (1, ", headers: { x-a: b }", "spec.cases[0].headers"),
+        (1, ", token: expired", "spec.cases[0].token"),
+        (2, ", peer: \"spiffe://td/a\"", "spec.cases[0].peer"),
+    ] {
+        let problems = tried(port, case).expect_err(case);
+        let protocol = if port == 1 { "tcp" } else { "tls" };
+        let told = format!("{field}: is not seen on this port, which is `protocol: {protocol}`: remove it");
+        assert!(problems.len() == 1 && problems[0].to_string().ends_with(&told), "{case}: {problems:?}");
+    }
+    let nothing = tried(3, "").expect_err("nothing is asked");
+    assert!(nothing[0].to_string().ends_with("spec.cases[0]: says nothing that is asked: write `request`"));
+    for (port, case) in [(1, ""), (1, ", peer: \"spiffe://td/a\", token: none"), (2, ", source: 10.0.0.1")] {
+        assert_eq!(tried(port, case).unwrap().passed(), 1, "{port} {case}");
+    }
+}
