@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
