@@ -1,10 +1,10 @@
 //! Does a rule match? The compiled conditions of an inbound rule, and how they are judged (semantics 3 and 4).
 
 mod claims;
+mod grpc;
 mod headers;
 mod peers;
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -17,6 +17,7 @@ use crate::snapshot::{Effect, RuleId};
 
 use claims::one;
 pub(crate) use claims::{ClaimTest, is_comparable};
+pub(crate) use grpc::GrpcPattern;
 pub(crate) use headers::HeaderTest;
 pub(crate) use peers::{Network, PeerPattern};
 
@@ -53,14 +54,6 @@ pub(crate) struct To {
     pub(crate) grpc: Vec<GrpcPattern>,
     /// `rawPaths`, of an allow rule: each of its paths ends in `*` and admits raw paths below.
     pub(crate) raw_paths: bool,
-}
-
-/// `pkg.Service/Method`, or `pkg.Service/*`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct GrpcPattern {
-    pub(crate) service: String,
-    /// Absent: every method.
-    pub(crate) method: Option<String>,
 }
 
 /// Who asks, by what token, certificate and address say. An empty list matches all.
@@ -300,36 +293,6 @@ impl To {
 /// One of the values, or no value at all.
 fn any<T>(values: &[T], matches: impl Fn(&T) -> bool) -> bool {
     values.is_empty() || values.iter().any(matches)
-}
-
-// === impl GrpcPattern ===
-
-impl GrpcPattern {
-    /// `None`: it cannot be told, since others may split a raw path elsewhere.
-    fn judge(&self, path: &CanonicalPath<'_>) -> Option<bool> {
-        match path.plain_segments() {
-            0 => None,
-            1 if path.segments().next() == Some(&self.service) => None,
-            _ => Some(self.matches(path.as_str())),
-        }
-    }
-
-    fn matches(&self, path: &str) -> bool {
-        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
-            return false;
-        };
-        let is_method = match &self.method {
-            Some(wanted) => method == wanted,
-            None => !method.is_empty() && !method.contains('/'),
-        };
-        service == self.service && is_method
-    }
-}
-
-impl fmt::Display for GrpcPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.service, self.method.as_deref().unwrap_or("*"))
-    }
 }
 
 // === impl From ===
