@@ -331,5 +331,5 @@ fn the_rule_of_imports_can_fail() {
     let found: Vec<_> = imports(text).into_iter().collect();
     assert_eq!(found, ["auth", "http", "state"]);
     assert!(may_import("http", "auth") && may_import("auth", "clock") && may_import("app", "http"));
-    assert!(!may_import("auth", "http") && !may_import("http", "tcp") && !may_import("clock", "auth"));
+    assert!(!may_import("auth", "http") && !may_import("http", "mqtt") && !may_import("clock", "auth"));
 }

