@@ -79,7 +79,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
-    Redirect(#[from] redirected::NotExcluded),
+    Redirect(#[from] redirected::CannotTell),
     #[error("--state-dir: {0}")]
     State(io::Error),
     #[error(transparent)]

@@ -143,7 +143,7 @@ metrics! {
     outbound_bypassed: IntCounterVec "countersign_outbound_bypassed_total" ["reason"]
         "Outbound requests forwarded without a token (no_rule, no_token, token_unavailable), and redirected connections that pass without being looked into (no_rule, tls, tcp, passthrough).";
     name_lookups: IntCounterVec "countersign_name_lookups_total" ["result"]
-        "Questions to nameservers for the addresses of a name: found, partial (one family of addresses failed), absent (a server says that there is none), failed (nobody answers).";
+        "Questions to nameservers for the addresses of a name: found, partial (one family of addresses failed), absent (a server says that there is none), failed (nobody answers), shed (not asked: too many at once).";
     names_unanswered: Gauge "countersign_names_unanswered" []
         "Hosts of outbound rules for which no nameserver answers now; those that had addresses keep them.";
     underscore_headers_dropped: IntCounter "countersign_underscore_headers_dropped_total" []

@@ -92,6 +92,14 @@ impl Names {
         let all = doubtful.len();
         doubtful.truncate(self.0.strangers.afford(all.min(MAX_ASKED)));
         let complete = doubtful.len() == all;
+        // Nobody has answered for these lately: they are asked for, and whoever passes by does not wait for them.
+        doubtful.retain(|entry| {
+            let is_failing = entry.known.load().is_failing();
+            if is_failing {
+                self.0.ask(entry);
+            }
+            !is_failing
+        });
         let mut answers: FuturesUnordered<_> = doubtful.iter().map(|entry| self.0.answered(entry)).collect();
         let found = async {
             while answers.next().await.is_some() {

@@ -63,20 +63,32 @@ struct Passing {
     timeouts: Timeouts,
 }
 
-/// The redirect would lead our own connections back to us.
+/// Why connections cannot be told apart.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--transparent: run the sidecar as user or group {OWN_ID}, or give it CAP_NET_ADMIN, or its own connections would be redirected \
-     to it"
-)]
-pub struct NotExcluded;
+pub enum CannotTell {
+    /// The redirect would lead our own connections back to us.
+    #[error(
+        "--transparent: run the sidecar as user or group {OWN_ID}, or give it CAP_NET_ADMIN, or its own connections would be \
+         redirected to it"
+    )]
+    OurOwn,
+    /// Every address would be taken for ours.
+    #[error(
+        "--transparent: net.ipv4.ip_nonlocal_bind is set here, so the addresses of this machine cannot be told from others: \
+         set it to 0"
+    )]
+    Addresses,
+}
 
 // === impl Redirect ===
 
 impl Redirect {
-    pub fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, NotExcluded> {
+    pub fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
         if !connect::mark_sockets() && getuid().as_raw() != OWN_ID && getgid().as_raw() != OWN_ID {
-            return Err(NotExcluded);
+            return Err(CannotTell::OurOwn);
+        }
+        if Local::takes_all() {
+            return Err(CannotTell::Addresses);
         }
         Ok(Self {
             own_ports,

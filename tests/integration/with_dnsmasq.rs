@@ -135,12 +135,14 @@ fn out_1_out_2_names_are_completed_as_the_system_does_and_the_token_goes_to_the_
         53,
         TTL,
         "10.77.0.1 orders.shop.svc.cluster.local a.web.svc.cluster.local\n\
-         10.77.0.2 other.shop.svc.cluster.local\n10.77.0.9 orders.shop b.web orders\n",
+         10.77.0.2 other.shop.svc.cluster.local\n10.77.0.9 orders.shop b.web orders\n\
+         10.77.0.3 pay.test\n10.77.0.2 pay.test.shop.svc.cluster.local\n",
     );
     let world = World::new(&[
         "orders.shop.svc.cluster.local",
         "*.web.svc.cluster.local",
         "gone.shop.svc.cluster.local",
+        "pay.test",
     ]);
     let (token, bare) = (true, false);
     let at = |address: &str, token: bool| vec![(address.to_owned(), token)];
@@ -153,6 +155,9 @@ fn out_1_out_2_names_are_completed_as_the_system_does_and_the_token_goes_to_the_
     assert_eq!(world.reached("b.web"), at("10.77.0.9", bare), "the wildcard fits, but nobody is there");
     assert_eq!(world.reached("other"), at("10.77.0.2", bare));
     assert_eq!(world.reached("10.77.0.1"), at("10.77.0.1", bare));
+    // With a dot it is complete, also where a rule names just that; without one the system completes it first.
+    assert_eq!(world.reached("pay.test."), at("10.77.0.3", token));
+    assert_eq!(world.reached("pay.test"), at("10.77.0.2", token));
     // A rule names it, and it is not there: it goes nowhere, whoever else may have the shorter name.
     assert_eq!(world.reached("gone"), []);
     assert_eq!(world.ask("gone").0, 502);

@@ -220,7 +220,7 @@ fn out_1_no_token_leaves_for_where_it_does_not_belong() {
 }
 
 #[test]
-fn out_1_a_name_that_moved_is_followed_and_the_old_place_gets_no_token_in_the_end() {
+fn out_1_a_name_that_moved_is_followed_while_the_old_place_still_counts() {
     let shop = Shop::open(&json!({}));
     let [a, b] = shop.pods();
     let at = "203.0.113.70:8080".parse().unwrap();

@@ -200,12 +200,12 @@ impl Application {
         port: u16,
     ) -> (Cow<'t, str>, Outbound<'a>) {
         let written = active.snapshot.outbound(&target.host, port);
-        if matches!(written, Outbound::Rule(_)) {
-            return (Cow::Borrowed(&target.host), written);
-        }
-        // Written as complete: it is not completed, here or when it is resolved.
+        // Written as complete: it is not completed, here or when it is resolved, whichever rule names it.
         if target.authority.host().ends_with('.') {
             return (Cow::Owned(format!("{}.", target.host)), written);
+        }
+        if matches!(written, Outbound::Rule(_)) {
+            return (Cow::Borrowed(&target.host), written);
         }
         let names = &self.worker.sidecar.connector.names;
         for full in names.full_names(&target.host).skip(1) {
@@ -313,7 +313,9 @@ impl Application {
             tracing::warn!(%error, "TLS cannot be originated");
             Reason::UpstreamUnreachable
         })?;
-        let server_name = server_name.clone().unwrap_or_else(|| host.to_owned());
+        // Certificates name hosts without the dot that says that a name is complete (RFC 6066 §3).
+        let server_name =
+            server_name.clone().unwrap_or_else(|| host.strip_suffix('.').unwrap_or(host).to_owned());
         let port = named.unwrap_or(if port == 80 { 443 } else { port });
         Ok(Dial { address: name(port), tls: Some(Tls { config, server_name, ca, client }), version })
     }

@@ -28,8 +28,10 @@ pub(super) struct Resolver {
     pub(super) strangers: Strangers,
     /// Wakes the keeper.
     pub(super) wake: Arc<Notify>,
-    /// Questions that may be under way at once.
-    turns: Semaphore,
+    /// Questions about kept names that may be under way at once; the others wait for their turn.
+    kept_turns: Semaphore,
+    /// Questions about all other names, which anybody may cause: beyond these none is put.
+    other_turns: Arc<Semaphore>,
     background: Handle,
     metrics: Arc<Metrics>,
     log: Limit,
@@ -49,7 +51,8 @@ impl Resolver {
             table: Table::default(),
             strangers: Strangers::new(),
             wake: Arc::default(),
-            turns: Semaphore::new(MAX_UNDER_WAY),
+            kept_turns: Semaphore::new(MAX_UNDER_WAY),
+            other_turns: Arc::new(Semaphore::new(MAX_OTHERS)),
             background,
             metrics,
             log: Limit::of_lines(),
@@ -59,18 +62,30 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Asks for a name, unless somebody is just doing so. A task of its own, so whoever waits for it may go away.
+    /// Asks for a name, unless somebody is just doing so. A task of its own, so whoever waits for it may go away. Of names that
+    /// no rule keeps no more are asked for at once than there is room for, and nothing comes of the rest: what strangers have
+    /// us ask must not hold up what rules need.
     pub(super) fn ask(self: &Arc<Self>, entry: &Arc<Entry>) -> Flight {
         let mut under_way = entry.flight.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = under_way.as_ref().filter(|flight| flight.has_changed().is_ok()) {
             return flight.clone();
         }
         let (end, flight) = watch::channel(());
+        let turn = match entry.is_kept() {
+            true => None,
+            false => match self.other_turns.clone().try_acquire_owned() {
+                Ok(turn) => Some(turn),
+                Err(_) => {
+                    self.metrics.name_lookups.with_label_values(&["shed"]).inc();
+                    return flight;
+                }
+            },
+        };
         *under_way = Some(flight.clone());
         let (resolver, entry) = (self.clone(), entry.clone());
         self.background.spawn(async move {
-            resolver.fly(&entry).await;
-            drop(end);
+            resolver.fly(&entry, turn.is_none()).await;
+            drop((turn, end));
             if entry.is_kept() {
                 resolver.wake.notify_one();
             }
@@ -85,13 +100,15 @@ impl Resolver {
         while flight.changed().await.is_ok() {}
     }
 
-    async fn fly(&self, entry: &Arc<Entry>) {
+    async fn fly(&self, entry: &Arc<Entry>, waits: bool) {
         // Never closed; and without a turn it is one question too many, no worse.
-        let _turn = self.turns.acquire().await;
+        let _turn = if waits { self.kept_turns.acquire().await.ok() } else { None };
         self.look_at_files();
         let system = self.system.load_full();
         let asked = Instant::now();
-        let answer = answer::ask(&system, &entry.name).await;
+        let late = || Answer::Failed("no answer in time".to_owned());
+        let answer = tokio::time::timeout(LONGEST, answer::ask(&system, &entry.name)).await;
+        let answer = answer.unwrap_or_else(|_| late());
         let before = entry.known.load_full();
         let known = before.after(&answer, asked, Instant::now(), spread());
         self.report(&entry.name, &answer, &before, &known);
@@ -187,7 +204,10 @@ fn spread() -> f64 {
 }
 
 /// Names, two questions each.
-const MAX_UNDER_WAY: usize = 16;
+const MAX_UNDER_WAY: usize = 32;
+const MAX_OTHERS: usize = 64;
+/// For a name, over all servers, attempts and domains of the search path.
+const LONGEST: Duration = Duration::from_secs(15);
 /// How often the configuration is looked at while nothing is asked.
 const LOOK: Duration = Duration::from_secs(5);
 /// The keeper takes a breath: what falls due meanwhile is asked for together.

@@ -407,3 +407,45 @@ async fn names_are_bounded_in_number_and_kept_ones_stay() {
     assert!(world.names.keeps("kept.example") && !world.names.keeps("1.example"));
     assert_eq!(world.names.at(ip("10.0.0.1"), &hosts).await, hosts);
 }
+
+/// A name of which nobody says anything.
+fn nothing() -> Says {
+    Says { silent: Some(RecordType::A), ..Says::these(&[], 1) }
+}
+
+/// One host of a rule has no answer, and others go by on its port.
+#[tokio::test]
+async fn nobody_waits_for_a_name_that_has_no_answer() {
+    let world = World::new();
+    world.zone.say("dead.example", nothing());
+    let hosts = world.keep(&["dead.example"]);
+    while !world.names.0.table.entry("dead.example").known.load().is_failing() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for number in 0..30 {
+        let start = Instant::now();
+        assert!(world.names.at(ip(&format!("192.0.2.{number}")), &hosts).await.is_empty());
+        assert!(start.elapsed() < Duration::from_millis(500), "{number}: {:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Anybody may have us ask for names that have no answer, and that takes its time.
+#[tokio::test]
+async fn what_strangers_have_us_ask_for_holds_up_no_kept_name() {
+    let world = World::new();
+    world.zone.say("orders.example", Says::these(&["10.0.0.1"], 1));
+    world.keep(&["orders.example"]);
+    world.asked("orders.example", 2).await;
+    let slow: Vec<_> = (0..2000).map(|number| format!("{number}.slow.example")).collect();
+    slow.iter().for_each(|name| world.zone.say(name, nothing()));
+    let asking = slow.iter().map(|name| world.names.addresses(name, Duration::from_millis(20)));
+    let answers = futures_util::future::join_all(asking).await;
+    assert!(
+        answers.contains(&Err(NameError::Unanswered)),
+        "beyond so many at once they are not even asked for"
+    );
+    let before = world.zone.asked("orders.example");
+    world.asked("orders.example", before + 4).await;
+    assert!(slow.iter().filter(|name| world.zone.asked(name) > 0).count() < 1000);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,11 @@ struct Known {
 // === impl Local ===
 
 impl Local {
+    /// May addresses be bound to that are nobody's (RFC 5737), so that this says nothing (`ip_nonlocal_bind`)?
+    pub(super) fn takes_all() -> bool {
+        UdpSocket::bind((Ipv4Addr::new(192, 0, 2, 1), 0)).is_ok()
+    }
+
     /// Is this one of ours, loopback among them? The port does not matter.
     pub(super) fn has(&self, mut address: SocketAddr) -> bool {
         if address.ip().is_loopback() {

@@ -72,7 +72,7 @@ impl Redirected {
                 Verdict::PassAs(name, bypass) if names.agrees(&name, address).await => break bypass,
                 Verdict::PassAs(..) => return refuse(Reason::AmbiguousDestination),
                 Verdict::Refuse(reason) => return refuse(reason),
-                Verdict::Silent => return,
+                Verdict::Silent => return refuse(Reason::BadRequest),
             }
         };
         self.worker.sidecar.metrics.outbound_bypassed.with_label_values(&[bypass.reason]).inc();

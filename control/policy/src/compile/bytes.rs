@@ -193,6 +193,13 @@ pub(crate) fn check_outbound(spec: &OutboundRuleSpec, at: &Field, report: &mut R
         (Protocol::Auto, _) => {}
         (Protocol::Http1 | Protocol::Http2, _) => report.add(&at.key("protocol"), message),
     }
+    for (index, _) in spec.to.hosts.iter().enumerate().filter(|(_, host)| host.starts_with("*.")) {
+        if spec.protocol == Protocol::Tcp {
+            let message = "stands for names that bytes do not say, and so for no address: with `protocol: tcp` name each \
+                           host";
+            report.add(&at.key("to").key("hosts").index(index), message);
+        }
+    }
     if spec.protocol == Protocol::Tcp && spec.to.ports.is_none() {
         let message = "are to be named with `protocol: tcp`: the default ports are those of HTTP";
         report.add(&at.key("to").key("ports"), message);
