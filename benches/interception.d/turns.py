@@ -23,7 +23,8 @@ def turn(contestant, stage, connections, seconds):
         "opened": (pod, ["-H", "Connection: close", f"http://stock.shop:8080{PATH}"]),
         "inbound": (stage.net.world, [*token, f"http://{pod.address}:8080{PATH}"]),
     }[contestant.road]
-    wrk = [stage.installed.wrk, "-t1", f"-c{connections}", f"-d{seconds}s", *more]
+    # Other work on the machine may keep an answer for seconds.
+    wrk = [stage.installed.wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *more]
     return load.wrk(contestant, pinned(where.argv(APPLICATION, *wrk)))
 
 
