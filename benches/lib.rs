@@ -1,1 +1,2 @@
-//! Nothing to link: the package holds the micro-benchmarks in `benches/` and the comparison `./compare`.
+//! Nothing to link: the package holds the micro-benchmarks in `benches/` and the comparisons `./compare` and
+//! `./interception`.

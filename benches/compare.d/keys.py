@@ -47,6 +47,15 @@ class Issuer:
         return f"{signed}.{encode(signature)}"
 
 
+def certificate(folder, name, host):
+    """A server's certificate, good for a day, its key, and the CA that signed it: NAME.pem, NAME-key.pem and NAME-ca.pem."""
+    file = lambda end: folder / f"{name}{end}.pem"
+    make = ["req", "-x509", "-days", 1, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl(*make, "-keyout", file("-ca-key"), "-out", file("-ca"), "-subj", "/CN=CA of the comparison")
+    signed = ["-CA", file("-ca"), "-CAkey", file("-ca-key"), "-addext", "basicConstraints=critical,CA:FALSE"]
+    openssl(*make, "-keyout", file("-key"), "-out", file(""), "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}", *signed)
+
+
 def encode(octets):
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 

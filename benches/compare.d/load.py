@@ -14,22 +14,22 @@ from failure import Failure
 class Measurement:
     """One turn of one contestant."""
 
-    microseconds: float  # CPU of the proxy per request
-    requests_per_second: float
+    microseconds: float  # CPU of the proxy for each request (or MiB)
+    per_second: float
 
 
-def rounds(field, stage, options):
+def rounds(field, turn, number, seconds):
     """Interleaved, A B C A B C ..., so that what the machine does meanwhile meets all alike."""
     measured = {contestant: [] for contestant in field}
     for contestant in field:
-        turn(contestant, stage, options.connections, 1)
-    for number in range(1, options.rounds + 1):
+        turn(contestant, 1)
+    for current in range(1, number + 1):
         for contestant in field:
-            one = turn(contestant, stage, options.connections, options.seconds)
+            one = turn(contestant, seconds)
             measured[contestant].append(one)
             print(
-                f"round {number}   {contestant.road:9} {contestant.name:12} "
-                f"{one.microseconds:6.1f} µs CPU/request {one.requests_per_second:8.0f} requests/s",
+                f"round {current}   {contestant.road:9} {contestant.name:12} "
+                f"{one.microseconds:6.1f} µs CPU each {one.per_second:8.0f} each second",
                 file=sys.stderr,
             )
     return measured
@@ -41,9 +41,12 @@ def turn(contestant, stage, connections, seconds):
         argv += ["-H", f"Authorization: Bearer {stage.token}"]
     host = f"localhost:{stage.ports['backend_port']}" if contestant.road == "outbound" else "orders.shop"
     argv += ["-H", f"Host: {host}", f"http://127.0.0.1:{contestant.port}{PATH}"]
+    return wrk(contestant, argv)
 
+
+def wrk(contestant, argv):
     before = contestant.process.cpu_seconds()
-    done = subprocess.run(argv, capture_output=True, text=True)
+    done = run(argv)
     used = contestant.process.cpu_seconds() - before
 
     counted = re.search(r"(\d+) requests in", done.stdout)
@@ -55,3 +58,7 @@ def turn(contestant, stage, connections, seconds):
         if line:
             raise Failure(f"{contestant.name}, {contestant.road}: not every request was answered with 200: {line.strip()}")
     return Measurement(used / int(counted.group(1)) * 1e6, float(rate.group(1)))
+
+
+def run(argv):
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True)

@@ -25,32 +25,41 @@ def markdown(field, measured, installed, options):
 
 
 def method(installed, options):
-    versions = ", ".join(f"{name} {version}" for name, version in installed.versions.items())
-    model = re.search(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
-    today = datetime.datetime.now(datetime.timezone.utc).date()
     return [
-        f"Written by `./benches/compare` on {today}: {options.rounds} interleaved rounds of {options.seconds} s each. "
+        f"Written by `./benches/compare` on {today()}: {options.rounds} interleaved rounds of {options.seconds} s each. "
         f"The proxy alone on core 1 with one worker; wrk with {options.connections} keep-alive connections in a closed loop "
         "and the application (nginx, 128 bytes) on core 0. CPU time is that of the proxy's process, user and system, all "
         "threads, divided by the requests that wrk completed. HTTP/1.1 in clear text on loopback. The configurations are in "
         "`benches/envoy`, `haproxy`, `nginx` and `policies`; each was checked first for what it must refuse and accept. "
         "Compare ratios, not machines; differences under 10 % are not shown here.",
         "",
-        f"{versions}; {model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}; "
-        f"load average over the last five minutes of the run {os.getloadavg()[1]:.1f} (about 2 on a machine without other work).",
+        surroundings(installed.versions),
     ]
 
 
-def table(entries, measured):
+def today():
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
+def surroundings(versions):
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    model = re.search(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
+    return (
+        f"{named}; {model.group(1) if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}; "
+        f"load average over the last five minutes of the run {os.getloadavg()[1]:.1f} (about 2 on a machine without other work)."
+    )
+
+
+def table(entries, measured, rate="requests/s"):
     """Ratios are Countersign's to the peer in the same round."""
     ours = next((one for one in entries if one.name == "Countersign"), None)
-    rows = ["| | | min | median | max µs | Countersign to it, median (min to max) | requests/s, median |", "|---|---|---|---|---|---|---|"]
+    rows = [f"| | | min | median | max µs | Countersign to it, median (min to max) | {rate}, median |", "|---|---|---|---|---|---|---|"]
     for entry in entries:
         costs = [one.microseconds for one in measured[entry]]
-        rate = statistics.median(one.requests_per_second for one in measured[entry])
+        per_second = statistics.median(one.per_second for one in measured[entry])
         rows.append(
             f"| {entry.name} | {entry.does} | {min(costs):.1f} | **{statistics.median(costs):.1f}** | {max(costs):.1f} | "
-            f"{ratio(ours, entry, measured)} | {rate:,.0f} |"
+            f"{ratio(ours, entry, measured)} | {per_second:,.0f} |"
         )
     return rows
 

@@ -1,6 +1,6 @@
 """Where do the proxies get their token? A token endpoint (RFC 6749 §4.4) that knows one client and answers one token.
 
-    token_server.py PORT SECRET_FILE TOKEN_FILE
+    token_server.py PORT SECRET_FILE TOKEN_FILE [ADDRESS]
 """
 
 import base64
@@ -46,6 +46,6 @@ def handler(secret, token):
 
 
 if __name__ == "__main__":
-    port, secret_file, token_file = sys.argv[1:]
+    port, secret_file, token_file, *address = sys.argv[1:]
     secret, token = (pathlib.Path(file).read_text().strip() for file in (secret_file, token_file))
-    http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), handler(secret, token)).serve_forever()
+    http.server.ThreadingHTTPServer((address[0] if address else "127.0.0.1", int(port)), handler(secret, token)).serve_forever()
