@@ -150,13 +150,9 @@ fn where_the_sidecar_speaks_tls_the_old_place_gets_no_token_once_the_service_mov
         last["at"].as_str().expect("a place").to_owned()
     };
     assert_eq!(ask(), format!("{OLD}:8080"));
-    let moved = Instant::now();
     dns.say(&line(NEW));
-    // Each request by a connection of the application's own.
-    while ask() == format!("{OLD}:8080") {
-        assert!(moved.elapsed() < Duration::from_secs(TTL.into()) + Duration::from_millis(700));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    // A connection that is open stays in use; Node ends one that has been idle for 5 s. The next goes where the name is now.
+    std::thread::sleep(Duration::from_millis(6500));
     for _ in 0..20 {
         assert_eq!(ask(), format!("{NEW}:8080"), "never back to the old place");
     }

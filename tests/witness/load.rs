@@ -39,7 +39,7 @@ pub(crate) fn churn(time: Duration, sources: &[IpAddr], targets: &[Target]) {
                 if Instant::now() > end {
                     break;
                 }
-                let how = once(source, *target, number % 4 == 0);
+                let how = once(source, *target, number.is_multiple_of(4));
                 *seen.entry(how.unwrap_or_else(|error| format!("error: {:?}", error.kind()))).or_default() +=
                     1;
             }
