@@ -1,6 +1,6 @@
 // A gRPC server (npm @grpc/grpc-js) for the interop tests: every kind of call, an error with trailers, metadata echoed.
 //
-//   node grpc-server.mjs [PORT]
+//   node grpc-server.mjs [PORT [HOST]]
 //
 // Prints one line of JSON with its port when ready.
 
@@ -49,7 +49,8 @@ server.addService(Echo.service, {
     reply(null, { payload: Buffer.from(JSON.stringify(Object.fromEntries(seen))) });
   },
 });
-server.bindAsync(`127.0.0.1:${process.argv[2] ?? 0}`, grpc.ServerCredentials.createInsecure(), (error, port) => {
+const [port = 0, host = '127.0.0.1'] = process.argv.slice(2);
+server.bindAsync(`${host}:${port}`, grpc.ServerCredentials.createInsecure(), (error, bound) => {
   if (error) throw error;
-  console.log(JSON.stringify({ port }));
+  console.log(JSON.stringify({ port: bound }));
 });

@@ -1,6 +1,6 @@
 // A WebSocket server (npm ws) for the interop tests: every message comes back, compressed where the client can.
 //
-//   node ws-server.mjs ['{"cert": "PEM", "key": "PEM"}']
+//   node ws-server.mjs ['{"cert": "PEM", "key": "PEM", "host": "::", "port": 8080}']
 //
 // Prints one line of JSON with its port when ready, and one for everything that it sees: a request (`request`), one for
 // WebSocket (`upgrade`, with its headers), the bytes that came behind it (`head`), a message, a `close` with its code. By path:
@@ -10,10 +10,10 @@ import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { WebSocketServer } from 'ws';
 
-const tls = process.argv[2] && JSON.parse(process.argv[2]);
+const { host = '127.0.0.1', port = 0, ...tls } = JSON.parse(process.argv[2] ?? '{}');
 const say = (event, more) => console.log(JSON.stringify({ event, ...more }));
 
-const http = tls ? createTlsServer({ ...tls, ALPNProtocols: ['http/1.1'] }) : createServer();
+const http = tls.cert ? createTlsServer({ ...tls, ALPNProtocols: ['http/1.1'] }) : createServer();
 const ws = new WebSocketServer({
   noServer: true,
   perMessageDeflate: { threshold: 0 },
@@ -66,4 +66,4 @@ function flood(client, sent) {
   });
 }
 
-http.listen(0, '127.0.0.1', () => say('ready', { port: http.address().port }));
+http.listen(port, host, () => say('ready', { port: http.address().port }));

@@ -8,6 +8,8 @@
 //! countersign-witness ask-marked ADDR...    the same from a socket with the sidecar's mark, which needs NET_ADMIN
 //! countersign-witness hold ADDR             connects, prints the answer, then for each line of stdin asks again
 //! countersign-witness probe ADDR RATE SECS  opens RATE connections a second; prints each answer's listener with its count
+//! countersign-witness churn SECS FROM,... TO...  opens and closes connections as fast as it can (load.rs); TO: ADDR or http://ADDR
+//! countersign-witness load ADDR HOST        asks without an end; prints `STATUS token` or `STATUS bare` for each answer
 //! countersign-witness sneak FROM TO         sends a packet that is dropped in silence, then a SYN; prints what answers
 //! ```
 
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+mod load;
 mod sneak;
 
 fn main() {
@@ -38,6 +41,16 @@ fn main() {
             let (rate, seconds): (u32, u64) =
                 (rate.parse().expect("a rate"), seconds.parse().expect("seconds"));
             probe(to.parse().expect("an address"), rate, Duration::from_secs(seconds));
+        }
+        "churn" => {
+            let [seconds, sources, targets @ ..] = rest else { panic!("churn SECS FROM,... TO...") };
+            let sources: Vec<_> = sources.split(',').map(|text| text.parse().expect("an address")).collect();
+            let targets: Vec<_> = targets.iter().map(|text| load::Target::parse(text)).collect();
+            load::churn(Duration::from_secs(seconds.parse().expect("seconds")), &sources, &targets);
+        }
+        "load" => {
+            let [to, host] = rest else { panic!("load ADDR HOST") };
+            load::load(to.parse().expect("an address"), host);
         }
         "sneak" => {
             let [from, to] = rest else { panic!("sneak FROM TO") };

@@ -48,6 +48,10 @@ impl Meshed {
         Scrape::parse(&done.stdout)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.stdout() + &self.process.stderr()
     }

@@ -12,6 +12,7 @@ pub(crate) mod jose;
 pub(crate) mod meshed;
 pub(crate) mod metrics;
 pub(crate) mod nameserver;
+pub(crate) mod pair;
 pub(crate) mod pods;
 pub(crate) mod policy;
 pub(crate) mod ports;

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::pods::{As, Pod};
 use super::process::{Process, run};
 use super::wait_until;
 
@@ -19,14 +19,25 @@ pub(crate) struct Nameserver {
     port: u16,
     /// Of its answers, in seconds.
     ttl: u32,
+    /// Where it is not in the test's own namespace.
+    pod: Option<Pod>,
     folder: TempDir,
 }
 
 impl Nameserver {
     /// Starts it with these lines of a hosts file.
     pub(crate) fn start(port: u16, ttl: u32, hosts: &str) -> Self {
+        Self::begin(port, ttl, None, hosts)
+    }
+
+    /// The same on port 53 of a pod.
+    pub(crate) fn start_in(pod: &Pod, ttl: u32, hosts: &str) -> Self {
+        Self::begin(53, ttl, Some(pod.clone()), hosts)
+    }
+
+    fn begin(port: u16, ttl: u32, pod: Option<Pod>, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut server = Self { process: None, port, ttl, folder };
+        let mut server = Self { process: None, port, ttl, pod, folder };
         server.restart(hosts);
         server
     }
@@ -48,11 +59,12 @@ impl Nameserver {
         command.args(["--user=root", "--address=/#/"]);
         command.args([format!("--port={}", self.port), format!("--local-ttl={}", self.ttl)]);
         command.arg(format!("--addn-hosts={}", file.display()));
-        self.process = Some(Process::spawn("dnsmasq", &mut command));
-        wait_until("dnsmasq", Duration::from_secs(10), || {
-            // It has bound its port: a second socket cannot.
-            std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, self.port)).is_err()
-        });
+        if let Some(pod) = &self.pod {
+            command = pod.here(As::Root, &command);
+        }
+        let process = self.process.insert(Process::spawn("dnsmasq", &mut command));
+        // It has bound its port then.
+        wait_until("dnsmasq", Duration::from_secs(10), || process.stderr().contains("started, version"));
     }
 
     /// Has it say something else from now on.

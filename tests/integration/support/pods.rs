@@ -186,6 +186,14 @@ impl Pod {
         command
     }
 
+    /// A command that was made for elsewhere, with its arguments and variables, in the pod.
+    pub(crate) fn here(&self, who: As, elsewhere: &Command) -> Command {
+        let mut command = self.command(who, elsewhere.get_program());
+        command.args(elsewhere.get_args());
+        command.envs(elsewhere.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
     /// The path of a program of this workspace, where any user can run it.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         let path = self.programs.join(name);

@@ -1,10 +1,12 @@
 //! Who speaks WebSocket? The server and the client of npm `ws`, and what they say of themselves.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::pods::{As, Pod};
 use super::process::Process;
 use super::{tools, wait_until};
 
@@ -24,12 +26,23 @@ pub(crate) struct Server {
 impl Peer {
     /// `ws-client.mjs`, with these members on top of what it is told to do.
     pub(crate) fn client(url: &str, what: &str, more: &Value) -> Self {
+        Self(Process::spawn("ws-client.mjs", &mut Self::command(url, what, more)))
+    }
+
+    /// The same in a pod.
+    pub(crate) fn client_in(pod: &Pod, url: &str, what: &str, more: &Value) -> Self {
+        let mut command = pod.here(As::Root, &Self::command(url, what, more));
+        Self(Process::spawn("ws-client.mjs", &mut command))
+    }
+
+    fn command(url: &str, what: &str, more: &Value) -> Command {
         let mut given = json!({"url": url, "do": what});
         for (name, value) in more.as_object().expect("an object") {
             given[name] = value.clone();
         }
         let mut command = tools::node("ws-client.mjs");
-        Self(Process::spawn("ws-client.mjs", command.arg(given.to_string())))
+        command.arg(given.to_string());
+        command
     }
 
     /// Everything so far, in order.
@@ -62,17 +75,24 @@ impl Peer {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::spawn(None)
+        Self::spawn(&mut tools::node("ws-server.mjs"))
     }
 
     /// One that speaks TLS with this certificate and key, in PEM.
     pub(crate) fn start_tls(cert: &str, key: &str) -> Self {
-        Self::spawn(Some(json!({"cert": cert, "key": key})))
+        let given = json!({"cert": cert, "key": key}).to_string();
+        Self::spawn(tools::node("ws-server.mjs").arg(given))
     }
 
-    fn spawn(tls: Option<Value>) -> Self {
+    /// One at all addresses of a pod.
+    pub(crate) fn start_in(pod: &Pod, port: u16) -> Self {
         let mut command = tools::node("ws-server.mjs");
-        let peer = Peer(Process::spawn("ws-server.mjs", command.args(tls.as_ref().map(ToString::to_string))));
+        command.arg(json!({"host": "::", "port": port}).to_string());
+        Self::spawn(&mut pod.here(As::Root, &command))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let peer = Peer(Process::spawn("ws-server.mjs", command));
         let port =
             peer.first("ready")["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
         Self { peer, port }
