@@ -123,7 +123,7 @@ impl App {
 
         let metrics = Metrics::new().map_err(system)?;
         let transparent = match transparent {
-            Some(listeners) => Some((listeners, Arc::new(Redirect::new(addresses.ports(), &metrics)?))),
+            Some(listeners) => Some((listeners, Arc::new(Redirect::new(addresses.ports(), &metrics).await?))),
             None => None,
         };
         let clock = Clock::default();

@@ -4,6 +4,7 @@
 pub mod inbound;
 mod local;
 pub mod outbound;
+mod probe;
 mod said;
 mod verdict;
 
@@ -68,8 +69,8 @@ struct Passing {
 pub enum CannotTell {
     /// The redirect would lead our own connections back to us.
     #[error(
-        "--transparent: run the sidecar as user or group {OWN_ID}, or give it CAP_NET_ADMIN, or its own connections would be \
-         redirected to it"
+        "--transparent: run the sidecar as user or group {OWN_ID} (and as `init` was told, if with --uid or --gid), or give it \
+         CAP_NET_ADMIN, or its own connections would be redirected to it"
     )]
     OurOwn,
     /// Every address would be taken for ours.
@@ -83,8 +84,9 @@ pub enum CannotTell {
 // === impl Redirect ===
 
 impl Redirect {
-    pub fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
-        if !connect::mark_sockets() && getuid().as_raw() != OWN_ID && getgid().as_raw() != OWN_ID {
+    pub async fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
+        let is_exempt = connect::mark_sockets() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
+        if !is_exempt || probe::leads_back().await {
             return Err(CannotTell::OurOwn);
         }
         if Local::takes_all() {

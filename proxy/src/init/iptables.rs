@@ -103,9 +103,26 @@ fn listed(family: Family) -> Result<Vec<String>, ProgramError> {
 /// The rules that lead into our chains, wherever they stand.
 fn jumps(lines: &[String]) -> impl Iterator<Item = &String> {
     lines.iter().filter(|line| {
-        let target = line.split(" -j ").nth(1).or_else(|| line.split(" -g ").nth(1));
+        let said = unquoted(line);
+        let target = said.split(" -j ").nth(1).or_else(|| said.split(" -g ").nth(1));
         line.starts_with("-A ") && target.is_some_and(|target| [OUTBOUND, INBOUND].contains(&target))
     })
+}
+
+/// A rule without what is quoted in it: comments of others may say anything.
+fn unquoted(line: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let outside = |c: &char| {
+        let was = quoted;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        !was && !quoted
+    };
+    line.chars().filter(outside).collect()
 }
 
 /// The rules within a chain.

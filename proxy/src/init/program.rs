@@ -38,7 +38,9 @@ pub(super) fn run(program: &'static str, arguments: &[&str], stdin: &str) -> Res
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let mut lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    // Some say first who they are.
+    let says = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.ends_with(':');
+    let mut lines = stderr.lines().map(str::trim).filter(says);
     Err(failed(lines.next().map_or_else(|| output.status.to_string(), str::to_owned)))
 }
 

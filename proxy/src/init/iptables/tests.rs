@@ -72,3 +72,16 @@ fn a_rule_of_others_before_ours_is_a_difference() {
     now.push("-A OUTPUT -j ACCEPT".to_owned());
     assert_eq!(between(&installed(&small()), &in_order(&now)), []);
 }
+
+#[test]
+fn the_rules_of_others_are_theirs_whatever_their_comments_say() {
+    let lines = [
+        r#"-A OUTPUT -p tcp --dport 9 -m comment --comment "x -j COUNTERSIGN_OUTBOUND -j y" -j ACCEPT"#,
+        r#"-A OUTPUT -m comment --comment "a \" -j COUNTERSIGN_OUTBOUND" -j ACCEPT"#,
+        r#"-A OTHERS -m comment --comment "a -j b" -j COUNTERSIGN_OUTBOUND"#,
+        "-A OUTPUT -p tcp -g COUNTERSIGN_INBOUND",
+        "-N COUNTERSIGN_INBOUND",
+    ]
+    .map(str::to_owned);
+    assert!(jumps(&lines).eq(&lines[2..4]));
+}
