@@ -72,7 +72,7 @@ pub struct RunArgs {
     #[arg(long, env = "COUNTERSIGN_TRANSPARENT")]
     pub transparent: bool,
     /// Listen on ADDR and forward what policy allows to the application at TARGET (repeatable). With --transparent, ADDR
-    /// alone is where redirected connections arrive [default there: [::]:16006].
+    /// alone is where redirected connections arrive [default there: port 16006 of all addresses].
     #[arg(long, env = "COUNTERSIGN_INBOUND", value_name = "ADDR=TARGET", value_delimiter = ',')]
     pub inbound: Vec<String>,
     /// Forward proxy for what the application sends; loopback only. With --transparent, on both loopback addresses, for
