@@ -160,6 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_covers_what_it_names_and_no_more() {
+        for (wide, narrow, expected) in [
+            ("a.example", "A.Example.", true),
+            ("a.example", "b.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "*.example", true),
+            ("*.example", "example", false),
+            ("*.example", "a.b.example", false),
+            // Names below names, of which the wildcard has one label alone.
+            ("*.example", "*.a.example", false),
+            ("a.example", "*.example", false),
+        ] {
+            let pattern = |written: &str| HostPattern::parse(written).unwrap();
+            assert_eq!(pattern(wide).covers(&pattern(narrow)), expected, "{wide} over {narrow}");
+        }
+    }
+
+    #[test]
     fn a_pattern_is_as_long_as_a_name_may_be_its_wildcard_counted() {
         let name = |length: usize| {
             let labels = "a.".repeat(length / 2);
