@@ -1,13 +1,15 @@
 //! What were we told to do? Flags as written, and the configuration once checked.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use countersign_policy::Workload;
 use countersign_policy::headers::Underscores;
 
@@ -26,6 +28,28 @@ use crate::state::source::PolicySource;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What the arguments and the variables say. What is wrong with them ends the process.
+    pub fn read() -> Self {
+        let read = without_service_links(Self::command()).get_matches();
+        Self::from_arg_matches(&read).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Kubernetes tells each pod of each Service by variables, `NAME_PORT=tcp://10.0.0.1:80` among them. That of a Service which
+/// somebody named `countersign-inbound` is none of ours, though it has the name of a flag's.
+fn without_service_links(command: clap::Command) -> clap::Command {
+    let is_link = |value: &OsString| {
+        let value = value.to_string_lossy();
+        ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+    };
+    let without = move |flag: Arg| {
+        let value = flag.get_env().and_then(std::env::var_os);
+        if value.as_ref().is_some_and(is_link) { flag.env(Resettable::Reset) } else { flag }
+    };
+    command.mut_subcommands(|command| command.mut_args(without))
 }
 
 #[derive(Debug, Subcommand)]
