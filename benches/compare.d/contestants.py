@@ -10,7 +10,7 @@ import sys
 
 import keys
 from failure import Failure
-from process import Process, wait_until
+from process import Process, Servers
 
 PROXY_CORE = 1
 LOAD_CORE = 0
@@ -28,14 +28,14 @@ class Contestant:
     verifies_scopes: bool = False
 
 
-class Stage:
+class Stage(Servers):
     """All servers of a comparison, while they run."""
 
     def __init__(self, here, folder, installed):
+        super().__init__()
         self.here = here
         self.folder = folder
         self.installed = installed
-        self.processes = []
         self.ports = free_ports(
             "backend_port plain_backend_port issuer_port "
             "envoy_plain envoy_inbound envoy_outbound haproxy_tcp haproxy_inbound haproxy_outbound nginx_plain "
@@ -58,18 +58,6 @@ class Stage:
             "public_key": self.issuer.public_file,
             "secret_file": self.secret_file,
         }
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.stop()
 
     def start(self):
         run, ports = self.run, self.ports
@@ -122,16 +110,13 @@ class Stage:
         ]
 
     def run(self, name, core, argv, port):
-        process = Process(name, core, argv, self.folder / f"{name.replace(' ', '-')}.log")
-        self.processes.append(process)
+        number, log = self.ports[port], self.folder / f"{name.replace(' ', '-')}.log"
 
-        def listening():
-            process.check_running()
+        def listens(_):
             with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.ports[port])) == 0
+                return probe.connect_ex(("127.0.0.1", number)) == 0
 
-        wait_until(f"{name} should listen on port {self.ports[port]}", 20, listening)
-        return process
+        return self.serve(name, core, argv, log, listens, f"listen on port {number}")
 
     def configuration(self, template, prefix="", to=None):
         """The template with its @names@ filled in; a proxy's own ports are given without its prefix."""

@@ -43,6 +43,40 @@ class Process:
             self.child.wait()
 
 
+class Servers:
+    """Servers that run while something is measured: all start on the way in, and stop on the way out, the last one first."""
+
+    def __init__(self):
+        self.processes = []
+
+    def start(self):
+        raise NotImplementedError
+
+    def serve(self, name, core, argv, log, is_up, what):
+        """Starts one and waits until it is up: `is_up` is asked of the process, `what` says what it should do."""
+        process = Process(name, core, argv, log)
+        self.processes.append(process)
+
+        def up():
+            process.check_running()
+            return is_up(process)
+
+        wait_until(f"{name} should {what}", 20, up)
+        return process
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes):
+            process.stop()
+
+
 def stat(pid):
     """The fields of /proc/PID/stat after the name, which may hold anything (proc(5))."""
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

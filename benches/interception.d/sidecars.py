@@ -13,7 +13,7 @@ import keys
 from contestants import LOAD_CORE, PROXY_CORE
 from failure import Failure
 from pods import APPLICATION, Pod
-from process import Process, wait_until
+from process import Process, Servers
 
 ISSUER = "http://issuer.shop:7000"
 
@@ -45,12 +45,12 @@ class Contestant:
         return self.sidecar.process
 
 
-class Stage:
+class Stage(Servers):
     """All servers of the measurement, while they run."""
 
     def __init__(self, here, folder, installed, net):
+        super().__init__()
         self.here, self.folder, self.installed, self.net = here, folder, installed, net
-        self.processes = []
         # Each sidecar's user finds its own below; what is not for it is closed.
         folder.chmod(0o711)
         self.issuer = keys.Issuer(folder, ISSUER)
@@ -61,18 +61,6 @@ class Stage:
         keys.certificate(folder, "stock", "stock.shop")
         for file in folder.iterdir():
             file.chmod(0o600)
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.stop()
 
     def start(self):
         world, (ours, theirs) = self.net.world, self.net.pods
@@ -152,15 +140,10 @@ class Stage:
         return text
 
     def run(self, name, core, argv, port):
-        process = Process(name, core, argv, self.folder / f"{name}.log")
-        self.processes.append(process)
-
-        def listening():
-            process.check_running()
+        def listens(process):
             return any(port == listens for listens in ports(process.child.pid))
 
-        wait_until(f"{name} should listen on port {port}", 20, listening)
-        return process
+        return self.serve(name, core, argv, self.folder / f"{name}.log", listens, f"listen on port {port}")
 
 
 def ports(pid):

@@ -1,17 +1,19 @@
 //! What were we told to do? Flags as written, and the configuration once checked.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use countersign_policy::Workload;
 use countersign_policy::headers::Underscores;
 
-use crate::init::args::InitArgs;
+use crate::init::args::{Exempt, InitArgs};
 use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
 use crate::state::source::PolicySource;
@@ -26,6 +28,28 @@ use crate::state::source::PolicySource;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What the arguments and the variables say. What is wrong with them ends the process.
+    pub fn read() -> Self {
+        let read = without_service_links(Self::command()).get_matches();
+        Self::from_arg_matches(&read).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Kubernetes tells each pod of each Service by variables, `NAME_PORT=tcp://10.0.0.1:80` among them. That of a Service which
+/// somebody named `countersign-inbound` is none of ours, though it has the name of a flag's.
+fn without_service_links(command: clap::Command) -> clap::Command {
+    let is_link = |value: &OsString| {
+        let value = value.to_string_lossy();
+        ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
+    };
+    let without = move |flag: Arg| {
+        let value = flag.get_env().and_then(std::env::var_os);
+        if value.as_ref().is_some_and(is_link) { flag.env(Resettable::Reset) } else { flag }
+    };
+    command.mut_subcommands(|command| command.mut_args(without))
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +106,8 @@ pub struct RunArgs {
     /// What holds for inbound ports that no policy selects: deny, audit or pass [default: deny].
     #[arg(long, env = "COUNTERSIGN_INBOUND_DEFAULT", value_name = "WHAT", value_enum)]
     pub inbound_default: Option<InboundDefault>,
+    #[command(flatten)]
+    pub exempt: Exempt,
     /// Inbound header fields with _ in their names, which many applications take for -: drop or pass [default: drop].
     #[arg(long, env = "COUNTERSIGN_HEADER_UNDERSCORES", value_name = "WHAT")]
     pub header_underscores: Option<Underscores>,
@@ -125,6 +151,8 @@ pub struct Config {
     pub outbound: Option<SocketAddr>,
     /// Where redirected connections to the workload arrive; those that it opens arrive at `outbound`.
     pub transparent: Option<SocketAddr>,
+    /// What the redirect knows us by.
+    pub exempt: Exempt,
     pub inbound_default: InboundDefault,
     pub header_underscores: Underscores,
     pub admin: SocketAddr,
@@ -192,6 +220,7 @@ impl TryFrom<RunArgs> for Config {
             inbound,
             outbound,
             transparent,
+            exempt: args.exempt,
             inbound_default: args.inbound_default.unwrap_or_default(),
             header_underscores: args.header_underscores.unwrap_or_default(),
             admin,

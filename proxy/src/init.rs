@@ -5,10 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use self::args::{Backend, InitArgs};
+use self::around::Around;
+use self::difference::Difference;
 use self::plan::{Family, Plan, Redirect};
 use self::program::{ProgramError, is_installed};
 
 pub mod args;
+mod around;
 mod difference;
 mod iptables;
 mod nft;
@@ -21,7 +24,7 @@ pub mod values;
 pub enum Answer {
     /// It is as asked. What to print, if anything.
     Yes(String),
-    /// What is installed is not what is asked for; one difference each.
+    /// What is installed is not what is asked for; one difference each, then what else may be in the way.
     No(Vec<String>),
 }
 
@@ -44,8 +47,10 @@ pub fn run(args: &InitArgs) -> Result<Answer, InitError> {
     demand_net_admin()?;
     let done = |result: Result<(), ProgramError>| result.map(|()| Answer::Yes(String::new()));
     let answer = match (with_nft, args.check, args.remove) {
-        (true, true, _) => nft::check(&plan).map(compared),
-        (false, true, _) => iptables::check(&plan, families()).map(compared),
+        (true, true, _) => nft::check(&plan).map(|differences| compared(differences, with_nft)),
+        (false, true, _) => {
+            iptables::check(&plan, families()).map(|differences| compared(differences, with_nft))
+        }
         (true, _, true) => done(nft::apply(&nft::removal())),
         (false, _, true) => done(iptables::remove(families())),
         (true, ..) => done(nft::apply(&nft::script(&plan))),
@@ -63,11 +68,16 @@ fn printed(plan: &Plan, with_nft: bool, remove: bool) -> String {
     }
 }
 
-fn compared(differences: Vec<difference::Difference>) -> Answer {
+/// What differs, and what else is there.
+fn compared(mut differences: Vec<Difference>, with_nft: bool) -> Answer {
+    let Around { remains, warnings } = around::look(with_nft, families());
+    differences.extend(remains);
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
     if differences.is_empty() {
-        return Answer::Yes("the rules are installed as asked\n".to_owned());
+        let lines = ["the rules are installed as asked".to_owned()].into_iter().chain(warnings);
+        return Answer::Yes(lines.map(|line| line + "\n").collect());
     }
-    Answer::No(differences.iter().map(ToString::to_string).collect())
+    Answer::No(differences.iter().map(ToString::to_string).chain(warnings).collect())
 }
 
 /// The families that iptables needs rules for. A kernel without IPv6 sends none; where IPv6 is only switched off it can be

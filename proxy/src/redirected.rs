@@ -16,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use rustix::process::{getgid, getuid};
+use rustix::process::{getegid, geteuid};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::local::Local;
+use self::probe::Probe;
 use crate::connect;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
+use crate::init::args::Exempt;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
@@ -35,6 +37,7 @@ use crate::tcp::{self, Meters, Side};
 pub struct Redirect {
     /// No way in leads to these, though they are open on the workload's addresses.
     own_ports: Vec<u16>,
+    probe: Probe,
     local: Local,
     inbound: Meters,
     outbound: Meters,
@@ -50,6 +53,8 @@ struct Redirected {
     peer: SocketAddr,
     /// Where it was going.
     destination: SocketAddr,
+    /// `false`: it was opened to us, so that is where it arrived.
+    was_redirected: bool,
     since: Instant,
     drain: Drain,
 }
@@ -67,12 +72,17 @@ struct Passing {
 /// Why connections cannot be told apart.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotTell {
-    /// The redirect would lead our own connections back to us.
+    /// The redirect would not know our own connections, and lead them back to us.
     #[error(
-        "--transparent: run the sidecar as user or group {OWN_ID} (and as `init` was told, if with --uid or --gid), or give it \
-         CAP_NET_ADMIN, or its own connections would be redirected to it"
+        "--transparent: this is user {user} and group {group}, neither user {} nor group {} as the redirect knows us, and \
+         without CAP_NET_ADMIN, which would let us mark our connections: {TELL_BOTH}", exempt.uid, exempt.gid
     )]
-    OurOwn,
+    OurOwn { user: u32, group: u32, exempt: Exempt },
+    /// It does.
+    #[error(
+        "--transparent: the redirect that is installed leads our own connections back to us: {TELL_BOTH}"
+    )]
+    LedBack,
     /// Every address would be taken for ours.
     #[error(
         "--transparent: net.ipv4.ip_nonlocal_bind is set here, so the addresses of this machine cannot be told from others: \
@@ -84,22 +94,41 @@ pub enum CannotTell {
 // === impl Redirect ===
 
 impl Redirect {
-    pub async fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
-        let is_exempt = connect::mark_sockets() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
-        if !is_exempt || probe::leads_back().await {
-            return Err(CannotTell::OurOwn);
+    pub async fn new(own_ports: Vec<u16>, exempt: Exempt, metrics: &Metrics) -> Result<Self, CannotTell> {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        if !connect::mark_sockets(exempt.mark.0) && user != exempt.uid.0 && group != exempt.gid.0 {
+            return Err(CannotTell::OurOwn { user, group, exempt });
+        }
+        let probe = Probe::default();
+        if probe.look().await {
+            return Err(CannotTell::LedBack);
         }
         if Local::takes_all() {
             return Err(CannotTell::Addresses);
         }
         Ok(Self {
             own_ports,
+            probe,
             local: Local::default(),
             inbound: Meters::new(metrics, Direction::Inbound),
             outbound: Meters::new(metrics, Direction::Outbound),
             asked_since: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
+    }
+
+    /// Looks for as long as we run whether our own connections are left alone.
+    pub async fn watch(&self) {
+        self.probe.watch().await;
+    }
+
+    /// Do our own connections come back to us, so that nothing can work?
+    pub fn leads_back(&self) -> bool {
+        self.probe.leads_back()
+    }
+
+    fn is_own(&self, port: u16) -> bool {
+        self.own_ports.contains(&port) || self.probe.has(port)
     }
 
     /// Are the names of the first policy known, which tell whose a connection is? Who knows none for long is ready all the same.
@@ -136,8 +165,31 @@ fn plain(address: SocketAddr) -> SocketAddr {
 // === impl Redirected ===
 
 impl Redirected {
+    /// One that has just been accepted. `None`: it ended before it began.
+    fn accepted(
+        redirect: Arc<Redirect>,
+        worker: Arc<Worker>,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        drain: Drain,
+    ) -> Option<Self> {
+        let original = original_destination(stream)
+            .and_then(|original| Ok((original, plain(stream.local_addr()?))))
+            .inspect_err(|error| tracing::debug!(%error, "a connection ended before it began"));
+        let (original, arrived) = original.ok()?;
+        Some(Self {
+            redirect,
+            worker,
+            peer: plain(peer),
+            destination: original.unwrap_or(arrived),
+            was_redirected: original.is_some(),
+            since: Instant::now(),
+            drain,
+        })
+    }
+
     /// Lets all bytes pass, both ways, between who opened the connection and where it was going.
-    async fn pass<N: Side>(&self, near: N, passing: Passing) {
+    async fn pass<N: Side>(&self, near: N, passing: Passing, meters: &Meters) {
         let Passing { direction, outcome, would_refuse, timeouts } = passing;
         let _connected = self.worker.carries_bytes(direction);
         let far = match tokio::time::timeout(timeouts.connect, connect::open(self.destination)).await {
@@ -163,10 +215,6 @@ impl Redirected {
             entry.reason = would_refuse.map(Reason::as_str);
             entry
         });
-        let meters = match direction {
-            Direction::Inbound => &self.redirect.inbound,
-            Direction::Outbound => &self.redirect.outbound,
-        };
         tcp::relay(near, far, self.drain.clone(), timeouts.idle, meters).await;
     }
 
@@ -179,6 +227,15 @@ impl Redirected {
         entry.explain(refusal, recorder.decision_id());
         recorder.refused(refusal.reason, entry);
         tcp::reset(near);
+    }
+
+    /// Counted and logged as an open stream that was ended.
+    fn end(&self, direction: Direction, reason: Reason) {
+        let recorder = &self.worker.sidecar.recorder;
+        let mut entry = self.entry(direction, Outcome::of(direction, reason));
+        entry.status = reason.status();
+        entry.explain(&reason.into(), recorder.decision_id());
+        recorder.ended(reason, entry);
     }
 
     fn entry(&self, direction: Direction, decision: Outcome) -> Entry {
@@ -212,8 +269,9 @@ fn unnamed() -> Timeouts {
 
 /// How long names may keep us from being ready.
 const PREPARATION: Duration = Duration::from_secs(5);
-/// Our user and group, where we have them to ourselves.
-const OWN_ID: u32 = 16016;
+/// What to do where the redirect does not know us.
+const TELL_BOTH: &str =
+    "run the sidecar as the user or group that `init` was told, and tell both the same (--uid, --gid)";
 
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,32 @@ fn flags_that_contradict_each_other_are_refused() {
     }
 }
 
+/// Kubernetes tells a pod of each Service by variables that may have the names of ours.
+#[test]
+fn inj_4_what_kubernetes_sets_for_a_service_is_not_taken_for_a_flag() {
+    let dry_with = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(binary("countersign-proxy"));
+        command.args(["init", "--dry-run", "--backend=nft"]).envs(variables.iter().copied());
+        run(&mut command, Duration::from_secs(20))
+    };
+    let usual = dry_with(&[]);
+    let services = [
+        ("COUNTERSIGN_INBOUND_PORT", "tcp://10.0.0.1:80"),
+        ("COUNTERSIGN_INBOUND_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("COUNTERSIGN_INBOUND_SERVICE_HOST", "10.0.0.1"),
+        ("COUNTERSIGN_INBOUND_SERVICE_PORT", "80"),
+        ("COUNTERSIGN_OUTBOUND_PORT", "udp://[fd00::1]:53"),
+        ("COUNTERSIGN_HEALTH_PORT", "sctp://10.0.0.1:80"),
+    ];
+    let done = dry_with(&services);
+    assert_eq!((done.code, &done.stdout, &done.stderr), (Some(0), &usual.stdout, &usual.stderr));
+    let done = dry_with(&[("COUNTERSIGN_INBOUND_PORT", "15006")]);
+    assert!(done.stdout.contains("redirect to :15006"), "{done:?}");
+    for wrong in ["http://10.0.0.1:80", "10.0.0.1:80", "tcp"] {
+        assert_eq!(dry_with(&[("COUNTERSIGN_INBOUND_PORT", wrong)]).code, Some(2), "{wrong}");
+    }
+}
+
 #[test]
 fn a_dry_run_prints_one_transaction() {
     let done =

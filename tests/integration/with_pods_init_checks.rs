@@ -2,7 +2,7 @@
 //! simulated pods.
 
 use crate::support::init::{FLAGS, LIMIT, Programs, rules, shell};
-use crate::support::pods::{As, Net, Pod, open_to_all};
+use crate::support::pods::{As, Net, Pod};
 use crate::support::process::{Finished, run};
 
 #[test]
@@ -125,6 +125,104 @@ fn check_finds_what_was_deleted_added_or_changed() {
     }
 }
 
+/// What else is there, in whose place or before which our rules would not be heard.
+#[test]
+fn check_tells_what_may_be_in_the_way() {
+    let net = Net::with_pods(1);
+    let pod = &net.pods[0];
+    let (nft, legacy) = (["--backend=nft"], ["--backend=iptables"]);
+    let clean = "nft flush ruleset
+        for tables in iptables-legacy ip6tables-legacy; do for table in nat raw; do
+            $tables -t $table -F; $tables -t $table -X
+        done; done";
+    let early = "nft -f - <<E
+        add table inet others
+        add chain inet others output { type nat hook output priority -101; }
+        add rule inet others output tcp dport 1 redirect to :2
+E";
+    let notrack = "nft -f - <<E
+        add table ip others
+        add chain ip others output { type filter hook output priority raw; }
+        add rule ip others output tcp dport 1 notrack
+E";
+    let legacy_notrack = "ip6tables-legacy -t raw -A OUTPUT -p tcp -j CT --notrack";
+    let dormant = "nft add table inet countersign '{ flags dormant; }'";
+    let by_legacy = "iptables-legacy -t nat -N COUNTERSIGN_INBOUND";
+    let by_nft = "iptables-nft -t nat -N COUNTERSIGN_INBOUND";
+    let ours_by_nft = "nft add table inet countersign";
+    // Which program, what is done beside it, what is said.
+    for (kind, flags, change, expected) in [
+        ("legacy", &nft, dormant, "unexpected: table inet countersign: flags dormant"),
+        ("legacy", &nft, by_legacy, "unexpected: iptables-legacy -t nat: rules of ours by the other program"),
+        (
+            "legacy",
+            &nft,
+            by_nft,
+            "unexpected: table ip nat, chain COUNTERSIGN_INBOUND: rules of ours by the other",
+        ),
+        (
+            "legacy",
+            &legacy,
+            ours_by_nft,
+            "unexpected: table inet countersign: rules of ours by the other program",
+        ),
+        ("nft", &legacy, by_legacy, "unexpected: iptables-legacy -t nat: rules of ours by the other program"),
+        ("legacy", &legacy, by_nft, "unexpected: table ip nat, chain COUNTERSIGN_INBOUND: rules of ours"),
+        (
+            "legacy",
+            &nft,
+            early,
+            "warning: table inet others, chain output: sees connections before our rules",
+        ),
+        (
+            "nft",
+            &legacy,
+            early,
+            "warning: table inet others, chain output: sees connections before our rules",
+        ),
+        ("legacy", &nft, notrack, "warning: table ip others, chain output: connections that are not tracked"),
+        (
+            "legacy",
+            &legacy,
+            legacy_notrack,
+            "warning: ip6tables-legacy -t raw: connections that are not tracked",
+        ),
+    ] {
+        let programs = Programs::any(kind);
+        let check = || programs.init(pod, &[FLAGS, flags, &["--check"]].concat());
+        shell(pod, clean);
+        programs.install(pod, &[FLAGS, flags].concat());
+        let before = check();
+        assert_eq!(
+            (before.code, &*before.stdout),
+            (Some(0), "the rules are installed as asked\n"),
+            "{before:?}"
+        );
+        shell(pod, change);
+        let done = check();
+        assert_eq!(done.code, Some(i32::from(expected.starts_with("unexpected"))), "{change}: {done:?}");
+        assert!(done.stdout.lines().any(|line| line.starts_with(expected)), "{change}: {done:?}");
+    }
+    shell(pod, clean);
+    // Who cannot look says so.
+    let alone = Programs::iptables("legacy");
+    alone.install(pod, FLAGS);
+    let done = alone.init(pod, &[FLAGS, &["--check"]].concat());
+    assert!(done.code == Some(0) && done.stdout.contains("warning: rules of others in nftables"), "{done:?}");
+}
+
+#[test]
+fn addresses_are_the_same_however_the_program_spells_them() {
+    let net = Net::with_pods(1);
+    let flags = ["--exclude-outbound-cidrs=::1.2.3.4,::5.6.0.0/112,10.0.0.0/8"];
+    for (name, programs) in Programs::all() {
+        programs.install(&net.pods[0], &flags);
+        let done = programs.init(&net.pods[0], &[&flags[..], &["--check"]].concat());
+        assert_eq!(done.code, Some(0), "{name}: {done:?}");
+        programs.install(&net.pods[0], &["--remove"]);
+    }
+}
+
 // === what goes wrong ===
 
 /// Exit code 2 and one line that says these words; the rules are as they were.
@@ -192,20 +290,4 @@ fn a_pod_without_ipv6_addresses_gets_the_same_rules() {
         assert_eq!(differences(&programs, pod), "", "{name}");
         programs.install(pod, &["--remove"]);
     }
-}
-
-/// Whom the rules exempt and as whom the sidecar runs are two things. Where they differ, every connection of its own would come
-/// back to it.
-#[test]
-fn a_sidecar_that_the_rules_do_not_know_does_not_start() {
-    let net = Net::with_pods(1);
-    let pod = &net.pods[0];
-    let folder = tempfile::tempdir().unwrap();
-    open_to_all(folder.path());
-    Programs::nft().install(pod, &["--uid=2000", "--gid=2000"]);
-    let mut command = pod.own(As::Sidecar, "countersign-proxy");
-    command.args(["run", "--transparent", "--policies"]).arg(folder.path());
-    let done = run(&mut command, LIMIT);
-    assert_eq!(done.code, Some(2), "{done:?}");
-    assert!(done.stderr.contains("as `init` was told"), "{done:?}");
 }

@@ -50,6 +50,19 @@ impl Drop for Local {
 }
 
 #[test]
+fn a_name_that_would_remove_what_is_not_ours_is_refused() {
+    let kept = tempfile::tempdir_in("/run").expect("/run can be written");
+    let folder = kept.path().file_name().expect("a name").to_string_lossy().into_owned();
+    for name in [&folder, "countersign-/..", "../run/countersign-a", "countersign-", "countersign-a b"] {
+        let mut command = Command::new(root().join("deploy/local/pods"));
+        let done = run(command.arg("down").env("COUNTERSIGN_LOCAL", name), Duration::from_secs(10));
+        assert_eq!(done.code, Some(2), "{name}: {done:?}");
+        assert!(done.stderr.contains("write countersign-NAME"), "{name}: {done:?}");
+    }
+    assert!(kept.path().exists());
+}
+
+#[test]
 fn what_the_script_says_to_try_works() {
     let local = Local::up();
     for family in ["-4", "-6"] {

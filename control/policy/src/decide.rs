@@ -92,7 +92,7 @@ impl Policies {
                 if !body.is_about(request, token) {
                     continue;
                 }
-                if body.allows(request, token) {
+                if body.admits(request, token) {
                     return Decision::Allow { rule: *id, public: false };
                 }
                 if lacks_scopes.is_none() && body.lacks_only_scopes(request, token) {

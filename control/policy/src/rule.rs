@@ -163,6 +163,11 @@ impl RuleBody {
         self.to.judge_allow(request, token.map(|token| &token.claims)) == Judged::Yes
     }
 
+    /// An allow rule that [is about](Self::is_about) what is asked for: does it match this caller?
+    pub(crate) fn admits(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> bool {
+        self.judge_caller(request, token) == Judged::Yes
+    }
+
     /// An allow rule: is it satisfied only with a token?
     pub(crate) fn needs_token(&self) -> bool {
         let shows_token = self.from.as_ref().is_none_or(|from| from.needs_token);
@@ -200,11 +205,15 @@ impl RuleBody {
     pub(crate) fn judge_allow(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
         self.to
             .judge_allow(request, token.map(|token| &token.claims))
-            .and(|| match &self.from {
-                None => Judged::of(self.public, Word::Token),
-                Some(from) => from.judge(request, token),
-            })
-            .and(|| self.judge_when(request, token))
+            .and(|| self.judge_caller(request, token))
+    }
+
+    fn judge_caller(&self, request: &AccessRequest<'_>, token: Option<&Token>) -> Judged<'_> {
+        let from = match &self.from {
+            None => Judged::of(self.public, Word::Token),
+            Some(from) => from.judge(request, token),
+        };
+        from.and(|| self.judge_when(request, token))
     }
 
     /// A deny rule: `to`, then `from`, then `unless`, then `when`.

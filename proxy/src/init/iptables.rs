@@ -3,6 +3,8 @@
 //! Each family is replaced by one transaction of `iptables-restore --noflush`; the two are not one. IPv6 goes first, and back
 //! to what it was if IPv4 then fails, so a pod has both or neither, but for a moment between them.
 
+use std::net::IpAddr;
+
 use super::difference::{Difference, between};
 use super::plan::{Family, Match, Plan, Rule, Verdict};
 use super::program::{ProgramError, run};
@@ -10,6 +12,8 @@ use super::values::{Ranges, from_number};
 
 const OUTBOUND: &str = "COUNTERSIGN_OUTBOUND";
 const INBOUND: &str = "COUNTERSIGN_INBOUND";
+/// Our chains.
+pub(super) const CHAINS: [&str; 2] = [OUTBOUND, INBOUND];
 /// What leads into our chains, as `iptables -S` says it.
 const JUMPS: [(&str, &str); 2] =
     [("OUTPUT", "-p tcp -j COUNTERSIGN_OUTBOUND"), ("PREROUTING", "-p tcp -j COUNTERSIGN_INBOUND")];
@@ -35,7 +39,7 @@ pub(super) fn printed(plan: &Plan, families: &[Family]) -> String {
 /// What would take away all that may be there.
 pub(super) fn printed_removal(families: &[Family]) -> String {
     let mut all: Vec<String> = JUMPS.iter().map(|(hook, jump)| format!("-A {hook} {jump}")).collect();
-    all.extend([OUTBOUND, INBOUND].map(|chain| format!("-N {chain}")));
+    all.extend(CHAINS.map(|chain| format!("-N {chain}")));
     families.iter().map(|&family| format!("# {}\n{}", restore(family), removal(&all))).collect()
 }
 
@@ -45,7 +49,7 @@ pub(super) fn check(plan: &Plan, families: &[Family]) -> Result<Vec<Difference>,
     for &family in families {
         let (asked, found) = (installed(&rules(plan, family)), in_order(&listed(family)?));
         let named = |lines: Vec<String>| -> Vec<String> {
-            lines.into_iter().map(|line| format!("{}: {line}", list(family))).collect()
+            lines.into_iter().map(|line| format!("{}: {}", list(family), canonical(&line))).collect()
         };
         differences.extend(between(&named(asked), &named(found)));
     }
@@ -101,11 +105,11 @@ fn listed(family: Family) -> Result<Vec<String>, ProgramError> {
 }
 
 /// The rules that lead into our chains, wherever they stand.
-fn jumps(lines: &[String]) -> impl Iterator<Item = &String> {
+pub(super) fn jumps(lines: &[String]) -> impl Iterator<Item = &String> {
     lines.iter().filter(|line| {
         let said = unquoted(line);
         let target = said.split(" -j ").nth(1).or_else(|| said.split(" -g ").nth(1));
-        line.starts_with("-A ") && target.is_some_and(|target| [OUTBOUND, INBOUND].contains(&target))
+        line.starts_with("-A ") && target.is_some_and(|target| CHAINS.contains(&target))
     })
 }
 
@@ -123,6 +127,16 @@ fn unquoted(line: &str) -> String {
         !was && !quoted
     };
     line.chars().filter(outside).collect()
+}
+
+/// A rule with its addresses as we write them: some say `::1.2.3.4` where others say `::102:304`.
+fn canonical(line: &str) -> String {
+    let canonical = |word: &str| {
+        let (address, length) = word.split_once('/')?;
+        Some(format!("{}/{length}", address.parse::<IpAddr>().ok()?))
+    };
+    let words = line.split(' ').map(|word| canonical(word).unwrap_or_else(|| word.to_owned()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The rules within a chain.
@@ -143,7 +157,7 @@ fn in_order(lines: &[String]) -> Vec<String> {
         let further: Vec<String> = within(lines, hook).skip(1).cloned().collect();
         ours.extend(jumps(&further).cloned());
     }
-    for chain in [OUTBOUND, INBOUND] {
+    for chain in CHAINS {
         ours.extend(lines.iter().filter(|line| line.strip_prefix("-N ") == Some(chain)).cloned());
         ours.extend(within(lines, chain).cloned());
     }
@@ -177,7 +191,7 @@ fn script(rules: &[(&str, Vec<String>); 2], before: &[String]) -> String {
 
 /// Empty if there is nothing to take away.
 fn removal(before: &[String]) -> String {
-    let chains: Vec<_> = [OUTBOUND, INBOUND].into_iter().filter(|chain| has_chain(before, chain)).collect();
+    let chains: Vec<_> = CHAINS.into_iter().filter(|chain| has_chain(before, chain)).collect();
     if chains.is_empty() {
         return String::new();
     }
@@ -192,7 +206,7 @@ fn back(before: &[String], now: &[String]) -> String {
     if !has_chain(before, OUTBOUND) && !has_chain(before, INBOUND) {
         return removal(now);
     }
-    let rules = [OUTBOUND, INBOUND].map(|chain| (chain, within(before, chain).cloned().collect()));
+    let rules = CHAINS.map(|chain| (chain, within(before, chain).cloned().collect()));
     script(&rules, now)
 }
 

@@ -9,7 +9,7 @@ use super::values::{Ranges, from_number};
 mod listed;
 
 /// The family and name of the table, the names and places of its chains.
-const TABLE: &str = "inet countersign";
+pub(super) const TABLE: &str = "inet countersign";
 const OUTBOUND: (&str, &str) = ("outbound", "type nat hook output priority -100; policy accept;");
 const INBOUND: (&str, &str) = ("inbound", "type nat hook prerouting priority -100; policy accept;");
 
@@ -47,17 +47,26 @@ pub(super) fn check(plan: &Plan) -> Result<Vec<Difference>, ProgramError> {
             [format!("{name}: {place}")].into_iter().chain(rules)
         })
         .collect();
-    Ok(between(&asked, &listed::lines(&tables()?)?))
+    if !is_there()? {
+        return Ok(between(&asked, &[]));
+    }
+    // Dormant, none of its rules holds, and nftables 1.0.6 says so in what is no JSON.
+    if let Some(flags) = flags()? {
+        return Ok(vec![Difference::Unexpected(format!("table {TABLE}: {flags}"))]);
+    }
+    Ok(between(&asked, &listed::lines(&run("nft", &["-j", "list", "table", "inet", listed::NAME], "")?)?))
 }
 
-/// The table as `nft` lists it, in JSON; nothing if it is not there.
-fn tables() -> Result<String, ProgramError> {
-    // Listing a table that is not there is an error like any other, so those that are there are asked for first.
-    if listed::has_table(&run("nft", &["-j", "list", "tables", "inet"], "")?)? {
-        run("nft", &["-j", "list", "table", "inet", listed::NAME], "")
-    } else {
-        Ok(String::new())
-    }
+/// Listing a table that is not there is an error like any other, so those that are there are asked for first.
+fn is_there() -> Result<bool, ProgramError> {
+    let tables = run("nft", &["list", "tables", "inet"], "")?;
+    Ok(tables.lines().any(|line| line.strip_prefix("table ") == Some(TABLE)))
+}
+
+/// The line that says which flags the table has, if any.
+fn flags() -> Result<Option<String>, ProgramError> {
+    let table = run("nft", &["list", "table", "inet", listed::NAME], "")?;
+    Ok(table.lines().map(str::trim).find(|line| line.starts_with("flags ")).map(str::to_owned))
 }
 
 type Chain<'a> = ((&'static str, &'static str), &'a [Rule]);

@@ -40,6 +40,16 @@ impl Programs {
         Self::of(&programs)
     }
 
+    /// All that may be there, with iptables of this kind.
+    pub(crate) fn any(kind: &str) -> Self {
+        let more = ["nft", "iptables-legacy", "ip6tables-legacy"];
+        let programs = Self::iptables(kind);
+        for name in more {
+            symlink(installed(name), programs.folder.path().join(name)).unwrap();
+        }
+        programs
+    }
+
     pub(crate) fn of(programs: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for (name, real) in programs {

@@ -61,6 +61,16 @@ fn what_leads_to_us_is_replaced_wherever_it_stands_and_nothing_else() {
 }
 
 #[test]
+fn an_address_has_one_spelling_where_rules_are_compared() {
+    let said = "-A COUNTERSIGN_OUTBOUND -d ::1.2.3.4/128 -m comment --comment \"a/b\" -j RETURN";
+    assert_eq!(canonical(said), said.replace("::1.2.3.4", "::102:304"));
+    let ours: Networks = "::1.2.3.4,10.0.0.0/8".parse().unwrap();
+    for line in [prefixes(&ours.v6, Family::V6), prefixes(&ours.v4, Family::V4)].concat() {
+        assert_eq!(canonical(&line), line);
+    }
+}
+
+#[test]
 fn a_rule_of_others_before_ours_is_a_difference() {
     let mut now = installed(&small());
     assert_eq!(between(&installed(&small()), &in_order(&now)), []);

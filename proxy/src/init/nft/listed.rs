@@ -13,13 +13,6 @@ use crate::init::values::{Ranges, to_number};
 /// The name of the table.
 pub(super) const NAME: &str = "countersign";
 
-/// Whether the list of tables has ours.
-pub(super) fn has_table(json: &str) -> Result<bool, ProgramError> {
-    let objects = objects(json)?;
-    let mut names = objects.iter().filter_map(|object| object.pointer("/table/name"));
-    Ok(names.any(|name| name == NAME))
-}
-
 /// One line for each chain, followed by its rules, and one for anything else in the table.
 pub(super) fn lines(json: &str) -> Result<Vec<String>, ProgramError> {
     let objects = objects(json)?;
@@ -41,9 +34,6 @@ pub(super) fn lines(json: &str) -> Result<Vec<String>, ProgramError> {
 }
 
 fn objects(json: &str) -> Result<Vec<Value>, ProgramError> {
-    if json.is_empty() {
-        return Ok(Vec::new());
-    }
     let document: Option<Value> = serde_json::from_str(json).ok();
     let objects = document.and_then(|document| document.get("nftables")?.as_array().cloned());
     objects.ok_or_else(|| ProgramError::Failed {
