@@ -151,8 +151,8 @@ impl App {
         let armory = Arc::new(Armory::new(services));
 
         // The first policy, then all later ones.
-        let start =
-            background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
+        let starting = config.source.start(state_dir, metrics.clone(), connector.clone());
+        let start = background.spawn(starting).await.map_err(system)??;
         let arming = armory.clone();
         let arm = move |snapshot: Snapshot| {
             names.keep(snapshot.exact_hosts().map(Arc::from));

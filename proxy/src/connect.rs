@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use rustls::client::ResolvesClientCert;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::names::{NameError, Names};
+use crate::socket;
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -56,44 +55,6 @@ pub struct Connector {
     pub names: Names,
     platform_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
-
-/// Marks every socket that this process opens from now on, so that redirect rules leave its connections alone. `false`: it
-/// may not (that takes `CAP_NET_ADMIN`), and they know it by its user or group.
-pub fn mark_sockets() -> bool {
-    let permitted = [Domain::IPV4, Domain::IPV6]
-        .into_iter()
-        .filter_map(|domain| Socket::new(domain, Type::STREAM, None).ok())
-        .any(|socket| socket.set_mark(MARK).is_ok());
-    MARKED.store(permitted, Ordering::Relaxed);
-    permitted
-}
-
-/// Opens TCP to an address.
-pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    if !MARKED.load(Ordering::Relaxed) {
-        return TcpStream::connect(address).await;
-    }
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    SockRef::from(&socket).set_mark(MARK)?;
-    socket.connect(address).await
-}
-
-/// Opens TCP to the first address of a host that answers, as the system resolves it.
-pub async fn open_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match open(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-/// Is every socket of this process marked? One process has one network namespace, and one answer.
-static MARKED: AtomicBool = AtomicBool::new(false);
-/// What redirect rules know our sockets by: 16016.
-const MARK: u32 = 0x3e90;
 
 // === impl Connector ===
 
@@ -144,7 +105,7 @@ impl Connector {
         for address in addresses {
             let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
             left = left.saturating_sub(1);
-            match tokio::time::timeout(share, open(address)).await {
+            match tokio::time::timeout(share, socket::open(address)).await {
                 Ok(Ok(stream)) => {
                     // Small messages are latency here; failing to say so harms nobody.
                     let _ = stream.set_nodelay(true);

@@ -5,6 +5,7 @@ mod answer;
 mod flight;
 mod known;
 mod order;
+mod runtime;
 mod strangers;
 mod system;
 mod table;

@@ -21,13 +21,13 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::local::Local;
-use crate::connect;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
 use crate::rejection::{Explained, Refusal};
+use crate::socket;
 use crate::tcp::{self, Meters, Side};
 
 /// What redirected connections are judged by beside policy; shared by all workers.
@@ -85,7 +85,7 @@ pub enum CannotTell {
 
 impl Redirect {
     pub async fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
-        let is_exempt = connect::mark_sockets() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
+        let is_exempt = socket::mark_all() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
         if !is_exempt || probe::leads_back().await {
             return Err(CannotTell::OurOwn);
         }
@@ -140,7 +140,7 @@ impl Redirected {
     async fn pass<N: Side>(&self, near: N, passing: Passing) {
         let Passing { direction, outcome, would_refuse, timeouts } = passing;
         let _connected = self.worker.carries_bytes(direction);
-        let far = match tokio::time::timeout(timeouts.connect, connect::open(self.destination)).await {
+        let far = match tokio::time::timeout(timeouts.connect, socket::open(self.destination)).await {
             Ok(Ok(far)) => far,
             Ok(Err(error)) => {
                 tracing::debug!(%error, destination = %self.destination, "cannot be reached");

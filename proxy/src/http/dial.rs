@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
-use crate::connect::{self, Connector, Guard};
+use crate::connect::{Connector, Guard};
+use crate::socket;
 use crate::state::certificate::{Certificate, CertificateError};
 use crate::state::files::{FileError, PolicyFiles};
 
@@ -90,7 +91,7 @@ impl Dial {
     ) -> Result<Sender, Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
-                let stream = connect::open(*address).await.map_err(unreachable)?;
+                let stream = socket::open(*address).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
                 stream
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::connect;
+use crate::socket;
 
 /// Does the redirect lead what we open back to us? Opens a connection to each address that this machine speaks from, where a
 /// redirect that does not know us turns it away to the inbound listener. Where there is no redirect yet, it does not.
@@ -36,7 +36,7 @@ async fn arrives(own: IpAddr) -> io::Result<bool> {
     let listener = TcpListener::bind((own, 0)).await?;
     let address = listener.local_addr()?;
     let (dialled, accepted) =
-        tokio::join!(connect::open(address), tokio::time::timeout(PATIENCE, listener.accept()));
+        tokio::join!(socket::open(address), tokio::time::timeout(PATIENCE, listener.accept()));
     dialled?;
     Ok(accepted.is_ok())
 }

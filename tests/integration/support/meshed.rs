@@ -24,8 +24,13 @@ impl Meshed {
     /// Redirects the pod's traffic, starts a sidecar for the workload of this app, and waits until it is ready.
     pub(crate) fn start(pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
         let done = run(pod.own(As::Root, "countersign-proxy").arg("init"), LIMIT);
+        Self::start_as(As::Sidecar, pod, policies, app, more)
+    }
+
+    /// The same for a sidecar that is run by somebody else.
+    pub(crate) fn start_as(who: As, pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
         assert_eq!(done.code, Some(0), "init: {}", done.stderr);
-        let meshed = Self::without_redirect(pod, policies, app, more);
+        let meshed = Self::alone(who, pod, policies, app, more);
         let mut wait = pod.own(As::Sidecar, "countersign-proxy");
         let done = run(wait.args(["wait", "--timeout", "15"]), LIMIT);
         assert_eq!(done.code, Some(0), "wait: {} {}", done.stderr, meshed.log());
@@ -33,9 +38,9 @@ impl Meshed {
     }
 
     /// Starts a sidecar and waits for nothing.
-    pub(crate) fn without_redirect(pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
+    fn alone(who: As, pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
         open_to_all(policies);
-        let mut command = pod.own(As::Sidecar, "countersign-proxy");
+        let mut command = pod.own(who, "countersign-proxy");
         command.args(["run", "--transparent", "--policies"]).arg(policies).env("COUNTERSIGN_LOG", "debug");
         command.args(["--namespace", "shop", "--workload", app, "--label", &format!("app={app}")]);
         Self { pod: pod.clone(), process: Process::spawn("countersign-proxy", command.args(more)) }
