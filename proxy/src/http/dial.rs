@@ -93,15 +93,10 @@ impl Dial {
             Address::Socket(address) => {
                 let stream = socket::open(*address).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                stream
+                stranger(stream, own)?
             }
-            Address::Name { host, port } => {
-                connector.tcp(host, *port, Guard::Open, limit).await.map_err(unreachable)?
-            }
+            Address::Name { host, port } => tcp(connector, host, *port, own, limit).await?,
         };
-        if own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
-            return Err(Reason::AmbiguousDestination);
-        }
         let Some(tls) = &self.tls else {
             return handshake(stream, self.version == Version::Http2).await;
         };
@@ -174,7 +169,7 @@ impl Version {
     }
 }
 
-/// Opens TCP to a host, for bytes that pass as they are. Never to our own listener.
+/// Opens TCP to a host. Never to our own listener.
 pub(crate) async fn tcp(
     connector: &Connector,
     host: &str,
@@ -182,7 +177,11 @@ pub(crate) async fn tcp(
     own: Option<SocketAddr>,
     limit: Duration,
 ) -> Result<TcpStream, Reason> {
-    let stream = connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?;
+    stranger(connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?, own)
+}
+
+/// The connection, if it does not lead to our own listener.
+fn stranger(stream: TcpStream, own: Option<SocketAddr>) -> Result<TcpStream, Reason> {
     match own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
         true => Err(Reason::AmbiguousDestination),
         false => Ok(stream),
@@ -303,6 +302,11 @@ mod tests {
             let refused = dial.connect(&Connector::for_tests(), Some(own), timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
             assert!(dial.connect(&Connector::for_tests(), None, timeout).await.is_ok(), "{host} is reached");
+            let refused = tcp(&Connector::for_tests(), host, own.port(), Some(own), timeout).await.err();
+            assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}, for bytes");
         }
+        let dial = Dial { address: Address::Socket(own), tls: None, version: Version::Http1 };
+        let refused = dial.connect(&Connector::for_tests(), Some(own), Duration::from_secs(5)).await.err();
+        assert_eq!(refused, Some(Reason::AmbiguousDestination), "where a connection was going");
     }
 }
