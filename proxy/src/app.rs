@@ -20,8 +20,8 @@ use crate::connect::Connector;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
+use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
-use crate::http::{inbound, outbound};
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -124,7 +124,9 @@ impl App {
         let metrics = Metrics::new().map_err(system)?;
         let transparent = match transparent {
             Some(listeners) => {
-                let redirect = Redirect::new(addresses.ports(), config.exempt, &metrics).await?;
+                let ways_in =
+                    inbound.iter().map(|(listeners, target)| (listeners.address, *target)).collect();
+                let redirect = Redirect::new(addresses.ports(), ways_in, config.exempt).await?;
                 Some((listeners, Arc::new(redirect)))
             }
             None => None,
@@ -154,11 +156,11 @@ impl App {
         let armory = Arc::new(Armory::new(services));
 
         // The first policy, then all later ones.
-        let start =
-            background.spawn(config.source.start(state_dir, metrics.clone())).await.map_err(system)??;
+        let starting = config.source.start(state_dir, metrics.clone(), connector.clone());
+        let start = background.spawn(starting).await.map_err(system)??;
         let arming = armory.clone();
         let arm = move |snapshot: Snapshot| {
-            names.keep(snapshot.exact_hosts().map(Arc::from));
+            names.keep(snapshot.exact_hosts().cloned());
             arming.arm(snapshot)
         };
         let (policy, mut writer) = live(start.snapshot.map(&arm));
@@ -263,7 +265,7 @@ async fn work(
     for (listener, target) in listeners.inbound {
         let (worker, application) = (worker.clone(), worker.application(target));
         tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
-            inbound::serve(worker.clone(), application.clone(), stream, peer, drain)
+            redirected::inbound::serve_for(application.clone(), worker.clone(), stream, peer, drain)
         }));
     }
     let redirect = listeners.transparent.as_ref().map(|(_, redirect)| redirect.clone());

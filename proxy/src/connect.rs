@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use rustls::client::ResolvesClientCert;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use socket2::{Domain, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::names::{NameError, Names};
+use crate::socket;
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -56,43 +55,6 @@ pub struct Connector {
     pub names: Names,
     platform_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
-
-/// Puts this mark on every socket that this process opens from now on, so that redirect rules leave its connections alone. `false`: it
-/// may not (that takes `CAP_NET_ADMIN`), and they know it by its user or group.
-pub fn mark_sockets(mark: u32) -> bool {
-    let permitted = [Domain::IPV4, Domain::IPV6]
-        .into_iter()
-        .filter_map(|domain| Socket::new(domain, Type::STREAM, None).ok())
-        .any(|socket| socket.set_mark(mark).is_ok());
-    MARK.store(if permitted { mark } else { 0 }, Ordering::Relaxed);
-    permitted
-}
-
-/// Opens TCP to an address.
-pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let mark = MARK.load(Ordering::Relaxed);
-    if mark == 0 {
-        return TcpStream::connect(address).await;
-    }
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    SockRef::from(&socket).set_mark(mark)?;
-    socket.connect(address).await
-}
-
-/// Opens TCP to the first address of a host that answers, as the system resolves it.
-pub async fn open_any(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match open(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-/// What every socket of this process is marked with; 0 is no mark. One process has one network namespace, and one answer.
-static MARK: AtomicU32 = AtomicU32::new(0);
 
 // === impl Connector ===
 
@@ -143,7 +105,7 @@ impl Connector {
         for address in addresses {
             let share = deadline.saturating_duration_since(Instant::now()) / left.max(1);
             left = left.saturating_sub(1);
-            match tokio::time::timeout(share, open(address)).await {
+            match tokio::time::timeout(share, socket::open(address)).await {
                 Ok(Ok(stream)) => {
                     // Small messages are latency here; failing to say so harms nobody.
                     let _ = stream.set_nodelay(true);

@@ -18,6 +18,7 @@ pub mod names;
 pub mod record;
 pub mod redirected;
 pub mod rejection;
+pub mod socket;
 pub mod state;
 pub mod tcp;
 

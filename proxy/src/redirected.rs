@@ -9,7 +9,7 @@ mod said;
 mod verdict;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -22,14 +22,13 @@ use tokio::net::TcpStream;
 
 use self::local::Local;
 use self::probe::Probe;
-use crate::connect;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
 use crate::init::args::Exempt;
-use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
 use crate::rejection::{Explained, Refusal};
+use crate::socket;
 use crate::tcp::{self, Meters, Side};
 
 /// What redirected connections are judged by beside policy; shared by all workers.
@@ -38,20 +37,19 @@ pub struct Redirect {
     /// No way in leads to these, though they are open on the workload's addresses.
     own_ports: Vec<u16>,
     probe: Probe,
+    /// But where one of them is that of `--inbound ADDR=TARGET`: who means ADDR is led to TARGET.
+    ways_in: Vec<(SocketAddr, SocketAddr)>,
     local: Local,
-    inbound: Meters,
-    outbound: Meters,
     /// When somebody first asked whether we are ready, and whether we were.
     asked_since: OnceLock<Instant>,
     prepared: AtomicBool,
 }
 
-/// A connection that was redirected to us, but for its socket.
+/// A connection that was redirected to us, or that is led on like one, but for its socket.
 struct Redirected {
-    redirect: Arc<Redirect>,
     worker: Arc<Worker>,
     peer: SocketAddr,
-    /// Where it was going.
+    /// Where it was going, or what it is led to.
     destination: SocketAddr,
     /// `false`: it was opened to us, so that is where it arrived.
     was_redirected: bool,
@@ -85,8 +83,8 @@ pub enum CannotTell {
     LedBack,
     /// Every address would be taken for ours.
     #[error(
-        "--transparent: net.ipv4.ip_nonlocal_bind is set here, so the addresses of this machine cannot be told from others: \
-         set it to 0"
+        "--transparent: net.ipv4.ip_nonlocal_bind or net.ipv6.ip_nonlocal_bind is set here, so the addresses of this machine cannot \
+         be told from others: set it to 0"
     )]
     Addresses,
 }
@@ -94,9 +92,14 @@ pub enum CannotTell {
 // === impl Redirect ===
 
 impl Redirect {
-    pub async fn new(own_ports: Vec<u16>, exempt: Exempt, metrics: &Metrics) -> Result<Self, CannotTell> {
+    /// The ports that we listen on; the addresses among them that lead to an application each; and whom the redirect exempts.
+    pub async fn new(
+        own_ports: Vec<u16>,
+        ways_in: Vec<(SocketAddr, SocketAddr)>,
+        exempt: Exempt,
+    ) -> Result<Self, CannotTell> {
         let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-        if !connect::mark_sockets(exempt.mark.0) && user != exempt.uid.0 && group != exempt.gid.0 {
+        if !socket::mark_all(exempt.mark.0) && user != exempt.uid.0 && group != exempt.gid.0 {
             return Err(CannotTell::OurOwn { user, group, exempt });
         }
         let probe = Probe::default();
@@ -109,9 +112,8 @@ impl Redirect {
         Ok(Self {
             own_ports,
             probe,
+            ways_in,
             local: Local::default(),
-            inbound: Meters::new(metrics, Direction::Inbound),
-            outbound: Meters::new(metrics, Direction::Outbound),
             asked_since: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
@@ -129,6 +131,17 @@ impl Redirect {
 
     fn is_own(&self, port: u16) -> bool {
         self.own_ports.contains(&port) || self.probe.has(port)
+    }
+
+    /// Where a listener of `--inbound ADDR=TARGET` leads that is open at this address.
+    fn way_in(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        let is_open = |at: SocketAddr| match at.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => destination.is_ipv4(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
+            ip => ip.to_canonical() == destination.ip(),
+        };
+        let leads = |(at, _): &&(SocketAddr, SocketAddr)| at.port() == destination.port() && is_open(*at);
+        self.ways_in.iter().find(leads).map(|(_, target)| *target)
     }
 
     /// Are the names of the first policy known, which tell whose a connection is? Who knows none for long is ready all the same.
@@ -166,19 +179,12 @@ fn plain(address: SocketAddr) -> SocketAddr {
 
 impl Redirected {
     /// One that has just been accepted. `None`: it ended before it began.
-    fn accepted(
-        redirect: Arc<Redirect>,
-        worker: Arc<Worker>,
-        stream: &TcpStream,
-        peer: SocketAddr,
-        drain: Drain,
-    ) -> Option<Self> {
+    fn accepted(worker: Arc<Worker>, stream: &TcpStream, peer: SocketAddr, drain: Drain) -> Option<Self> {
         let original = original_destination(stream)
             .and_then(|original| Ok((original, plain(stream.local_addr()?))))
             .inspect_err(|error| tracing::debug!(%error, "a connection ended before it began"));
         let (original, arrived) = original.ok()?;
         Some(Self {
-            redirect,
             worker,
             peer: plain(peer),
             destination: original.unwrap_or(arrived),
@@ -192,7 +198,7 @@ impl Redirected {
     async fn pass<N: Side>(&self, near: N, passing: Passing, meters: &Meters) {
         let Passing { direction, outcome, would_refuse, timeouts } = passing;
         let _connected = self.worker.carries_bytes(direction);
-        let far = match tokio::time::timeout(timeouts.connect, connect::open(self.destination)).await {
+        let far = match tokio::time::timeout(timeouts.connect, socket::open(self.destination)).await {
             Ok(Ok(far)) => far,
             Ok(Err(error)) => {
                 tracing::debug!(%error, destination = %self.destination, "cannot be reached");

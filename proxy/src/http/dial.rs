@@ -1,6 +1,6 @@
 //! How is an upstream reached? Plain TCP or verified TLS, then HTTP/1.1 or HTTP/2 on top.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
-use crate::connect::{self, Connector, Guard};
+use crate::connect::{Connector, Guard};
+use crate::socket;
 use crate::state::certificate::{Certificate, CertificateError};
 use crate::state::files::{FileError, PolicyFiles};
 
@@ -80,29 +81,25 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection. The caller holds it to the limit; each address gets its share. Every failure is the upstream's:
-    /// `upstream_unreachable`.
+    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share. Every
+    /// failure is the upstream's: `upstream_unreachable`.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: Option<SocketAddr>,
         limit: Duration,
-    ) -> Result<Sender, Reason> {
+    ) -> Result<(Sender, IpAddr), Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
-                let stream = connect::open(*address).await.map_err(unreachable)?;
+                let stream = socket::open(*address).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                stream
+                stranger(stream, own)?
             }
-            Address::Name { host, port } => {
-                connector.tcp(host, *port, Guard::Open, limit).await.map_err(unreachable)?
-            }
+            Address::Name { host, port } => tcp(connector, host, *port, own, limit).await?,
         };
-        if own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
-            return Err(Reason::AmbiguousDestination);
-        }
+        let address = stream.peer_addr().map_err(unreachable)?.ip();
         let Some(tls) = &self.tls else {
-            return handshake(stream, self.version == Version::Http2).await;
+            return Ok((handshake(stream, self.version == Version::Http2).await?, address));
         };
         let stream =
             connector.tls(stream, tls.config.clone(), &tls.server_name).await.map_err(unreachable)?;
@@ -111,7 +108,7 @@ impl Dial {
             tracing::debug!(server = tls.server_name, "the upstream does not speak HTTP/2");
             return Err(Reason::UpstreamUnreachable);
         }
-        handshake(stream, h2).await
+        Ok((handshake(stream, h2).await?, address))
     }
 }
 
@@ -173,7 +170,7 @@ impl Version {
     }
 }
 
-/// Opens TCP to a host, for bytes that pass as they are. Never to our own listener.
+/// Opens TCP to a host. Never to our own listener.
 pub(crate) async fn tcp(
     connector: &Connector,
     host: &str,
@@ -181,7 +178,11 @@ pub(crate) async fn tcp(
     own: Option<SocketAddr>,
     limit: Duration,
 ) -> Result<TcpStream, Reason> {
-    let stream = connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?;
+    stranger(connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?, own)
+}
+
+/// The connection, if it does not lead to our own listener.
+fn stranger(stream: TcpStream, own: Option<SocketAddr>) -> Result<TcpStream, Reason> {
     match own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
         true => Err(Reason::AmbiguousDestination),
         false => Ok(stream),
@@ -302,6 +303,11 @@ mod tests {
             let refused = dial.connect(&Connector::for_tests(), Some(own), timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
             assert!(dial.connect(&Connector::for_tests(), None, timeout).await.is_ok(), "{host} is reached");
+            let refused = tcp(&Connector::for_tests(), host, own.port(), Some(own), timeout).await.err();
+            assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}, for bytes");
         }
+        let dial = Dial { address: Address::Socket(own), tls: None, version: Version::Http1 };
+        let refused = dial.connect(&Connector::for_tests(), Some(own), Duration::from_secs(5)).await.err();
+        assert_eq!(refused, Some(Reason::AmbiguousDestination), "where a connection was going");
     }
 }

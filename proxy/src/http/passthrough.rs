@@ -18,19 +18,20 @@ use tokio::net::TcpStream;
 use super::body::Body;
 use super::seen::Seen;
 use super::sidecar::{Connected, Worker};
-use super::{dial, last_word, target};
+use super::{destination, dial, last_word, target};
 use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 use crate::state::live::Live;
+use crate::tcp;
 use crate::tcp::hello::{self, Hello};
-use crate::tcp::{self, Meters};
 
 /// A tunnel that was agreed on, and in which nothing has passed yet.
 struct Tunnel {
     worker: Arc<Worker>,
-    /// Whom the TLS inside has to ask for.
+    /// As it was written, and as the search path completes it. The TLS inside has to ask for one of the two.
+    written: String,
     host: String,
     port: u16,
     server: TcpStream,
@@ -50,17 +51,23 @@ pub(super) async fn open(
     seen: &mut Seen,
 ) -> Result<Response<Body>, Refusal> {
     let _under_way = worker.begin()?;
-    let (host, port) = target::tunnel(&head)?;
-    let rule = rule(active.ok_or(Reason::PolicyUnavailable)?, &host, port)?;
-    let client = head.extensions.remove::<OnUpgrade>().ok_or(Reason::BadRequest)?;
+    let (written, port) = target::tunnel(&head)?;
+    let is_complete = head.uri.host().is_some_and(|host| host.ends_with('.'));
+    let active = active.ok_or(Reason::PolicyUnavailable)?;
     let sidecar = &worker.sidecar;
+    let names = &sidecar.connector.names;
+    let (host, named) = destination::named(active, names, &written, is_complete, port).await;
+    let rule = passes(named)?;
+    let client = head.extensions.remove::<OnUpgrade>().ok_or(Reason::BadRequest)?;
     let server = dial::tcp(&sidecar.connector, &host, port, sidecar.outbound, rule.timeouts.connect).await?;
 
     sidecar.metrics.outbound_bypassed.with_label_values(&["passthrough"]).inc();
     seen.outcome = Outcome::Bypass;
+    let full = host.strip_suffix('.').unwrap_or(&host).to_owned();
     let tunnel = Tunnel {
         worker: worker.clone(),
-        host,
+        written,
+        host: full,
         port,
         server,
         idle: rule.timeouts.idle,
@@ -73,8 +80,8 @@ pub(super) async fn open(
 }
 
 /// The rule that lets a tunnel pass.
-fn rule<'a>(active: &'a Active, host: &str, port: u16) -> Result<&'a OutboundRule, Reason> {
-    match active.snapshot.outbound(host, port) {
+fn passes(named: Outbound<'_>) -> Result<&OutboundRule, Reason> {
+    match named {
         Outbound::Rule(rule) if rule.carries() == Carries::Tls => Ok(rule),
         Outbound::Denied => Err(Reason::EgressDenied),
         // What passes here unseen would be more than any rule says.
@@ -97,11 +104,11 @@ impl Tunnel {
             heard = tokio::time::timeout(PATIENCE, hear(&mut near, said)) => heard,
             () = last_word(self.drain.clone()) => return tcp::reset(&near),
         };
-        let Self { worker, host, port, server, idle, seen, connected: _connected, drain } = self;
+        let Self { worker, written, host, port, server, idle, seen, connected: _connected, drain } = self;
         let sidecar = &worker.sidecar;
         match heard {
-            Ok(Ok((Hello::Name(name), said))) if name == host => {
-                let meters = Meters::new(&sidecar.metrics, Direction::Outbound);
+            Ok(Ok((Hello::Name(name), said))) if name == written || name == host => {
+                let meters = worker.meters(Direction::Outbound);
                 tokio::select! {
                     biased;
                     _ = tcp::relay_after(said, near, server, drain, idle, &meters) => {}
@@ -110,7 +117,7 @@ impl Tunnel {
                 }
             }
             Ok(Ok(_)) => {
-                seen.ended(&Reason::AmbiguousDestination.into(), &sidecar.recorder);
+                seen.ended(&Reason::AmbiguousDestination.into(), &worker.sidecar.recorder);
                 tcp::reset(&near);
             }
             // It went away, or never said anything.
@@ -123,7 +130,9 @@ impl Tunnel {
 async fn over(policy: &Live<Option<Active>>, host: &str, port: u16) -> Reason {
     loop {
         let (edition, now) = (policy.edition(), policy.load());
-        if let Some(Err(reason)) = now.as_ref().as_ref().map(|active| rule(active, host, port)) {
+        if let Some(Err(reason)) =
+            now.as_ref().as_ref().map(|active| passes(active.snapshot.outbound(host, port)))
+        {
             return reason;
         }
         drop(now);

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use hickory_resolver::TokioResolver;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use super::system::{System, is_name};
+use super::system::{Resolver, System, is_name};
 
 /// What came of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub(super) async fn ask(system: &System, name: &str) -> Answer {
 }
 
 /// Both families, of which one may fail.
-async fn ask_both(resolver: &TokioResolver, name: &str) -> Answer {
+async fn ask_both(resolver: &Resolver, name: &str) -> Answer {
     let Ok(name) = Name::from_ascii(format!("{name}.")) else {
         return Answer::Absent { ttl: MAX_NEGATIVE_TTL };
     };
@@ -91,7 +90,7 @@ async fn the_other(first: &Answer, rest: impl Future<Output = Answer>) -> Answer
     tokio::time::timeout(OTHER_FAMILY, rest).await.unwrap_or_else(|_| late())
 }
 
-async fn ask_one(resolver: &TokioResolver, name: Name, kind: RecordType) -> Answer {
+async fn ask_one(resolver: &Resolver, name: Name, kind: RecordType) -> Answer {
     let found = match resolver.lookup(name, kind).await {
         Ok(found) => found,
         Err(NetError::Dns(DnsError::NoRecordsFound(none)))

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use super::runtime::Runtime;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 /// Where the system's configuration lies.
 #[derive(Clone, Debug)]
@@ -24,9 +23,12 @@ pub struct Files {
     pub port: u16,
 }
 
+/// Puts questions to the nameservers.
+pub(super) type Resolver = hickory_resolver::Resolver<Runtime>;
+
 /// The configuration, as it was read.
 pub(super) struct System {
-    pub(super) resolver: TokioResolver,
+    pub(super) resolver: Resolver,
     /// Lower case, without trailing dots.
     search: Vec<String>,
     ndots: usize,
@@ -90,14 +92,14 @@ impl Files {
         Ok(System { resolver: self.resolver(&config)?, search, ndots, hosts, read })
     }
 
-    fn resolver(&self, config: &resolv_conf::Config) -> io::Result<TokioResolver> {
+    fn resolver(&self, config: &resolv_conf::Config) -> io::Result<Resolver> {
         let servers = config.get_nameservers_or_local().into_iter().map(|server| {
             let mut server = NameServerConfig::udp_and_tcp(server.into());
             server.connections.iter_mut().for_each(|connection| connection.port = self.port);
             server
         });
         let servers = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
+        let mut builder = Resolver::builder_with_config(servers, Runtime::default());
         let options = builder.options_mut();
         options.timeout = Duration::from_secs(config.timeout.clamp(1, MAX_TIMEOUT).into());
         // What counts there is what comes after the first.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::HeaderMap;
 use countersign_policy::inbound::{Decision, PortProtocol};
@@ -11,13 +12,14 @@ use countersign_policy::snapshot::Timeouts;
 use countersign_policy::{PortPolicy, Reason};
 use tokio::net::TcpStream;
 
-use super::{Passing, Redirect, Redirected};
+use super::{Passing, Redirect, Redirected, plain};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Ask, Door};
 use crate::auth::verify::LastVerdict;
 use crate::config::InboundDefault;
 use crate::drain::Drain;
 use crate::http;
+use crate::http::inbound::Application;
 use crate::http::sidecar::{Sidecar, Worker};
 use crate::http::tls::{Secured, Spoken};
 use crate::record::{Direction, Outcome};
@@ -32,19 +34,51 @@ pub async fn serve(
     peer: SocketAddr,
     drain: Drain,
 ) {
-    let Some(connection) = Redirected::accepted(redirect, worker, &stream, peer, drain) else { return };
-    take(connection, stream).await;
+    let Some(connection) = Redirected::accepted(worker, &stream, peer, drain) else { return };
+    take(&redirect, connection, stream).await;
+}
+
+/// Takes one connection to a listener of `--inbound ADDR=TARGET`. What policy says of the port of TARGET decides: HTTP, where it
+/// does not say that it is something else.
+pub async fn serve_for(
+    application: Arc<Application>,
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    drain: Drain,
+) {
+    let policy = worker.sidecar.policy.load();
+    let policies =
+        policy.as_ref().as_ref().and_then(|active| active.snapshot.inbound(application.target.port()));
+    let is_http = policies.is_none_or(|policies| policies.protocol == PortProtocol::Http);
+    drop(policy);
+    if is_http {
+        return http::inbound::serve(worker, application, stream, peer, drain).await;
+    }
+    let connection = Redirected {
+        worker,
+        peer: plain(peer),
+        destination: application.target,
+        was_redirected: false,
+        since: Instant::now(),
+        drain,
+    };
+    Box::pin(connection.enter(stream)).await;
 }
 
 /// The story itself, in the order of time.
-pub(super) async fn take(connection: Redirected, near: TcpStream) {
-    let Redirected { redirect, worker, destination, .. } = &connection;
-    // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports. What was opened to us
-    // is among them: we are no way in.
-    if destination.ip().is_loopback()
-        || !redirect.local.has(*destination)
-        || redirect.is_own(destination.port())
-    {
+pub(super) async fn take(redirect: &Redirect, connection: Redirected, near: TcpStream) {
+    let Redirected { worker, destination, .. } = &connection;
+    // What is bound to loopback alone is for the workload alone.
+    if destination.ip().is_loopback() || !redirect.local.has(*destination) {
+        return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
+    }
+    if let Some(target) = redirect.way_in(*destination) {
+        let Redirected { worker, peer, drain, .. } = connection;
+        return serve_for(worker.application(target), worker, near, peer, drain).await;
+    }
+    // And so are the pages on our own ports. What was opened to us is among them: we are no way in.
+    if redirect.is_own(destination.port()) {
         return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     let policy = worker.sidecar.policy.load();
@@ -87,7 +121,7 @@ impl Redirected {
             Err(refusal) => return self.refuse(near.tcp(), DIRECTION, &refusal),
         };
         drop(policy);
-        let meters = self.redirect.inbound.clone();
+        let meters = self.worker.meters(DIRECTION);
         tokio::select! {
             biased;
             () = self.pass(near, passing, &meters) => {}

@@ -1,6 +1,7 @@
 //! The outbound story of a redirected connection: the application opens it, rules for its destination and what it says first
 //! decide whether it is ours to look into, and it passes, is served, or is refused.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,19 +37,19 @@ pub async fn serve(
     peer: SocketAddr,
     drain: Drain,
 ) {
-    let Some(connection) = Redirected::accepted(redirect, worker, &stream, peer, drain) else { return };
+    let Some(connection) = Redirected::accepted(worker, &stream, peer, drain) else { return };
     if !connection.was_redirected {
         // As to a forward proxy, which looks at the peer itself.
         let Redirected { worker, peer, drain, .. } = connection;
         return http::outbound::serve(worker, stream, peer, drain).await;
     }
-    let Redirected { redirect, peer, destination, .. } = &connection;
+    let Redirected { peer, destination, .. } = &connection;
     if !redirect.local.has(*peer) || destination.ip().is_loopback() {
         return connection.refuse(&stream, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     if redirect.local.has(*destination) {
         // To the workload itself: what would be judged if it came from outside is judged here too.
-        return inbound::take(connection, stream).await;
+        return inbound::take(&redirect, connection, stream).await;
     }
     connection.leave(stream).await;
 }
@@ -82,7 +83,7 @@ impl Redirected {
         };
         // Held for as long as bytes pass.
         basis.said.bytes.shrink_to_fit();
-        let meters = self.redirect.outbound.clone();
+        let meters = self.worker.meters(DIRECTION);
         let Bypass { reason, timeouts } = bypass;
         self.worker.sidecar.metrics.outbound_bypassed.with_label_values(&[reason]).inc();
         let passing =
@@ -105,7 +106,8 @@ impl Redirected {
                 basis.at.push(host);
             }
         }
-        let verdict = verdict(&active.snapshot, port, &basis.at, &basis.said);
+        let full_names = |name: &str| names.full_names(name).map(Cow::into_owned).collect::<Vec<_>>();
+        let verdict = verdict(&active.snapshot, port, &basis.at, &basis.said, &full_names);
         if let Verdict::PassAs(name, _) = &verdict
             && basis.name.as_ref() != Some(name)
         {

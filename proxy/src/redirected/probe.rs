@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::connect;
+use crate::socket;
 
 /// What has been found out.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Probe {
         let address = listener.local_addr()?;
         self.port.store(address.port(), Ordering::Relaxed);
         let (dialled, accepted) =
-            tokio::join!(timeout(PATIENCE, connect::open(address)), timeout(PATIENCE, listener.accept()));
+            tokio::join!(timeout(PATIENCE, socket::open(address)), timeout(PATIENCE, listener.accept()));
         self.port.store(0, Ordering::Relaxed);
         match dialled? {
             // Whoever turned it away was not us: we listen.
@@ -92,7 +92,7 @@ fn speaks_from(far: IpAddr) -> Option<IpAddr> {
 }
 
 /// For documentation (RFC 3849): nobody's, like 192.0.2.0/24 (RFC 5737).
-const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const DISCARD: u16 = 9;
 const PATIENCE: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_secs(10);

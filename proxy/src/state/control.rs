@@ -13,12 +13,12 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
+
+use crate::connect::{ConnectError, Connector, Guard};
 
 /// How long the control plane may hold an answer back that has nothing new, in seconds (RFC 7240 §4.3).
 const WAIT: u64 = 30;
@@ -36,9 +36,9 @@ const MAX_TOKEN: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlUrl {
     authority: String,
+    /// In lower case, IPv6 without brackets.
     host: String,
     port: u16,
-    name: ServerName<'static>,
 }
 
 /// Why a URL is none of a control plane.
@@ -53,6 +53,7 @@ pub struct ControlClient {
     ca_file: PathBuf,
     join_token_file: PathBuf,
     instance: String,
+    connector: Connector,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
 }
 
@@ -77,7 +78,7 @@ pub enum ControlError {
     #[error("{0} holds no usable join token: it is one line, given with --join-token")]
     JoinToken(String),
     #[error("cannot connect to the control plane at {authority}: {error}")]
-    Connect { authority: String, error: std::io::Error },
+    Connect { authority: String, error: ConnectError },
     #[error("the control plane at {0} did not answer in time")]
     Timeout(String),
     #[error("the connection to the control plane broke: {0}")]
@@ -108,15 +109,17 @@ impl FromStr for ControlUrl {
         if uri.scheme_str() != Some("https") || !bare {
             return Err(BadControlUrl);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host.clone()).map_err(|_| BadControlUrl)?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if ServerName::try_from(host.as_str()).is_err() {
+            return Err(BadControlUrl);
+        }
         // `Uri` reads a port that is none as absent: it must not become the default.
         let port = match authority.port_u16() {
             Some(port) => port,
             None if authority.as_str() == authority.host() => 443,
             None => return Err(BadControlUrl),
         };
-        Ok(Self { authority: authority.to_string(), host, port, name })
+        Ok(Self { authority: authority.to_string(), host, port })
     }
 }
 
@@ -131,8 +134,14 @@ impl fmt::Display for ControlUrl {
 impl ControlClient {
     /// `instance` tells the sidecars of one workload apart. Nothing is read or connected to before the first request. Both
     /// files are read anew when needed, so that they can be rotated.
-    pub fn new(url: ControlUrl, ca_file: PathBuf, join_token_file: PathBuf, instance: String) -> Self {
-        Self { url, ca_file, join_token_file, instance, connection: None }
+    pub fn new(
+        url: ControlUrl,
+        ca_file: PathBuf,
+        join_token_file: PathBuf,
+        instance: String,
+        connector: Connector,
+    ) -> Self {
+        Self { url, ca_file, join_token_file, instance, connector, connection: None }
     }
 
     pub fn instance(&self) -> &str {
@@ -221,12 +230,11 @@ impl ControlClient {
     }
 
     async fn connect(&self) -> Result<http1::SendRequest<Full<Bytes>>, ControlError> {
-        let tls = TlsConnector::from(tls(&self.ca_file)?);
-        let name = self.url.name.clone();
+        let config = self.tls()?;
+        let ControlUrl { host, port, .. } = &self.url;
         let connect = async {
-            let stream = crate::connect::open_any(&self.url.host, self.url.port).await?;
-            stream.set_nodelay(true)?;
-            tls.connect(name, stream).await
+            let stream = self.connector.tcp(host, *port, Guard::Open, CONNECT).await?;
+            self.connector.tls(stream, config, host).await
         };
         let failed = |error| ControlError::Connect { authority: self.url.authority.clone(), error };
         let stream =
@@ -239,6 +247,13 @@ impl ControlClient {
         });
         Ok(send)
     }
+
+    /// Trusts this CA and no other, so that nobody else can play the control plane.
+    fn tls(&self) -> Result<Arc<ClientConfig>, ControlError> {
+        let pem = read(&self.ca_file, MAX_CA, "--control-ca")?;
+        let config = self.connector.tls_config(Some(&pem), None, &[]);
+        config.map_err(|_| ControlError::Ca(self.ca_file.display().to_string()))
+    }
 }
 
 /// The version in a strong entity tag.
@@ -249,27 +264,6 @@ fn version(answer: &Response<Bytes>) -> Option<String> {
         && version.len() <= 128
         && version.bytes().all(|byte| byte.is_ascii_alphanumeric());
     plain.then(|| version.to_owned())
-}
-
-/// Trusts this CA and no other, so that nobody else can play the control plane.
-fn tls(ca_file: &Path) -> Result<Arc<ClientConfig>, ControlError> {
-    let shown = || ca_file.display().to_string();
-    let pem = read(ca_file, MAX_CA, "--control-ca")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| ControlError::Ca(shown()))?;
-        roots.add(certificate).map_err(|_| ControlError::Ca(shown()))?;
-    }
-    if roots.is_empty() {
-        return Err(ControlError::Ca(shown()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| ControlError::Ca(shown()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// The join token: one line of visible ASCII.

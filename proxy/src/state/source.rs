@@ -20,6 +20,7 @@ use super::files::PolicyFiles;
 use super::folder;
 use super::report::Report;
 use super::watch::Watch;
+use crate::connect::Connector;
 use crate::metrics::Metrics;
 
 /// Between two polls at least, should the control plane not hold its answers back.
@@ -99,7 +100,12 @@ impl PolicySource {
 
     /// The first snapshot. A folder is read and, if it is bad, replaced by the last good policy of the state directory.
     /// The control plane is not waited for: the last good policy runs until it answers.
-    pub async fn start(self, state: Option<StateDir>, metrics: Arc<Metrics>) -> Result<Start, StartError> {
+    pub async fn start(
+        self,
+        state: Option<StateDir>,
+        metrics: Arc<Metrics>,
+        connector: Connector,
+    ) -> Result<Start, StartError> {
         let mut report = Report::new(metrics, state);
         match self {
             Self::Folder { path, workload } => {
@@ -111,7 +117,7 @@ impl PolicySource {
             }
             Self::Control { url, ca_file, join_token_file } => {
                 let instance = instance().ok_or(StartError::Instance)?;
-                let client = ControlClient::new(url, ca_file, join_token_file, instance);
+                let client = ControlClient::new(url, ca_file, join_token_file, instance, connector);
                 let snapshot = restore(&mut report, None).await;
                 let origin = Origin::Control { client };
                 Ok(Start { snapshot, updates: Updates { report, origin } })

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::pods::{As, Pod};
 use super::process::{Process, run};
 use super::wait_until;
 
-/// dnsmasq on 127.0.0.1. It knows what it is told, and says of all else that there is no such name.
+/// dnsmasq. It knows what it is told, and says of all else that there is no such name.
 #[derive(Debug)]
 pub(crate) struct Nameserver {
     process: Option<Process>,
@@ -21,23 +22,31 @@ pub(crate) struct Nameserver {
     ttl: u32,
     /// Where it is not in the test's own namespace.
     pod: Option<Pod>,
+    address: Ipv4Addr,
+    /// Of its datagrams, in bytes: a longer answer is cut off, and has to be asked for by TCP.
+    longest: u16,
     folder: TempDir,
 }
 
 impl Nameserver {
     /// Starts it with these lines of a hosts file.
     pub(crate) fn start(port: u16, ttl: u32, hosts: &str) -> Self {
-        Self::begin(port, ttl, None, hosts)
+        Self::begin(port, ttl, None, Ipv4Addr::LOCALHOST, LONGEST, hosts)
     }
 
-    /// The same on port 53 of a pod.
+    /// The same on port 53 of a pod's loopback.
     pub(crate) fn start_in(pod: &Pod, ttl: u32, hosts: &str) -> Self {
-        Self::begin(53, ttl, Some(pod.clone()), hosts)
+        Self::begin(53, ttl, Some(pod.clone()), Ipv4Addr::LOCALHOST, LONGEST, hosts)
     }
 
-    fn begin(port: u16, ttl: u32, pod: Option<Pod>, hosts: &str) -> Self {
+    /// The same for other pods, with datagrams as short as they may be.
+    pub(crate) fn start_terse(pod: &Pod, ttl: u32, hosts: &str) -> Self {
+        Self::begin(53, ttl, Some(pod.clone()), pod.v4, 512, hosts)
+    }
+
+    fn begin(port: u16, ttl: u32, pod: Option<Pod>, address: Ipv4Addr, longest: u16, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut server = Self { process: None, port, ttl, pod, folder };
+        let mut server = Self { process: None, port, ttl, pod, address, longest, folder };
         server.restart(hosts);
         server
     }
@@ -54,10 +63,12 @@ impl Nameserver {
         fs::write(&file, hosts).expect("a hosts file");
         let mut command = Command::new("dnsmasq");
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--log-facility=-"]);
-        command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=127.0.0.1"]);
+        command.args(["--no-resolv", "--no-hosts", "--bind-interfaces"]);
         // What is not in the file is no name.
         command.args(["--user=root", "--address=/#/"]);
         command.args([format!("--port={}", self.port), format!("--local-ttl={}", self.ttl)]);
+        command.arg(format!("--listen-address={}", self.address));
+        command.arg(format!("--edns-packet-max={}", self.longest));
         command.arg(format!("--addn-hosts={}", file.display()));
         if let Some(pod) = &self.pod {
             command = pod.here(As::Root, &command);
@@ -112,5 +123,7 @@ fn command<const N: usize>(program: &str, arguments: [OsString; N]) {
     assert_eq!(done.code, Some(0), "{program} {arguments:?}: {}", done.stderr);
 }
 
+/// What dnsmasq says where nobody tells it.
+const LONGEST: u16 = 1232;
 /// Set inside.
 const INSIDE: &str = "COUNTERSIGN_TEST_ALONE";

@@ -17,11 +17,13 @@ use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::names::{Files, Names};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -74,7 +76,16 @@ impl Home {
     async fn start(&self, source: PolicySource) -> Result<Start, StartError> {
         let (namespace, workload) = source.owner()?;
         let state = StateDir::open(&self.root.path().join("state"), &namespace, &workload).unwrap();
-        source.start(Some(state), self.metrics.clone()).await
+        source.start(Some(state), self.metrics.clone(), self.connector()).await
+    }
+
+    /// Knows `control.test` by its hosts file alone: what the machine knows is of no use.
+    fn connector(&self) -> Connector {
+        let [resolv_conf, hosts] = ["resolv.conf", "hosts"].map(|name| self.root.path().join(name));
+        fs::write(&resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+        fs::write(&hosts, "127.0.0.1 control.test\n").unwrap();
+        let files = Files { resolv_conf, hosts, port: 9 };
+        Connector::new(Names::of(files, Handle::current(), self.metrics.clone()).unwrap())
     }
 
     fn reloads(&self, result: &str) -> u64 {
@@ -218,7 +229,7 @@ impl Script {
     async fn start(answers: impl IntoIterator<Item = (StatusCode, String)>) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate =
-            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+            CertificateParams::new(vec!["control.test".to_owned()]).unwrap().self_signed(&key).unwrap();
         let ca = certificate.pem();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls =
@@ -226,7 +237,7 @@ impl Script {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let tls = tls.with_no_client_auth().with_single_cert(vec![certificate.into()], key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
+        let url = format!("https://Control.test:{}", listener.local_addr().unwrap().port()).parse().unwrap();
         let (send, sent) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
         tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), answers.clone(), send));
