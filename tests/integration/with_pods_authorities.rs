@@ -7,11 +7,47 @@ use serde_json::json;
 
 use crate::support::meshed::{Meshed, Recorder, issuer};
 use crate::support::pair::rule;
-use crate::support::pods::{As, Net};
+use crate::support::pods::{As, Net, Pod};
 use crate::support::policy::{Folder, credential, document};
 
 const HTTP1: u16 = 8080;
 const HTTP2: u16 = 8081;
+
+/// curl keeps its connection, whatever `Host` says, until a refusal ends it.
+fn by_http1(pod: &Pod, authorities: &[String]) -> Vec<u16> {
+    let mut arguments = vec!["-q".to_owned()];
+    for (number, authority) in authorities.iter().enumerate() {
+        if number > 0 {
+            arguments.push("--next".to_owned());
+        }
+        let each = ["--silent", "--noproxy", "*", "--max-time", "10", "-o", "/dev/null"];
+        arguments.extend(each.map(str::to_owned));
+        arguments.extend(["-w", "%{http_code} %{num_connects}\n"].map(str::to_owned));
+        arguments.extend(["-H".to_owned(), format!("Host: {authority}")]);
+        arguments.push(format!("http://a.shop.test:{HTTP1}/{number}"));
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = pod.run(As::Application, "curl", &arguments);
+    let mut before = None;
+    let answered = done.stdout.lines().map(|line| {
+        let (status, connects) = line.split_once(' ').expect("a status");
+        let is_new = before.is_none_or(|before| before == 403);
+        assert_eq!(connects, if is_new { "1" } else { "0" }, "{done:?}");
+        let status = status.parse().expect("a status");
+        before = Some(status);
+        status
+    });
+    answered.collect()
+}
+
+/// A session of Node is one connection.
+fn by_http2(pod: &Pod, at: &SocketAddr, authorities: &[String]) -> Vec<u16> {
+    let settings = json!({"at": at.to_string(), "authorities": authorities}).to_string();
+    let client = include_str!("../servers/http2-client.mjs");
+    let done = pod.run(As::Application, "node", &["--input-type=module", "--eval", client, &settings]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    done.stdout.lines().map(|status| status.parse().expect("a status")).collect()
+}
 
 #[test]
 fn out_1_each_request_of_one_connection_is_judged_for_itself() {
@@ -37,50 +73,32 @@ fn out_1_each_request_of_one_connection_is_judged_for_itself() {
         ["203.0.113.10", "203.0.113.11"]
             .map(|at| format!("{at}:{port}").parse::<SocketAddr>().expect("an address"))
     };
-    for (port, flag, canaries) in [
-        (HTTP1, "--http1.1", Recorder::start(&net.world, &places(HTTP1))),
-        (HTTP2, "--http2-prior-knowledge", Recorder::start_http2(&net.world, &places(HTTP2))),
+    // All of it over one connection to the address of `a`, as far as that goes. What is named; what is answered; does a token go
+    // along?
+    let requests = [
+        ("a.shop.test", 200, Some(true)),
+        ("b.shop.test", 403, None),
+        ("c.shop.test", 200, Some(false)),
+        ("a.shop.test", 200, Some(true)),
+        ("x.wild.test", 200, Some(true)),
+        ("y.wild.test", 403, None),
+        ("twin.shop.test", 200, Some(false)),
+        ("203.0.113.10", 200, Some(false)),
+        ("203.0.113.11", 200, Some(false)),
+        ("b.shop.test", 403, None),
+        ("A.Shop.Test.", 200, Some(true)),
+    ];
+    let expected: Vec<u16> = requests.iter().map(|(_, status, _)| *status).collect();
+    for (port, canaries) in [
+        (HTTP1, Recorder::start(&net.world, &places(HTTP1))),
+        (HTTP2, Recorder::start_http2(&net.world, &places(HTTP2))),
     ] {
-        // All of it over one connection to the address of `a`, as far as that goes. What is named; what is answered; does a token go along?
-        let requests = [
-            ("a.shop.test", 200, Some(true)),
-            ("b.shop.test", 403, None),
-            ("c.shop.test", 200, Some(false)),
-            ("a.shop.test", 200, Some(true)),
-            ("x.wild.test", 200, Some(true)),
-            ("y.wild.test", 403, None),
-            ("twin.shop.test", 200, Some(false)),
-            ("203.0.113.10", 200, Some(false)),
-            ("203.0.113.11", 200, Some(false)),
-            ("b.shop.test", 403, None),
-            ("A.Shop.Test.", 200, Some(true)),
-        ];
-        let mut arguments = vec!["-q".to_owned()];
-        for (number, (host, ..)) in requests.iter().enumerate() {
-            if number > 0 {
-                arguments.push("--next".to_owned());
-            }
-            let each = ["--silent", "--noproxy", "*", "--max-time", "10", flag, "-o", "/dev/null"];
-            arguments.extend(each.map(str::to_owned));
-            arguments.extend(["-w", "%{http_code} %{num_connects} %{http_version}\n"].map(str::to_owned));
-            arguments.extend(["-H".to_owned(), format!("Host: {host}:{port}")]);
-            arguments.push(format!("http://a.shop.test:{port}/{number}"));
-        }
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let done = pod.run(As::Application, "curl", &arguments);
-        let version = if port == HTTP1 { "1.1" } else { "2" };
-        for (number, (line, (host, status, _))) in done.stdout.lines().zip(&requests).enumerate() {
-            // HTTP/1.1 is closed by a refusal.
-            let is_after_refusal = number > 0 && port == HTTP1 && requests[number - 1].1 == 403;
-            let connects = u8::from(number == 0 || is_after_refusal);
-            assert_eq!(
-                line,
-                format!("{status} {connects} {version}"),
-                "{host}: {done:?}\n{}",
-                checkout.log()
-            );
-        }
-        assert_eq!(done.stdout.lines().count(), requests.len(), "{done:?}");
+        let authorities: Vec<_> = requests.iter().map(|(host, ..)| format!("{host}:{port}")).collect();
+        let answered = match port {
+            HTTP1 => by_http1(pod, &authorities),
+            _ => by_http2(pod, &places(port)[0], &authorities),
+        };
+        assert_eq!(answered, expected, "{port}: {}", checkout.log());
 
         let seen = canaries.seen();
         let expected: Vec<_> = requests
