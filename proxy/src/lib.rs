@@ -7,6 +7,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod connect;
+pub mod descriptors;
 pub mod drain;
 pub mod fetch;
 pub mod http;
@@ -18,6 +19,7 @@ pub mod names;
 pub mod record;
 pub mod redirected;
 pub mod rejection;
+pub mod seats;
 pub mod state;
 pub mod tcp;
 

@@ -98,6 +98,10 @@ metrics! {
         "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been); or tunnels whose TLS is for another host than was asked for: reject.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
+        "How many downstream connections may be open at once.";
+    connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
+        "Connections that were reset when they were accepted: total (too many are open), source (too many of this source), descriptors (no file descriptor was left).";
     tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
         "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]

@@ -16,6 +16,7 @@ mod authoring;
 mod bindings;
 mod callers;
 mod commands;
+mod connections;
 mod control_plane;
 mod destinations;
 mod drain;

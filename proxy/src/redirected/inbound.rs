@@ -46,11 +46,12 @@ pub async fn serve(
 /// The story itself, in the order of time.
 pub(super) async fn take(connection: Redirected, near: TcpStream) {
     let Redirected { redirect, worker, destination, .. } = &connection;
+    let is_local = match redirect.local.has(*destination) {
+        Ok(is_local) => is_local,
+        Err(reason) => return connection.refuse(&near, DIRECTION, &reason.into()),
+    };
     // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports.
-    if destination.ip().is_loopback()
-        || !redirect.local.has(*destination)
-        || redirect.own_ports.contains(&destination.port())
-    {
+    if destination.ip().is_loopback() || !is_local || redirect.own_ports.contains(&destination.port()) {
         return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     let policy = worker.sidecar.policy.load();

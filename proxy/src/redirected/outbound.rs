@@ -33,14 +33,21 @@ pub async fn serve(
         Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
     };
     let connection = Redirected { redirect, worker, peer, destination, since: Instant::now(), drain };
-    if !connection.redirect.local.has(peer) || destination.ip().is_loopback() {
-        return connection.refuse(&stream, Direction::Outbound, &Reason::AmbiguousDestination.into());
-    }
-    if connection.redirect.local.has(destination) {
-        // To the workload itself: what would be judged if it came from outside is judged here too.
-        return inbound::take(connection, stream).await;
-    }
-    connection.leave(stream).await;
+    let local = &connection.redirect.local;
+    let refusal = match (local.has(peer), local.has(destination)) {
+        (Ok(true), Ok(is_own)) if !destination.ip().is_loopback() => {
+            return if is_own {
+                // To the workload itself: what would be judged if it came from outside is judged here too. Its place is one
+                // of those outbound, so that a flood from outside does not take it.
+                inbound::take(connection, stream).await
+            } else {
+                connection.leave(stream).await
+            };
+        }
+        (Ok(_), Ok(_)) => Reason::AmbiguousDestination,
+        (Err(reason), _) | (_, Err(reason)) => reason,
+    };
+    connection.refuse(&stream, Direction::Outbound, &refusal.into());
 }
 
 // === impl Redirected ===
