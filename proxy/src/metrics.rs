@@ -98,6 +98,8 @@ metrics! {
         "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been); or tunnels whose TLS is for another host than was asked for: reject.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    connections_timed_out: IntCounterVec "countersign_connections_timed_out_total" ["direction", "cause"]
+        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s).";
     max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
         "How many downstream connections may be open at once.";
     connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
@@ -169,6 +171,13 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+
+    /// Counts a connection that was closed since it took too long, if it was.
+    pub fn timed_out(&self, direction: &str, cause: Option<&str>) {
+        if let Some(cause) = cause {
+            self.connections_timed_out.with_label_values(&[direction, cause]).inc();
+        }
     }
 
     #[cfg(test)]

@@ -36,6 +36,7 @@ mod recipes;
 mod reload;
 mod requirements;
 mod resource_metadata;
+mod slow_callers;
 mod spellings;
 mod streams;
 mod streams_on_record;
