@@ -215,9 +215,9 @@ fn prlimit(process: &Process, soft: usize) {
     assert!(status.success());
 }
 
-fn last_descriptor(process: &Process) -> usize {
+fn descriptors(process: &Process) -> Vec<usize> {
     let open = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
-    open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max().expect("some are open")
+    open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// A reset, and no answer of any kind.
@@ -238,9 +238,11 @@ fn os_5_without_descriptors_callers_are_turned_away_and_later_served() {
     let to = proxy.inbound();
     assert!(held(ONE, to).is_some());
     // What is open stays open; beyond it there is room for next to nothing.
-    prlimit(&proxy.process, last_descriptor(&proxy.process) + 1);
+    let open = descriptors(&proxy.process);
+    let limit = open.iter().max().expect("some are open") + 1;
+    prlimit(&proxy.process, limit);
     let begin = Instant::now();
-    let callers: Vec<_> = (0..60).map(|_| connect(ONE, to)).collect();
+    let callers: Vec<_> = (0..60 + limit - open.len()).map(|_| connect(ONE, to)).collect();
     let turned_away = callers.iter().filter(|caller| is_turned_away(caller)).count();
     assert!(turned_away > 30, "{turned_away}");
     assert!(begin.elapsed() < Duration::from_secs(15), "callers waited for {:?}", begin.elapsed());
