@@ -32,6 +32,8 @@ use crate::http::sidecar::Sidecar;
 use crate::listen::Listeners;
 use crate::metrics::Metrics;
 use crate::redirected::Redirect;
+use crate::seats::Seats;
+use crate::tcp;
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ pub enum Pages {
 }
 
 /// Serves the pages for ever.
-pub async fn serve(mut listeners: Listeners, admin: Admin, pages: Pages) {
+pub async fn serve(mut listeners: Listeners, seats: Arc<Seats>, admin: Admin, pages: Pages) {
     let listener = match listeners.sockets.pop().map(TcpListener::from_std) {
         Some(Ok(listener)) => listener,
         Some(Err(error)) => return tracing::error!(%error, "the admin pages cannot be served"),
@@ -67,13 +69,17 @@ pub async fn serve(mut listeners: Listeners, admin: Admin, pages: Pages) {
         async move { Ok::<_, Infallible>(admin.page(&request, pages)) }
     });
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection to the admin pages");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
+        };
+        let Ok(seat) = seats.take(peer.ip()) else {
+            tcp::reset(&stream);
+            continue;
         };
         let service = service.clone();
         let page = service_fn(move |request| {
@@ -85,6 +91,7 @@ pub async fn serve(mut listeners: Listeners, admin: Admin, pages: Pages) {
         server.timer(TokioTimer::new()).header_read_timeout(TIMEOUT).max_buf_size(MAX_HEAD);
         let connection = server.serve_connection(TokioIo::new(stream), page);
         tokio::spawn(async move {
+            let _seat = seat;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the admin pages ended");
             }

@@ -17,12 +17,13 @@ use crate::auth::verify::Verifier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connector;
+use crate::descriptors::TooFew;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
 use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
-use crate::listen::{self, ListenError, Listeners};
+use crate::listen::{self, ListenError, Listeners, Seating};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::Recorder;
@@ -39,6 +40,7 @@ pub struct App {
     outbound: Vec<Listeners>,
     transparent: Option<(Listeners, Arc<Redirect>)>,
     workers: usize,
+    seats: Seating,
     sidecar: Arc<Sidecar>,
     clock: Clock,
     drain: Drain,
@@ -78,6 +80,8 @@ pub struct Running {
 pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    TooFew(#[from] TooFew),
     #[error(transparent)]
     Redirect(#[from] redirected::CannotTell),
     #[error("--state-dir: {0}")]
@@ -132,6 +136,7 @@ impl App {
             None => None,
         };
         let clock = Clock::default();
+        let seats = Seating::plan(&config, addresses.ports().len(), &metrics, &clock)?;
         let state_dir = match &config.state_dir {
             Some(path) => {
                 let (namespace, workload) = config.source.owner()?;
@@ -186,9 +191,9 @@ impl App {
             background.spawn(async move { redirect.watch().await });
         }
         let pages = Admin::new(sidecar.clone(), armory, redirect, signal.watch(), end.clone());
-        background.spawn(admin::serve(admin, pages.clone(), admin::Pages::All));
+        background.spawn(admin::serve(admin, seats.admin.clone(), pages.clone(), admin::Pages::All));
         if let Some(health) = health {
-            background.spawn(admin::serve(health, pages, admin::Pages::Health));
+            background.spawn(admin::serve(health, seats.health.clone(), pages, admin::Pages::Health));
         }
         Ok(Self {
             addresses,
@@ -196,6 +201,7 @@ impl App {
             outbound,
             transparent,
             workers,
+            seats,
             sidecar,
             clock,
             drain,
@@ -227,7 +233,8 @@ impl App {
                     .and_then(|(l, redirect)| Some((l.sockets.pop()?, redirect.clone()))),
             };
             let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
-            let work = work(self.sidecar.clone(), listeners, self.drain.clone(), stopped.clone());
+            let (sidecar, seats) = (self.sidecar.clone(), self.seats.clone());
+            let work = work(sidecar, seats, listeners, self.drain.clone(), stopped.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || runtime.block_on(work))
@@ -257,6 +264,7 @@ struct WorkerListeners {
 /// One worker, from its first connection until it is told to stop.
 async fn work(
     sidecar: Arc<Sidecar>,
+    seats: Seating,
     listeners: WorkerListeners,
     drain: Drain,
     mut stopped: watch::Receiver<bool>,
@@ -264,27 +272,30 @@ async fn work(
     let worker = Worker::new(sidecar.clone());
     for (listener, target) in listeners.inbound {
         let (worker, application) = (worker.clone(), worker.application(target));
-        tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+        let seats = seats.inbound.clone();
+        tokio::spawn(listen::accept(listener, seats, drain.clone(), move |stream, peer, drain| {
             redirected::inbound::serve_for(application.clone(), worker.clone(), stream, peer, drain)
         }));
     }
     let redirect = listeners.transparent.as_ref().map(|(_, redirect)| redirect.clone());
     for listener in listeners.outbound {
-        let worker = worker.clone();
+        let (worker, seats) = (worker.clone(), seats.outbound.clone());
         match redirect.clone() {
             Some(redirect) => {
-                tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+                tokio::spawn(listen::accept(listener, seats, drain.clone(), move |stream, peer, drain| {
                     redirected::outbound::serve(redirect.clone(), worker.clone(), stream, peer, drain)
                 }))
             }
-            None => tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
-                outbound::serve(worker.clone(), stream, peer, drain)
-            })),
+            None => {
+                tokio::spawn(listen::accept(listener, seats, drain.clone(), move |stream, peer, drain| {
+                    outbound::serve(worker.clone(), stream, peer, drain)
+                }))
+            }
         };
     }
     if let Some((listener, redirect)) = listeners.transparent {
-        let worker = worker.clone();
-        tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
+        let (worker, seats) = (worker.clone(), seats.inbound);
+        tokio::spawn(listen::accept(listener, seats, drain.clone(), move |stream, peer, drain| {
             redirected::inbound::serve(redirect.clone(), worker.clone(), stream, peer, drain)
         }));
     }

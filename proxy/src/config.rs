@@ -126,6 +126,12 @@ pub struct RunArgs {
     /// Worker threads [default: CPUs of the cgroup, at most 2].
     #[arg(long, env = "COUNTERSIGN_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+    /// Connections open at once, inbound and outbound each [default: what the limit of file descriptors carries, at most 20000].
+    #[arg(long, env = "COUNTERSIGN_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<NonZeroUsize>,
+    /// Of them inbound from one source, an IPv4 address or an IPv6 /64 [default: half].
+    #[arg(long, env = "COUNTERSIGN_MAX_CONNECTIONS_PER_SOURCE", value_name = "N")]
+    pub max_connections_per_source: Option<NonZeroUsize>,
     /// Requests to log on stdout: off, denied, all or N% [default: denied].
     #[arg(long, env = "COUNTERSIGN_ACCESS_LOG", value_name = "WHICH")]
     pub access_log: Option<AccessLog>,
@@ -159,6 +165,10 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     pub state_dir: Option<PathBuf>,
     pub workers: NonZeroUsize,
+    /// In each direction; by default what the limit of file descriptors carries.
+    pub max_connections: Option<NonZeroUsize>,
+    /// By default half of that.
+    pub max_connections_per_source: Option<NonZeroUsize>,
     pub access_log: AccessLog,
 }
 
@@ -227,6 +237,8 @@ impl TryFrom<RunArgs> for Config {
             health: args.health,
             state_dir: args.state_dir,
             workers: args.workers.unwrap_or_else(default_workers),
+            max_connections: args.max_connections,
+            max_connections_per_source: args.max_connections_per_source,
             access_log: args.access_log.unwrap_or_default(),
         })
     }

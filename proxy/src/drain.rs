@@ -1,9 +1,12 @@
 //! How do we end? One signal to stop accepting and to finish what is in flight, within a bound.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+
+use crate::seats::Seat;
 
 /// Ends everything that holds a [`Drain`].
 #[derive(Debug)]
@@ -18,13 +21,15 @@ pub struct Drain {
     draining: watch::Receiver<bool>,
     /// Never sent on: the signal waits until the last one is dropped.
     _alive: mpsc::Sender<Infallible>,
+    /// Of a connection: its place, for as long as somebody goes on with it. A listener has none.
+    _seat: Option<Arc<Seat>>,
 }
 
 /// A signal and what listens to it.
 pub fn channel() -> (Signal, Drain) {
     let (draining, listening) = watch::channel(false);
     let (keep_alive, alive) = mpsc::channel(1);
-    (Signal { draining, alive }, Drain { draining: listening, _alive: keep_alive })
+    (Signal { draining, alive }, Drain { draining: listening, _alive: keep_alive, _seat: None })
 }
 
 // === impl Signal ===
@@ -49,6 +54,11 @@ impl Signal {
 // === impl Drain ===
 
 impl Drain {
+    /// The same for a connection, whose place it holds from now on.
+    pub fn seated(&self, seat: Seat) -> Self {
+        Self { _seat: Some(Arc::new(seat)), ..self.clone() }
+    }
+
     pub fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }

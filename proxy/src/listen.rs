@@ -3,18 +3,37 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::descriptors::{self, Room, TooFew};
 use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::record::Direction;
+use crate::seats::Seats;
+use crate::tcp;
 
 /// One address, with a listener for each worker (SO_REUSEPORT): the kernel spreads connections over them.
 #[derive(Debug)]
 pub struct Listeners {
     pub address: SocketAddr,
     pub sockets: Vec<StdListener>,
+}
+
+/// Who may connect. Each direction has places of its own, so that a flood from outside does not take the application's way out,
+/// and so have our pages.
+#[derive(Clone, Debug)]
+pub struct Seating {
+    pub inbound: Arc<Seats>,
+    pub outbound: Arc<Seats>,
+    pub admin: Arc<Seats>,
+    pub health: Arc<Seats>,
 }
 
 /// An address cannot be listened on.
@@ -24,6 +43,34 @@ pub struct ListenError {
     pub address: SocketAddr,
     pub error: io::Error,
 }
+
+// === impl Seating ===
+
+impl Seating {
+    /// As many as we may have descriptors for, with listeners on so many ports.
+    pub fn plan(config: &Config, ports: usize, metrics: &Metrics, clock: &Clock) -> Result<Self, TooFew> {
+        let is_inbound = !config.inbound.is_empty() || config.transparent.is_some();
+        let directions = usize::from(is_inbound) + usize::from(config.outbound.is_some());
+        // Of the outbound one there may be two, and each listener has a spare descriptor.
+        let listeners = (ports + 1) * config.workers.get() * 2;
+        let (total, share) = (config.max_connections, config.max_connections_per_source);
+        let room = Room::plan(descriptors::raise(), listeners, directions, total, share)?;
+        room.tell();
+        tcp::bound_pipes(room.pipes);
+        let seats = |whose: &'static str, max, share| Seats::new(whose, max, share, metrics, clock.clone());
+        let [inbound, outbound] = [Direction::Inbound, Direction::Outbound].map(Direction::as_str);
+        let pages = || seats("admin", PAGES, Some(PAGES_PER_SOURCE));
+        Ok(Self {
+            inbound: seats(inbound, room.connections, Some(room.per_source)),
+            // All of these come from the workload.
+            outbound: seats(outbound, room.connections, None),
+            admin: pages(),
+            health: pages(),
+        })
+    }
+}
+
+// === impl ListenError ===
 
 impl ListenError {
     /// Does the machine not speak this version of IP?
@@ -88,15 +135,27 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
+/// A descriptor that is held so that there is one left to turn somebody away with.
+struct Spare(Option<Socket>);
+
 /// Accepts until it is time to end, and then what has already arrived in the queue. Each connection gets a drain of its
-/// own to hold.
+/// own to hold, and with it its place; one for which there is none is reset before anything is read.
 pub async fn accept<F>(
     listener: StdListener,
+    seats: Arc<Seats>,
     mut drain: Drain,
     mut serve: impl FnMut(TcpStream, SocketAddr, Drain) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
+    let mut spare = Spare::new();
+    let mut seat = |stream: TcpStream, peer: SocketAddr, drain: &Drain| match seats.take(peer.ip()) {
+        Ok(seat) => {
+            tune(&stream);
+            tokio::spawn(serve(stream, peer, drain.seated(seat)));
+        }
+        Err(_) => tcp::reset(&stream),
+    };
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept connections"),
@@ -107,15 +166,16 @@ pub async fn accept<F>(
             () = drain.signaled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                tune(&stream);
-                tokio::spawn(serve(stream, peer, drain.clone()));
-            }
+            Ok((stream, peer)) => seat(stream, peer, &drain),
             // The peer is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Out of file descriptors or memory: it passes when connections end.
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(peer) = spare.turn_away(&listener) {
+                    seats.turned_away(peer.ip());
+                    continue;
+                }
+                tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -125,9 +185,29 @@ pub async fn accept<F>(
     for _ in 0..BACKLOG {
         let Ok((stream, peer)) = listener.accept() else { return };
         if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            tune(&stream);
-            tokio::spawn(serve(stream, peer, drain.clone()));
+            seat(stream, peer, &drain);
         }
+    }
+}
+
+// === impl Spare ===
+
+impl Spare {
+    fn new() -> Self {
+        Self(Socket::new(Domain::UNIX, Type::DGRAM, None).ok())
+    }
+
+    /// Resets one connection that would wait in the queue for a descriptor, and says whose. `None`: there was none, or somebody
+    /// else was faster with ours.
+    fn turn_away(&mut self, listener: &TcpListener) -> Option<SocketAddr> {
+        self.0 = None;
+        let accepted = listener.accept().now_or_never().and_then(Result::ok);
+        let peer = accepted.map(|(stream, peer)| {
+            tcp::reset(&stream);
+            peer
+        });
+        *self = Self::new();
+        peer
     }
 }
 
@@ -141,6 +221,9 @@ fn tune(stream: &TcpStream) {
     }
 }
 
+/// Connections to our pages.
+const PAGES: usize = 48;
+const PAGES_PER_SOURCE: usize = 32;
 const BACKLOG: i32 = 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -191,7 +274,9 @@ mod tests {
         signal.start();
         let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
         let listener = listeners.sockets.pop().unwrap();
-        accept(listener, drain, move |_, peer, _| {
+        let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
+        let seats = Seats::new("inbound", 1, None, &metrics, clock);
+        accept(listener, seats, drain, move |_, peer, _| {
             sender.send(peer).unwrap();
             async {}
         })

@@ -98,6 +98,12 @@ metrics! {
         "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been), outbound reject; and tunnels whose TLS is for another host than was asked for: reject.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
+    connections_timed_out: IntCounterVec "countersign_connections_timed_out_total" ["direction", "cause"]
+        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s).";
+    max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
+        "How many downstream connections may be open at once.";
+    connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
+        "Connections that were reset when they were accepted: total (too many are open), source (too many of this source), descriptors (no file descriptor was left).";
     tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
         "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]
@@ -165,6 +171,13 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+
+    /// Counts a connection that was closed since it took too long, if it was.
+    pub fn timed_out(&self, direction: &str, cause: Option<&str>) {
+        if let Some(cause) = cause {
+            self.connections_timed_out.with_label_values(&[direction, cause]).inc();
+        }
     }
 
     #[cfg(test)]

@@ -203,6 +203,11 @@ impl<N: Side, F: Side> Drop for Relay<N, F> {
     }
 }
 
+/// There are descriptors for so many pipes; bytes are copied where there is none.
+pub fn bound_pipes(pipes: usize) {
+    splice::bound(pipes);
+}
+
 /// Lets the other side see a reset instead of an end, once the connection is dropped.
 pub fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));

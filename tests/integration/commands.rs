@@ -51,6 +51,20 @@ fn usage_and_configuration_errors_are_exit_2_and_say_what_to_do() {
         (vec!["run", "--policies", &good, out[0], out[1], "--admin", "0.0.0.0:1"], &["--admin", "loopback"]),
         (vec!["run", "--policies", &good, "--outbound", &listen, "--admin", &taken], &[&taken]),
         (vec!["run", "--policies", &good, "--inbound", "8080"], &["--inbound", "ADDR=TARGET"]),
+        (
+            vec![
+                "run",
+                "--policies",
+                &good,
+                out[0],
+                out[1],
+                "--admin",
+                &admin,
+                "--max-connections",
+                "99999999",
+            ],
+            &["--max-connections 99999999", "ulimit -n"],
+        ),
         (vec!["run", "--polices", &good], &["--polices"]),
     ] {
         let done = proxy(&arguments);

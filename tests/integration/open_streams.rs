@@ -41,7 +41,10 @@ impl World {
             ("keys.jwks", &key_set(&[&key]).to_string()),
         ]);
         files.iter().for_each(|(name, text)| folder.write(name, text));
-        let proxy = Settings::policies(folder.path(), "orders").before(application.address()).start();
+        // All of them come from one source.
+        let flags = ["--max-connections-per-source", "100000"];
+        let proxy =
+            Settings::policies(folder.path(), "orders").before(application.address()).with(&flags).start();
         Self { key, folder, application, proxy }
     }
 

@@ -103,6 +103,34 @@ fn over_http2_it_ends_with_its_token_and_no_other_stream_does() {
     });
 }
 
+/// However long its token is good for.
+#[test]
+fn in_24_who_takes_nothing_for_half_a_minute_is_cut_off() {
+    let world = World::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut sender = runtime.block_on(connect(&world));
+    let _unread = runtime.block_on(open(&mut sender, &world, "/flood", 300));
+    let mut caller = Connection::open(world.proxy.inbound()).unwrap();
+    let bearer = world.bearer(300);
+    let head = format!("GET /flood HTTP/1.1\r\nHost: orders.shop\r\nAuthorization: {bearer}\r\n\r\n");
+    caller.send(head.as_bytes()).unwrap();
+    assert_eq!(caller.head().unwrap().0, 200);
+    let mut other = runtime.block_on(async {
+        let mut sender = connect(&world).await;
+        open(&mut sender, &world, "/stream", 300).await
+    });
+    let began = Instant::now();
+    assert_eq!(world.upstream.flowing(), 2);
+    while world.upstream.flowing() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(45), "it holds the application");
+        runtime.block_on(other.frame()).unwrap().unwrap();
+    }
+    assert!(began.elapsed() > Duration::from_secs(25), "{:?}", began.elapsed());
+    let labels = [("direction", "inbound"), ("cause", "write")];
+    let cut = || world.proxy.scrape().sum("countersign_connections_timed_out_total", &labels);
+    wait_until("both to be counted", Duration::from_secs(5), || cut() > 1.5);
+}
+
 async fn connect(world: &World) -> SendRequest<Empty<Bytes>> {
     let stream = tokio::net::TcpStream::connect(world.proxy.inbound()).await.unwrap();
     let mut http2 = Builder::new(TokioExecutor::new());

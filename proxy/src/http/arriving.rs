@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
+use super::pace::Busy;
+
 /// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
 /// bytes in it, and the reset that follows can overtake the answer (RFC 9112 §9.6); over HTTP/2 it resets the stream, and
 /// there are clients (curl 7.88) that then lose an answer which they already have, although RFC 9113 §8.1 forbids it.
@@ -18,11 +20,13 @@ use tokio::runtime::Handle;
 pub(crate) struct Arriving {
     /// Gone only while being dropped.
     incoming: Option<Incoming>,
+    /// Of a request that has a body: its connection is not idle before all of it has been heard.
+    busy: Option<Busy>,
     lingers: bool,
 }
 
 /// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
-async fn hear_out(mut body: Incoming) {
+async fn hear_out(mut body: Incoming, _busy: Option<Busy>) {
     let read = async {
         let mut left = MAX_READ;
         while let Some(Ok(frame)) = body.frame().await {
@@ -40,15 +44,18 @@ async fn hear_out(mut body: Incoming) {
 
 impl Arriving {
     /// The same request with its body as one that is heard out.
-    pub(crate) fn request(request: Request<Incoming>) -> Request<Self> {
-        request.map(|incoming| Self { incoming: Some(incoming), lingers: true })
+    pub(super) fn request(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
+        request.map(|incoming| {
+            let busy = Some(busy).filter(|_| !incoming.is_end_stream()).cloned();
+            Self { incoming: Some(incoming), busy, lingers: true }
+        })
     }
 }
 
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), lingers: false }
+        Self { incoming: Some(incoming), busy: None, lingers: false }
     }
 }
 
@@ -57,7 +64,7 @@ impl Drop for Arriving {
         let unread = self.incoming.take().filter(|incoming| self.lingers && !incoming.is_end_stream());
         // Without a runtime the process is ending.
         if let (Some(unread), Ok(runtime)) = (unread, Handle::try_current()) {
-            runtime.spawn(hear_out(unread));
+            runtime.spawn(hear_out(unread, self.busy.take()));
         }
     }
 }

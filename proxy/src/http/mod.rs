@@ -14,9 +14,9 @@ mod headers;
 pub mod inbound;
 mod metadata;
 pub mod outbound;
+mod pace;
 mod passthrough;
 mod pool;
-mod preface;
 mod seen;
 pub mod sidecar;
 mod target;
@@ -26,9 +26,8 @@ mod watch;
 mod websocket;
 
 use std::convert::Infallible;
-use std::io;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,97 +42,129 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::drain::Drain;
 use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
-use preface::Begins;
+use pace::{Busy, HEAD, IDLE, Kept, Pace, Paced};
 
-/// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
+pub(crate) use pace::Overdue;
+
+/// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it, or
+/// it is overdue.
 pub(crate) async fn serve<F>(
     stream: TcpStream,
     drain: Drain,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) where
+) -> Option<Overdue>
+where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let is_h2 = match speaks_h2(&stream, drain.clone()).await {
-        Ok(is_h2) => is_h2,
-        Err(error) => return tracing::debug!(%error, "a connection ended before its first request"),
-    };
-    drive(stream, is_h2, drain, handle).await;
+    match speaks_h2(&stream, drain.clone()).await {
+        Ok((is_h2, first)) => drive(stream, Pace::new(is_h2, first), is_h2, drain, handle).await,
+        Err(overdue) => overdue,
+    }
+}
+
+/// Serves one connection over TLS, whose handshake says which of the two is spoken.
+pub(crate) async fn serve_tls<S, F>(
+    stream: TlsStream<S>,
+    drain: Drain,
+    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
+) -> Option<Overdue>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let is_h2 = tls::speaks_h2(&stream);
+    drive(stream, Pace::new(is_h2, None), is_h2, drain, handle).await
 }
 
 /// Serves one connection of any kind. An answer with `Connection: close` is the last one, of HTTP/2 too: what is in flight
 /// there is still answered.
 async fn drive<S, F>(
     stream: S,
+    pace: Arc<Pace>,
     is_h2: bool,
     mut drain: Drain,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) where
+) -> Option<Overdue>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let result = if is_h2 {
-        let (stream, begun) = Begins::watch(stream);
+    let (io, beginning) = (TokioIo::new(Paced::new(stream, pace.clone())), pace.clone());
+    if is_h2 {
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (response, last) = (handle(Arriving::request(request)), last.clone());
+            let busy = Busy::on(&beginning);
+            let (response, last) = (handle(Arriving::request(request, &busy)), last.clone());
             async move {
                 let mut response = response.await;
                 // No field of HTTP/2 (RFC 9113 §8.2.2).
                 if response.headers_mut().remove(CONNECTION).is_some() {
                     last.notify_one();
                 }
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(response.map(|body| Kept::new(body, busy)))
             }
         });
-        let mut connection = pin!(http2_server().serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            biased;
-            // It has failed.
-            _ = connection.as_mut() => return,
-            () = begun.notified() => {}
-            () = tokio::time::sleep(IDLE) => return,
-            () = last_word(drain.clone()) => return,
-        }
+        let connection = pin!(http2_server().serve_connection(io, service));
         let end = async {
             tokio::select! {
                 () = drain.signaled() => {}
                 () = answered.notified() => {}
             }
         };
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => result,
-            () = end => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+        until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await
     } else {
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = handle(Arriving::request(request));
-            async move { Ok::<_, Infallible>(response.await) }
+            let busy = Busy::on(&beginning);
+            let response = handle(Arriving::request(request, &busy));
+            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy))) }
         });
-        let mut connection =
-            pin!(http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades());
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => result,
-            () = drain.signaled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+        let connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
+        until_over(connection, |connection| connection.graceful_shutdown(), &pace, drain.signaled()).await
+    }
+}
+
+/// Drives a connection to its end. When it is idle or it is time to `end`, what is under way is finished, and nothing else begins.
+async fn until_over<C>(
+    mut connection: Pin<&mut C>,
+    part: impl FnOnce(Pin<&mut C>),
+    pace: &Pace,
+    end: impl Future<Output = ()>,
+) -> Option<Overdue>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let parting = tokio::select! {
+        biased;
+        result = connection.as_mut() => return ended(result),
+        overdue = pace.overdue() => Some(overdue),
+        () = end => None,
     };
+    if let Some(Overdue::Head | Overdue::Write) = parting {
+        return parting;
+    }
+    part(connection.as_mut());
+    pace.part();
+    tokio::select! {
+        biased;
+        result = connection => ended(result).or(parting),
+        overdue = pace.overdue() => parting.or(Some(overdue)),
+    }
+}
+
+fn ended(result: hyper::Result<()>) -> Option<Overdue> {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended with an error");
     }
+    None
 }
 
 /// Runs a story. A panic in it is a fault of ours in this one request: it is refused as `internal`, and counted so
@@ -143,27 +174,43 @@ async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T
 }
 
 /// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
-/// of HTTP/1 begins with `PRI`.
-async fn speaks_h2(stream: &TcpStream, drain: Drain) -> io::Result<bool> {
-    let mut first = [0; 3];
-    let mut pause = PEEK_AGAIN;
+/// of HTTP/1 begins with `PRI`. With it, when its first byte came, if not all of them came with that; `Err`: it ended before, maybe
+/// since it took too long.
+async fn speaks_h2(stream: &TcpStream, drain: Drain) -> Result<(bool, Option<Instant>), Option<Overdue>> {
+    let mut first = None;
     let look = async {
+        let (mut said, mut pause) = ([0; 3], PEEK_AGAIN);
         loop {
-            match stream.peek(&mut first).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read if read >= first.len() || !b"PRI".starts_with(first.get(..read).unwrap_or_default()) => {
-                    return Ok(&first == b"PRI");
+            match stream.peek(&mut said).await {
+                Ok(0) | Err(_) => return None,
+                Ok(read)
+                    if read >= said.len() || !b"PRI".starts_with(said.get(..read).unwrap_or_default()) =>
+                {
+                    return Some(&said == b"PRI");
                 }
                 // Rarely: a preface comes in one piece. Who dribbles must not make us look again and again.
-                _ => tokio::time::sleep(pause).await,
+                Ok(_) => {
+                    let first = *first.get_or_insert_with(Instant::now);
+                    if first.elapsed() >= HEAD {
+                        return None;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
             }
             pause = (pause * 2).min(PEEK_SELDOM);
         }
     };
-    tokio::select! {
+    let looked = tokio::select! {
         biased;
-        is_h2 = tokio::time::timeout(IDLE, look) => is_h2?,
-        () = last_word(drain) => Err(io::ErrorKind::TimedOut.into()),
+        looked = tokio::time::timeout(IDLE, look) => looked.map_err(|_| Overdue::Idle),
+        () = last_word(drain) => return Err(None),
+    };
+    match (looked, first) {
+        (Ok(Some(is_h2)), first) => Ok((is_h2, first)),
+        (Err(_), Some(_)) => Err(Some(Overdue::Head)),
+        (Ok(None), Some(first)) if first.elapsed() >= HEAD => Err(Some(Overdue::Head)),
+        (Ok(None), _) => Err(None),
+        (Err(overdue), None) => Err(Some(overdue)),
     }
 }
 
@@ -176,8 +223,8 @@ pub(crate) async fn last_word(mut drain: Drain) {
 fn http1_server() -> http1::Builder {
     let mut server = http1::Builder::new();
     server
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        // It is also its idle timeout, and set anew for each request: `pace` has our own.
+        .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER)
         .max_headers(MAX_PARSED_FIELDS)
         .writev(false);
@@ -206,8 +253,6 @@ fn protocol(request: &http::request::Parts) -> Protocol {
     }
 }
 
-/// A connection without a request is closed after this long, and so is one whose request head takes longer.
-const IDLE: Duration = Duration::from_secs(60);
 const PEEK_AGAIN: Duration = Duration::from_millis(1);
 const PEEK_SELDOM: Duration = Duration::from_millis(500);
 /// How long a new connection may take to begin while we end.
@@ -256,19 +301,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn in_24_who_does_not_begin_with_http2_is_cut_off() {
         let began = tokio::time::Instant::now;
-        for said in ["", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        for (said, limit) in [("", IDLE), ("PRI", HEAD), ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r", HEAD)] {
             let (near, mut far) = tokio::io::duplex(1024);
             far.write_all(said.as_bytes()).await.unwrap();
             let (_signal, drain) = crate::drain::channel();
             let start = began();
-            let served = tokio::time::timeout(IDLE * 2, drive(near, true, drain, closing)).await;
-            assert!(served.is_ok() && start.elapsed() >= IDLE, "{said:?}: {:?}", start.elapsed());
+            let served =
+                tokio::time::timeout(IDLE * 2, drive(near, Pace::new(true, None), true, drain, closing))
+                    .await;
+            let took = start.elapsed();
+            assert!(served.is_ok() && took >= limit && took < limit + LAST_WORD * 2, "{said:?}: {took:?}");
 
             let (near, _far) = tokio::io::duplex(1024);
             let (signal, drain) = crate::drain::channel();
             signal.start();
             let start = began();
-            drive(near, true, drain, closing).await;
+            drive(near, Pace::new(true, None), true, drain, closing).await;
             assert!(start.elapsed() <= LAST_WORD * 2, "{:?}", start.elapsed());
         }
     }
@@ -277,7 +325,7 @@ mod tests {
     async fn a_last_answer_ends_a_connection_of_http2_after_what_is_in_flight() {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (_signal, drain) = crate::drain::channel();
-        let served = tokio::spawn(drive(near, true, drain, closing));
+        let served = tokio::spawn(drive(near, Pace::new(true, None), true, drain, closing));
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
         tokio::spawn(connection);

@@ -307,7 +307,7 @@ impl Pools {
     }
 }
 
-/// Idle connections are closed after this long: shorter than what most servers grant.
-const MAX_IDLE: Duration = Duration::from_secs(30);
+/// Idle connections are closed after this long: shorter than what most servers grant, 60 s and more.
+const MAX_IDLE: Duration = Duration::from_secs(50);
 const MAX_IDLE_CONNECTIONS: usize = 1024;
 const SETTLE: Duration = Duration::from_secs(1);

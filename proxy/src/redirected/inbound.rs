@@ -69,8 +69,12 @@ pub async fn serve_for(
 /// The story itself, in the order of time.
 pub(super) async fn take(redirect: &Redirect, connection: Redirected, near: TcpStream) {
     let Redirected { worker, destination, .. } = &connection;
+    let is_local = match redirect.local.has(*destination) {
+        Ok(is_local) => is_local,
+        Err(reason) => return connection.refuse(&near, DIRECTION, &reason.into()),
+    };
     // What is bound to loopback alone is for the workload alone.
-    if destination.ip().is_loopback() || !redirect.local.has(*destination) {
+    if destination.ip().is_loopback() || !is_local {
         return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     if let Some(target) = redirect.way_in(*destination) {

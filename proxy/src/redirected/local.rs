@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_policy::Reason;
+use rustix::io::Errno;
+
 /// What was found out lately.
 #[derive(Debug, Default)]
 pub(super) struct Local(Mutex<HashMap<SocketAddr, Known>>);
@@ -27,32 +30,43 @@ impl Local {
         nobodys.into_iter().any(|address| UdpSocket::bind((address, 0)).is_ok())
     }
 
-    /// Is this one of ours, loopback among them? The port does not matter.
-    pub(super) fn has(&self, mut address: SocketAddr) -> bool {
+    /// Is this one of ours, loopback among them? The port does not matter. Whoever cannot be told is refused, with this
+    /// reason: taken for somebody else's, our own address would be dialled past the policy of its ports.
+    pub(super) fn has(&self, mut address: SocketAddr) -> Result<bool, Reason> {
         if address.ip().is_loopback() {
-            return true;
+            return Ok(true);
         }
         if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return false;
+            return Ok(false);
         }
         address.set_port(0);
         let now = Instant::now();
         let is_fresh = |known: &Known| now.duration_since(known.since) < MAX_AGE;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(&address).filter(|known| is_fresh(known)) {
-            return known.is_local;
+            return Ok(known.is_local);
         }
         let is_local = match UdpSocket::bind(address) {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => false,
             // We do not know, and ask again.
-            Err(_) => return false,
+            Err(error) => return Err(unknown(&error)),
         };
         if known.len() >= MAX_KNOWN {
             known.clear();
         }
         known.insert(address, Known { is_local, since: now });
-        is_local
+        Ok(is_local)
+    }
+}
+
+/// Nobody is told that a destination is ambiguous because we have no socket left to ask with.
+fn unknown(error: &io::Error) -> Reason {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    if short.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
+        Reason::Overloaded
+    } else {
+        Reason::AmbiguousDestination
     }
 }
 
@@ -78,8 +92,19 @@ mod tests {
             ("[ff02::1]:80", false),
         ] {
             for _ in 0..2 {
-                assert_eq!(local.has(address.parse().unwrap()), expected, "{address}");
+                assert_eq!(local.has(address.parse().unwrap()), Ok(expected), "{address}");
             }
+        }
+    }
+
+    #[test]
+    fn os_5_without_a_descriptor_we_are_overloaded_and_nothing_is_taken_for_somebody_elses() {
+        for (errno, reason) in [
+            (Errno::MFILE, Reason::Overloaded),
+            (Errno::NFILE, Reason::Overloaded),
+            (Errno::ACCESS, Reason::AmbiguousDestination),
+        ] {
+            assert_eq!(unknown(&errno.into()), reason);
         }
     }
 
@@ -88,7 +113,7 @@ mod tests {
         let local = Local::default();
         for last in 0..=u16::MAX >> 4 {
             let [a, b] = last.to_be_bytes();
-            assert!(!local.has(SocketAddr::from(([198, 18, a, b], 1))));
+            assert_eq!(local.has(SocketAddr::from(([198, 18, a, b], 1))), Ok(false));
         }
         assert!(local.0.lock().unwrap().len() <= MAX_KNOWN);
     }

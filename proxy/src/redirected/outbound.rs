@@ -44,14 +44,20 @@ pub async fn serve(
         return http::outbound::serve(worker, stream, peer, drain).await;
     }
     let Redirected { peer, destination, .. } = &connection;
-    if !redirect.local.has(*peer) || destination.ip().is_loopback() {
-        return connection.refuse(&stream, DIRECTION, &Reason::AmbiguousDestination.into());
-    }
-    if redirect.local.has(*destination) {
-        // To the workload itself: what would be judged if it came from outside is judged here too.
-        return inbound::take(&redirect, connection, stream).await;
-    }
-    connection.leave(stream).await;
+    let refusal = match (redirect.local.has(*peer), redirect.local.has(*destination)) {
+        (Ok(true), Ok(is_own)) if !destination.ip().is_loopback() => {
+            return if is_own {
+                // To the workload itself: what would be judged if it came from outside is judged here too. Its place is one
+                // of those outbound, so that a flood from outside does not take it.
+                inbound::take(&redirect, connection, stream).await
+            } else {
+                connection.leave(stream).await
+            };
+        }
+        (Ok(_), Ok(_)) => Reason::AmbiguousDestination,
+        (Err(reason), _) | (_, Err(reason)) => reason,
+    };
+    connection.refuse(&stream, DIRECTION, &refusal.into());
 }
 
 // === impl Redirected ===

@@ -19,6 +19,11 @@ pub(super) struct Pipe {
     held: usize,
 }
 
+/// There are descriptors for so many pipes.
+pub(super) fn bound(pipes: usize) {
+    MAX_OPEN.fetch_min(pipes, Ordering::Relaxed);
+}
+
 // === impl Pipe ===
 
 impl Pipe {
@@ -27,7 +32,7 @@ impl Pipe {
         if let Some(pipe) = IDLE.with_borrow_mut(Vec::pop) {
             return Some(pipe);
         }
-        if OPEN.fetch_add(1, Ordering::Relaxed) < MAX_OPEN
+        if OPEN.fetch_add(1, Ordering::Relaxed) < MAX_OPEN.load(Ordering::Relaxed)
             && let Ok((outlet, inlet)) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         {
             // Who has many pipes may not have large ones: it works all the same.
@@ -104,11 +109,11 @@ thread_local! {
 }
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// Of all workers: two descriptors each, and memory that the system counts for the user.
+static MAX_OPEN: AtomicUsize = AtomicUsize::new(256);
 
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 /// What one turn moves at most.
 const SIZE: usize = 256 * 1024;
-/// Of all workers: two descriptors each, and memory that the system counts for the user.
-const MAX_OPEN: usize = 256;
 /// Of each worker.
 const MAX_IDLE: usize = 8;

@@ -88,6 +88,19 @@ impl Ca {
     }
 }
 
+/// What a client says first that asks for this name.
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config =
+        config.expect("versions").with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("a vector takes all");
+    hello
+}
+
 // === impl Pair ===
 
 impl Pair {

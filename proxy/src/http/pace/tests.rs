@@ -1,0 +1,212 @@
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::Response;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::super::*;
+use super::{Overdue, PARTING, STALL};
+
+/// How it ended, and after how long.
+type Ended = (Option<Overdue>, Duration);
+
+/// A connection that is served, seen from the other side. Its answers are as long as the path says.
+fn served(
+    is_h2: bool,
+    buffer: usize,
+) -> (DuplexStream, tokio::task::JoinHandle<Ended>, crate::drain::Signal) {
+    let (near, far) = duplex(buffer);
+    let (signal, drain) = crate::drain::channel();
+    let serving = tokio::spawn(async move {
+        let start = Instant::now();
+        let overdue = drive(near, Pace::new(is_h2, None), is_h2, drain, sized).await;
+        (overdue, start.elapsed())
+    });
+    (far, serving, signal)
+}
+
+/// `/N` is answered with N bytes, `/wait/N` after N seconds, once the body has been read.
+async fn sized(request: Request<Arriving>) -> Response<Body> {
+    let path = request.uri().path().trim_start_matches('/').to_owned();
+    let _ = request.into_body().collect().await;
+    if let Some(seconds) = path.strip_prefix("wait/") {
+        tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+    }
+    Response::new(Body::from("x".repeat(path.parse().unwrap_or(1))))
+}
+
+async fn h2_client(far: DuplexStream) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(executor, TokioIo::new(far)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn assert_about(took: Duration, expected: Duration) {
+    assert!(took >= expected && took < expected + Duration::from_secs(1), "{took:?}, not {expected:?}");
+}
+
+const GET: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
+
+async fn answer(far: &mut DuplexStream) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\nx") {
+        assert_ne!(far.read_buf(&mut heard).await.unwrap(), 0, "it was closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_a_head_has_ten_seconds_from_its_first_byte() {
+    for quiet in [Duration::ZERO, Duration::from_secs(45)] {
+        let (mut far, serving, _signal) = served(false, 1024);
+        tokio::time::sleep(quiet).await;
+        let dribble = async {
+            for byte in GET.iter().cycle() {
+                if far.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let (ended, ()) = tokio::join!(serving, dribble);
+        let (overdue, took) = ended.unwrap();
+        assert_eq!(overdue, Some(Overdue::Head));
+        assert_about(took, quiet + HEAD);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_each_head_has_its_own_ten_seconds_and_silence_sixty() {
+    let (mut far, serving, _signal) = served(false, 1024);
+    for _ in 0..20 {
+        let (first, rest) = GET.split_at(7);
+        far.write_all(first).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        far.write_all(rest).await.unwrap();
+        answer(&mut far).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+    }
+    let (overdue, took) = serving.await.unwrap();
+    assert_eq!(overdue, Some(Overdue::Idle));
+    assert_about(took, Duration::from_secs(20 * 59 + 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_what_is_under_way_is_not_idle() {
+    let (mut far, serving, _signal) = served(false, 1024);
+    far.write_all(b"POST /wait/200 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n").await.unwrap();
+    for byte in b"abc" {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        far.write_all(&[*byte]).await.unwrap();
+    }
+    answer(&mut far).await;
+    // The beginning of the next head that came while one was under way has no more than silence has.
+    let (overdue, took) = serving.await.unwrap();
+    assert_eq!(overdue, Some(Overdue::Idle));
+    assert_about(took, Duration::from_secs(500) + IDLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_the_beginning_of_a_next_head_is_bounded_too() {
+    let (mut far, serving, _signal) = served(false, 1024);
+    far.write_all(b"GET /wait/100 HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").await.unwrap();
+    answer(&mut far).await;
+    let (overdue, took) = serving.await.unwrap();
+    assert!(
+        overdue.is_some() && took <= Duration::from_secs(100) + IDLE + PARTING,
+        "{overdue:?} after {took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_who_takes_nothing_is_cut_off_and_who_takes_little_is_not() {
+    let (mut far, serving, _signal) = served(false, 1024);
+    far.write_all(b"GET /5000 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut taken = [0; 1000];
+    for _ in 0..3 {
+        tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+        far.read_exact(&mut taken).await.unwrap();
+    }
+    let (overdue, took) = serving.await.unwrap();
+    assert_eq!(overdue, Some(Overdue::Write));
+    assert_about(took, (STALL - Duration::from_secs(1)) * 3 + STALL);
+}
+
+/// Over HTTP/2 no write waits where a window is closed: hyper does not ask for the rest of the answer.
+#[tokio::test(start_paused = true)]
+async fn in_24_answers_that_nobody_asks_for_end_a_connection_and_those_that_wait_do_not() {
+    let pace = Pace::new(true, None);
+    let kept = |parts: Vec<&'static str>| {
+        let parts = parts.into_iter().map(|part| Ok::<_, hyper::Error>(Frame::data(Bytes::from(part))));
+        let endless = futures_util::stream::iter(parts).chain(futures_util::stream::pending());
+        Kept::new(StreamBody::new(endless), Busy::on(&pace))
+    };
+    pace.heard(24);
+    let (mut stuck, mut waiting) = (kept(vec!["a", "b", "c"]), kept(vec![]));
+    let overdue = |seconds| tokio::time::timeout(Duration::from_secs(seconds), pace.overdue());
+    stuck.frame().await.unwrap().unwrap();
+    assert!(waiting.frame().now_or_never().is_none());
+    assert!(overdue(1000).await.is_err(), "it waits for the application");
+    drop(waiting);
+    for _ in 0..2 {
+        assert!(overdue(29).await.is_err());
+        stuck.frame().await.unwrap().unwrap();
+    }
+    assert_eq!(overdue(31).await, Ok(Overdue::Write));
+    drop(stuck);
+    let state = pace.lock();
+    assert!(state.busy == 0 && state.unasked == 0, "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_a_connection_of_http2_without_streams_is_told_to_go() {
+    let (far, serving, _signal) = served(true, 64 * 1024);
+    let mut sender = h2_client(far).await;
+    let get = |path: &str| Request::get(format!("http://a{path}")).body(Full::default()).unwrap();
+    for seconds in [0, 100, 30] {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        let answer = sender.send_request(get(&format!("/wait/{seconds}"))).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let (overdue, took) = serving.await.unwrap();
+    assert_eq!(overdue, Some(Overdue::Idle));
+    assert_about(took, Duration::from_secs(280) + IDLE);
+    assert!(sender.send_request(get("/")).await.is_err());
+}
+
+/// Frames that are no request keep nothing alive.
+#[tokio::test(start_paused = true)]
+async fn in_24_pings_are_no_activity() {
+    let (mut far, serving, _signal) = served(true, 64 * 1024);
+    far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let (mut reading, mut writing) = tokio::io::split(far);
+    tokio::spawn(async move { while let Ok(1..) = reading.read(&mut [0; 1024]).await {} });
+    let ping = async {
+        while writing.write_all(b"\0\0\x08\x06\0\0\0\0\0pingpong").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    };
+    let (ended, ()) = tokio::join!(serving, ping);
+    let (overdue, took) = ended.unwrap();
+    assert_eq!(overdue, Some(Overdue::Idle));
+    assert!(took <= IDLE + PARTING + Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_drain_idle_connections_close_at_once_and_a_head_has_a_moment() {
+    let (mut far, serving, signal) = served(false, 1024);
+    far.write_all(GET).await.unwrap();
+    answer(&mut far).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    signal.start();
+    assert_about(serving.await.unwrap().1, Duration::from_secs(3));
+
+    let (mut far, serving, signal) = served(false, 1024);
+    far.write_all(b"GET / HT").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signal.start();
+    let (_, took) = serving.await.unwrap();
+    assert!(took <= Duration::from_secs(1) + PARTING + Duration::from_secs(1), "{took:?}");
+}
