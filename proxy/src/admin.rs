@@ -180,6 +180,9 @@ impl Admin {
         } else if self.redirect.as_ref().is_some_and(|r| !r.is_prepared(&self.sidecar.connector.names)) {
             missing.push("names");
         }
+        if self.redirect.as_ref().is_some_and(|redirect| redirect.leads_back()) {
+            missing.push("redirect");
+        }
         if *self.draining.borrow() {
             missing.push("draining");
         }

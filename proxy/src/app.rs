@@ -123,7 +123,10 @@ impl App {
 
         let metrics = Metrics::new().map_err(system)?;
         let transparent = match transparent {
-            Some(listeners) => Some((listeners, Arc::new(Redirect::new(addresses.ports(), &metrics).await?))),
+            Some(listeners) => {
+                let redirect = Redirect::new(addresses.ports(), config.exempt, &metrics).await?;
+                Some((listeners, Arc::new(redirect)))
+            }
             None => None,
         };
         let clock = Clock::default();
@@ -177,6 +180,9 @@ impl App {
         let (signal, drain) = drain::channel();
         let end = Arc::new(Notify::new());
         let redirect = transparent.as_ref().map(|(_, redirect)| redirect.clone());
+        if let Some(redirect) = redirect.clone() {
+            background.spawn(async move { redirect.watch().await });
+        }
         let pages = Admin::new(sidecar.clone(), armory, redirect, signal.watch(), end.clone());
         background.spawn(admin::serve(admin, pages.clone(), admin::Pages::All));
         if let Some(health) = health {

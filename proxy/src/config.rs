@@ -13,7 +13,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use countersign_policy::Workload;
 use countersign_policy::headers::Underscores;
 
-use crate::init::args::InitArgs;
+use crate::init::args::{Exempt, InitArgs};
 use crate::state::control::ControlUrl;
 use crate::state::files::PolicyFiles;
 use crate::state::source::PolicySource;
@@ -106,6 +106,8 @@ pub struct RunArgs {
     /// What holds for inbound ports that no policy selects: deny, audit or pass [default: deny].
     #[arg(long, env = "COUNTERSIGN_INBOUND_DEFAULT", value_name = "WHAT", value_enum)]
     pub inbound_default: Option<InboundDefault>,
+    #[command(flatten)]
+    pub exempt: Exempt,
     /// Inbound header fields with _ in their names, which many applications take for -: drop or pass [default: drop].
     #[arg(long, env = "COUNTERSIGN_HEADER_UNDERSCORES", value_name = "WHAT")]
     pub header_underscores: Option<Underscores>,
@@ -149,6 +151,8 @@ pub struct Config {
     pub outbound: Option<SocketAddr>,
     /// Where redirected connections to the workload arrive; those that it opens arrive at `outbound`.
     pub transparent: Option<SocketAddr>,
+    /// What the redirect knows us by.
+    pub exempt: Exempt,
     pub inbound_default: InboundDefault,
     pub header_underscores: Underscores,
     pub admin: SocketAddr,
@@ -216,6 +220,7 @@ impl TryFrom<RunArgs> for Config {
             inbound,
             outbound,
             transparent,
+            exempt: args.exempt,
             inbound_default: args.inbound_default.unwrap_or_default(),
             header_underscores: args.header_underscores.unwrap_or_default(),
             admin,

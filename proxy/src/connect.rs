@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -57,24 +57,25 @@ pub struct Connector {
     platform_roots: Arc<OnceLock<Arc<RootCertStore>>>,
 }
 
-/// Marks every socket that this process opens from now on, so that redirect rules leave its connections alone. `false`: it
+/// Puts this mark on every socket that this process opens from now on, so that redirect rules leave its connections alone. `false`: it
 /// may not (that takes `CAP_NET_ADMIN`), and they know it by its user or group.
-pub fn mark_sockets() -> bool {
+pub fn mark_sockets(mark: u32) -> bool {
     let permitted = [Domain::IPV4, Domain::IPV6]
         .into_iter()
         .filter_map(|domain| Socket::new(domain, Type::STREAM, None).ok())
-        .any(|socket| socket.set_mark(MARK).is_ok());
-    MARKED.store(permitted, Ordering::Relaxed);
+        .any(|socket| socket.set_mark(mark).is_ok());
+    MARK.store(if permitted { mark } else { 0 }, Ordering::Relaxed);
     permitted
 }
 
 /// Opens TCP to an address.
 pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    if !MARKED.load(Ordering::Relaxed) {
+    let mark = MARK.load(Ordering::Relaxed);
+    if mark == 0 {
         return TcpStream::connect(address).await;
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    SockRef::from(&socket).set_mark(MARK)?;
+    SockRef::from(&socket).set_mark(mark)?;
     socket.connect(address).await
 }
 
@@ -90,10 +91,8 @@ pub async fn open_any(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-/// Is every socket of this process marked? One process has one network namespace, and one answer.
-static MARKED: AtomicBool = AtomicBool::new(false);
-/// What redirect rules know our sockets by: 16016.
-const MARK: u32 = 0x3e90;
+/// What every socket of this process is marked with; 0 is no mark. One process has one network namespace, and one answer.
+static MARK: AtomicU32 = AtomicU32::new(0);
 
 // === impl Connector ===
 

@@ -16,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
 use countersign_policy::snapshot::Timeouts;
-use rustix::process::{getgid, getuid};
+use rustix::process::{getegid, geteuid};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use self::local::Local;
+use self::probe::Probe;
 use crate::connect;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
+use crate::init::args::Exempt;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
@@ -35,6 +37,7 @@ use crate::tcp::{self, Meters, Side};
 pub struct Redirect {
     /// No way in leads to these, though they are open on the workload's addresses.
     own_ports: Vec<u16>,
+    probe: Probe,
     local: Local,
     inbound: Meters,
     outbound: Meters,
@@ -67,12 +70,17 @@ struct Passing {
 /// Why connections cannot be told apart.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotTell {
-    /// The redirect would lead our own connections back to us.
+    /// The redirect would not know our own connections, and lead them back to us.
     #[error(
-        "--transparent: run the sidecar as user or group {OWN_ID} (and as `init` was told, if with --uid or --gid), or give it \
-         CAP_NET_ADMIN, or its own connections would be redirected to it"
+        "--transparent: this is user {user} and group {group}, neither user {} nor group {} as the redirect knows us, and \
+         without CAP_NET_ADMIN, which would let us mark our connections: {TELL_BOTH}", exempt.uid, exempt.gid
     )]
-    OurOwn,
+    OurOwn { user: u32, group: u32, exempt: Exempt },
+    /// It does.
+    #[error(
+        "--transparent: the redirect that is installed leads our own connections back to us: {TELL_BOTH}"
+    )]
+    LedBack,
     /// Every address would be taken for ours.
     #[error(
         "--transparent: net.ipv4.ip_nonlocal_bind is set here, so the addresses of this machine cannot be told from others: \
@@ -84,22 +92,41 @@ pub enum CannotTell {
 // === impl Redirect ===
 
 impl Redirect {
-    pub async fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
-        let is_exempt = connect::mark_sockets() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
-        if !is_exempt || probe::leads_back().await {
-            return Err(CannotTell::OurOwn);
+    pub async fn new(own_ports: Vec<u16>, exempt: Exempt, metrics: &Metrics) -> Result<Self, CannotTell> {
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        if !connect::mark_sockets(exempt.mark.0) && user != exempt.uid.0 && group != exempt.gid.0 {
+            return Err(CannotTell::OurOwn { user, group, exempt });
+        }
+        let probe = Probe::default();
+        if probe.look().await {
+            return Err(CannotTell::LedBack);
         }
         if Local::takes_all() {
             return Err(CannotTell::Addresses);
         }
         Ok(Self {
             own_ports,
+            probe,
             local: Local::default(),
             inbound: Meters::new(metrics, Direction::Inbound),
             outbound: Meters::new(metrics, Direction::Outbound),
             asked_since: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
+    }
+
+    /// Looks for as long as we run whether our own connections are left alone.
+    pub async fn watch(&self) {
+        self.probe.watch().await;
+    }
+
+    /// Do our own connections come back to us, so that nothing can work?
+    pub fn leads_back(&self) -> bool {
+        self.probe.leads_back()
+    }
+
+    fn is_own(&self, port: u16) -> bool {
+        self.own_ports.contains(&port) || self.probe.has(port)
     }
 
     /// Are the names of the first policy known, which tell whose a connection is? Who knows none for long is ready all the same.
@@ -212,8 +239,9 @@ fn unnamed() -> Timeouts {
 
 /// How long names may keep us from being ready.
 const PREPARATION: Duration = Duration::from_secs(5);
-/// Our user and group, where we have them to ourselves.
-const OWN_ID: u32 = 16016;
+/// What to do where the redirect does not know us.
+const TELL_BOTH: &str =
+    "run the sidecar as the user or group that `init` was told, and tell both the same (--uid, --gid)";
 
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,7 @@ mod with_pods_calls;
 mod with_pods_churn;
 mod with_pods_databases;
 mod with_pods_excluded;
+mod with_pods_exempt;
 mod with_pods_init;
 mod with_pods_init_checks;
 mod with_pods_local;

@@ -2,7 +2,7 @@
 //! simulated pods.
 
 use crate::support::init::{FLAGS, LIMIT, Programs, rules, shell};
-use crate::support::pods::{As, Net, Pod, open_to_all};
+use crate::support::pods::{As, Net, Pod};
 use crate::support::process::{Finished, run};
 
 #[test]
@@ -290,20 +290,4 @@ fn a_pod_without_ipv6_addresses_gets_the_same_rules() {
         assert_eq!(differences(&programs, pod), "", "{name}");
         programs.install(pod, &["--remove"]);
     }
-}
-
-/// Whom the rules exempt and as whom the sidecar runs are two things. Where they differ, every connection of its own would come
-/// back to it.
-#[test]
-fn a_sidecar_that_the_rules_do_not_know_does_not_start() {
-    let net = Net::with_pods(1);
-    let pod = &net.pods[0];
-    let folder = tempfile::tempdir().unwrap();
-    open_to_all(folder.path());
-    Programs::nft().install(pod, &["--uid=2000", "--gid=2000"]);
-    let mut command = pod.own(As::Sidecar, "countersign-proxy");
-    command.args(["run", "--transparent", "--policies"]).arg(folder.path());
-    let done = run(&mut command, LIMIT);
-    assert_eq!(done.code, Some(2), "{done:?}");
-    assert!(done.stderr.contains("as `init` was told"), "{done:?}");
 }

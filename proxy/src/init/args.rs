@@ -18,15 +18,8 @@ pub struct InitArgs {
     /// Port of the sidecar's health listener (`run --health`): not redirected.
     #[arg(long, env = "COUNTERSIGN_HEALTH_PORT", value_name = "PORT", default_value = "16021")]
     pub health_port: Port,
-    /// The sidecar's user: what it sends is not redirected.
-    #[arg(long, env = "COUNTERSIGN_UID", value_name = "ID", default_value = "16016")]
-    pub uid: Id,
-    /// The sidecar's group, likewise.
-    #[arg(long, env = "COUNTERSIGN_GID", value_name = "ID", default_value = "16016")]
-    pub gid: Id,
-    /// The sidecar's packet mark (SO_MARK), likewise.
-    #[arg(long, env = "COUNTERSIGN_MARK", value_name = "MARK", default_value = "0x3e90")]
-    pub mark: Mark,
+    #[command(flatten)]
+    pub exempt: Exempt,
     /// Redirect inbound connections to these ports alone, e.g. 80,8000-8100 [default: all].
     #[arg(
         long,
@@ -86,12 +79,34 @@ pub struct InitArgs {
     pub remove: bool,
 }
 
+/// Whose connections are not redirected: the flags that `init`, which writes the rules, and `run`, whom they are about, share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Exempt {
+    /// The sidecar's user: what it sends is not redirected. The same for `init` and `run`.
+    #[arg(long, env = "COUNTERSIGN_UID", value_name = "ID", default_value_t = Self::default().uid)]
+    pub uid: Id,
+    /// The sidecar's group, likewise.
+    #[arg(long, env = "COUNTERSIGN_GID", value_name = "ID", default_value_t = Self::default().gid)]
+    pub gid: Id,
+    /// The sidecar's packet mark (SO_MARK), likewise.
+    #[arg(long, env = "COUNTERSIGN_MARK", value_name = "MARK", default_value_t = Self::default().mark)]
+    pub mark: Mark,
+}
+
 /// Which program installs the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
     Auto,
     Nft,
     Iptables,
+}
+
+// === impl Exempt ===
+
+impl Default for Exempt {
+    fn default() -> Self {
+        Self { uid: Id(16016), gid: Id(16016), mark: Mark(16016) }
+    }
 }
 
 // === impl Redirect ===
@@ -116,9 +131,7 @@ impl TryFrom<&InitArgs> for Redirect {
             inbound_port: args.inbound_port,
             outbound_port: args.outbound_port,
             health_port: args.health_port,
-            uid: args.uid,
-            gid: args.gid,
-            mark: args.mark,
+            exempt: args.exempt,
             include_inbound_ports: args.include_inbound_ports.clone(),
             exclude_inbound_ports: args.exclude_inbound_ports.clone(),
             exclude_outbound_ports: args.exclude_outbound_ports.clone(),

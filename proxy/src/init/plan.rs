@@ -5,7 +5,8 @@
 //! TCP flags: a packet that is not SYN and comes first is led to the sidecar too, or whoever sends one that the kernel
 //! drops in silence could open a connection past us behind it.
 
-use super::values::{Id, Mark, Networks, Port, Ports, Ranges};
+use super::args::Exempt;
+use super::values::{Networks, Port, Ports, Ranges};
 
 /// What is asked for, checked.
 #[derive(Clone, Debug)]
@@ -13,9 +14,7 @@ pub struct Redirect {
     pub inbound_port: Port,
     pub outbound_port: Port,
     pub health_port: Port,
-    pub uid: Id,
-    pub gid: Id,
-    pub mark: Mark,
+    pub exempt: Exempt,
     /// Empty: all.
     pub include_inbound_ports: Ports,
     pub exclude_inbound_ports: Ports,
@@ -81,9 +80,9 @@ impl Plan {
         let own = asked.exclude_inbound_ports.0.and(&Ranges::one(asked.health_port.0));
 
         let mut outbound = vec![
-            pass([Match::User(asked.uid.0)], "the sidecar"),
-            pass([Match::Group(asked.gid.0)], "the sidecar"),
-            pass([Match::Mark(asked.mark.0)], "the sidecar"),
+            pass([Match::User(asked.exempt.uid.0)], "the sidecar"),
+            pass([Match::Group(asked.exempt.gid.0)], "the sidecar"),
+            pass([Match::Mark(asked.exempt.mark.0)], "the sidecar"),
             pass([Match::ToSelf, Match::To(Family::V4, v4.clone())], "loopback"),
             pass([Match::ToSelf, Match::To(Family::V6, v6.clone())], "loopback"),
             pass([Match::ToSelf, Match::Port(own.clone())], "excluded inbound ports"),

@@ -49,7 +49,7 @@ pub(super) async fn take(connection: Redirected, near: TcpStream) {
     // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports.
     if destination.ip().is_loopback()
         || !redirect.local.has(*destination)
-        || redirect.own_ports.contains(&destination.port())
+        || redirect.is_own(destination.port())
     {
         return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }

@@ -37,6 +37,7 @@ fn worker() -> Arc<Worker> {
 fn redirect(own_port: u16, metrics: &Metrics) -> Arc<Redirect> {
     Arc::new(Redirect {
         own_ports: vec![own_port],
+        probe: Probe::default(),
         local: Local::default(),
         inbound: Meters::new(metrics, Direction::Inbound),
         outbound: Meters::new(metrics, Direction::Outbound),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::init::args::Exempt;
 use crate::init::plan::Redirect;
 
 fn plan(ports: &str, networks: &str) -> Plan {
@@ -6,9 +7,7 @@ fn plan(ports: &str, networks: &str) -> Plan {
         inbound_port: "16006".parse().unwrap(),
         outbound_port: "16001".parse().unwrap(),
         health_port: "16021".parse().unwrap(),
-        uid: "16016".parse().unwrap(),
-        gid: "16016".parse().unwrap(),
-        mark: "0x3e90".parse().unwrap(),
+        exempt: Exempt::default(),
         include_inbound_ports: ports.parse().unwrap(),
         exclude_inbound_ports: ports.parse().unwrap(),
         exclude_outbound_ports: ports.parse().unwrap(),
