@@ -95,7 +95,7 @@ metrics! {
     auth_duration: HistogramVec "countersign_auth_duration_seconds" ["step"]
         "Time of an authentication step that was not answered from a cache.";
     streams_ended: IntCounterVec "countersign_streams_ended_total" ["decision", "reason"]
-        "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been); or tunnels whose TLS is for another host than was asked for: reject.";
+        "Open streams that were ended since their token expired or policy no longer allows them: deny, error, or audit (would have been), outbound reject; and tunnels whose TLS is for another host than was asked for: reject.";
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
     tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]

@@ -53,6 +53,8 @@ struct Redirected {
     peer: SocketAddr,
     /// Where it was going.
     destination: SocketAddr,
+    /// `false`: it was opened to us, so that is where it arrived.
+    was_redirected: bool,
     since: Instant,
     drain: Drain,
 }
@@ -163,8 +165,31 @@ fn plain(address: SocketAddr) -> SocketAddr {
 // === impl Redirected ===
 
 impl Redirected {
+    /// One that has just been accepted. `None`: it ended before it began.
+    fn accepted(
+        redirect: Arc<Redirect>,
+        worker: Arc<Worker>,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        drain: Drain,
+    ) -> Option<Self> {
+        let original = original_destination(stream)
+            .and_then(|original| Ok((original, plain(stream.local_addr()?))))
+            .inspect_err(|error| tracing::debug!(%error, "a connection ended before it began"));
+        let (original, arrived) = original.ok()?;
+        Some(Self {
+            redirect,
+            worker,
+            peer: plain(peer),
+            destination: original.unwrap_or(arrived),
+            was_redirected: original.is_some(),
+            since: Instant::now(),
+            drain,
+        })
+    }
+
     /// Lets all bytes pass, both ways, between who opened the connection and where it was going.
-    async fn pass<N: Side>(&self, near: N, passing: Passing) {
+    async fn pass<N: Side>(&self, near: N, passing: Passing, meters: &Meters) {
         let Passing { direction, outcome, would_refuse, timeouts } = passing;
         let _connected = self.worker.carries_bytes(direction);
         let far = match tokio::time::timeout(timeouts.connect, connect::open(self.destination)).await {
@@ -190,10 +215,6 @@ impl Redirected {
             entry.reason = would_refuse.map(Reason::as_str);
             entry
         });
-        let meters = match direction {
-            Direction::Inbound => &self.redirect.inbound,
-            Direction::Outbound => &self.redirect.outbound,
-        };
         tcp::relay(near, far, self.drain.clone(), timeouts.idle, meters).await;
     }
 
@@ -206,6 +227,15 @@ impl Redirected {
         entry.explain(refusal, recorder.decision_id());
         recorder.refused(refusal.reason, entry);
         tcp::reset(near);
+    }
+
+    /// Counted and logged as an open stream that was ended.
+    fn end(&self, direction: Direction, reason: Reason) {
+        let recorder = &self.worker.sidecar.recorder;
+        let mut entry = self.entry(direction, Outcome::of(direction, reason));
+        entry.status = reason.status();
+        entry.explain(&reason.into(), recorder.decision_id());
+        recorder.ended(reason, entry);
     }
 
     fn entry(&self, direction: Direction, decision: Outcome) -> Entry {

@@ -7,6 +7,7 @@ mod splice;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -53,11 +54,12 @@ pub enum End {
     Draining,
 }
 
-/// Counts bytes while they pass, so that a connection of days is seen before it ends.
+/// Counts bytes while they pass, so that a connection of days is seen before it ends. Each has a clone, which keeps the first one.
 #[derive(Clone, Debug)]
 pub struct Meters {
     up: IntCounter,
     down: IntCounter,
+    first: OnceLock<u8>,
 }
 
 /// The idle limit of connections whose protocol we do not know: none. A database's pool is silent for hours and in order;
@@ -138,6 +140,9 @@ impl<N: Side, F: Side> Relay<N, F> {
         let Self { near, far, up, down, .. } = self;
         let before = (up.moved, down.moved);
         let polled = (up.poll(near, far, context), down.poll(far, near, context));
+        if let (None, Some(first)) = (meters.first.get(), up.first) {
+            let _ = meters.first.set(first);
+        }
         // An atomic each, and only where something moved.
         for (meter, moved) in [(&meters.up, up.moved - before.0), (&meters.down, down.moved - before.1)] {
             if moved > 0 {
@@ -221,7 +226,12 @@ async fn over(mut drain: Drain) {
 impl Meters {
     pub fn new(metrics: &Metrics, direction: Direction) -> Self {
         let of = |flow| metrics.tcp_bytes.with_label_values(&[direction.as_str(), flow]);
-        Self { up: of("sent"), down: of("received") }
+        Self { up: of("sent"), down: of("received"), first: OnceLock::new() }
+    }
+
+    /// The first byte that `near` said, once it has.
+    pub fn first(&self) -> Option<u8> {
+        self.first.get().copied()
     }
 }
 

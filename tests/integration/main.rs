@@ -75,6 +75,7 @@ mod with_pods_excluded;
 mod with_pods_exempt;
 mod with_pods_init;
 mod with_pods_init_checks;
+mod with_pods_judged_again;
 mod with_pods_local;
 mod with_pods_names;
 mod with_pods_tls;

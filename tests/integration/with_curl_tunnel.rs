@@ -57,24 +57,23 @@ impl Canary {
     }
 }
 
+/// What lets the application's own TLS pass to these ports, and other rules.
+fn policy(egress: &str, own_tls: &[u16], connect: &str) -> String {
+    let (to, timeouts) = (json!({ "hosts": ["localhost"], "ports": own_tls }), json!({ "connect": connect }));
+    let rules = json!([
+        { "name": "own-tls", "to": to, "tls": "passthrough", "timeouts": timeouts },
+        { "name": "plain", "to": { "hosts": ["localhost"], "ports": [1] }, "tls": "none" },
+        { "name": "ours", "to": { "hosts": ["localhost"], "ports": [2] } },
+        { "name": "bytes", "to": { "hosts": ["localhost"], "ports": [3] }, "protocol": "tcp", "tls": "none" },
+    ]);
+    document("OutboundPolicy", "checkout", &json!({ "egress": egress, "rules": rules }))
+}
+
 impl World {
     fn new(egress: &str) -> Self {
         let (ca, own_tls, counting) = (Ca::new("theirs"), Port::lease(), Canary::start());
         let server = ca.server();
-        let (p, q) = (own_tls.number(), counting.port.number());
-        let text = document(
-            "OutboundPolicy",
-            "checkout",
-            &json!({
-                "egress": egress,
-                "rules": [
-                    { "name": "own-tls", "to": { "hosts": ["localhost"], "ports": [p, q] }, "tls": "passthrough" },
-                    { "name": "plain", "to": { "hosts": ["localhost"], "ports": [1] }, "tls": "none" },
-                    { "name": "ours", "to": { "hosts": ["localhost"], "ports": [2] } },
-                    { "name": "bytes", "to": { "hosts": ["localhost"], "ports": [3] }, "protocol": "tcp", "tls": "none" },
-                ],
-            }),
-        );
+        let text = policy(egress, &[own_tls.number(), counting.port.number()], "9s");
         let folder = Folder::with(&[
             ("policy.yaml", &text),
             ("ca.crt", &ca.pem),
@@ -164,6 +163,50 @@ fn out_12_what_is_said_in_a_tunnel_has_to_be_tls_for_the_host_that_was_asked_for
     wait_until("it is counted", Duration::from_secs(5), || world.ended() == 3.0);
     assert_eq!(world.counting.bytes.load(Ordering::Relaxed), 0, "the destination has heard something");
 }
+
+#[test]
+fn a_tunnel_lasts_for_as_long_as_policy_lets_it_pass() {
+    for (egress, reason) in [("deny", "egress_denied"), ("pass", "method_not_allowed")] {
+        let world = World::new(egress);
+        let (p, q) = (world.own_tls.number(), world.counting.port.number());
+        let mut client = Command::new("python3");
+        client.args(["-u", "-c", HOLD, &world.proxy.outbound().port().to_string(), &p.to_string()]);
+        let mut client = Process::spawn("a tunnel", &mut client);
+        assert_eq!(client.first_line(Duration::from_secs(10)), "open");
+        let open = || world.proxy.scrape().sum("countersign_connections", &[("protocol", "tcp")]);
+        assert_eq!(open(), 1.0);
+        let reloads =
+            || world.proxy.scrape().sum("countersign_policy_reloads_total", &[("result", "applied")]);
+        let before = reloads();
+        world.folder.write("policy.yaml", &policy(egress, &[p, q], "8s"));
+        wait_until("other timeouts", Duration::from_secs(10), || reloads() > before);
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!((open(), client.exited()), (1.0, None), "what still passes goes on");
+        world.folder.write("policy.yaml", &policy(egress, &[q], "8s"));
+        wait_until("its end", Duration::from_secs(10), || open() == 0.0);
+        let labels = [("decision", "reject"), ("reason", reason)];
+        assert_eq!(world.proxy.scrape().sum("countersign_streams_ended_total", &labels), 1.0, "{reason}");
+        client.wait(Duration::from_secs(5));
+        assert_eq!(client.stdout(), "open\nreset\n");
+    }
+}
+
+/// TLS in a tunnel, in which nothing is said once it stands.
+const HOLD: &str = r#"
+import select, socket, ssl, sys
+proxy, port = sys.argv[1:]
+tunnel = socket.create_connection(("127.0.0.1", int(proxy)))
+tunnel.sendall(f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+assert b" 200 " in tunnel.recv(1024)
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+tls = context.wrap_socket(tunnel, server_hostname="localhost")
+print("open")
+# A reset is an error of the socket, which Python's TLS does not tell from an end.
+hears = select.poll()
+hears.register(tls, 0)
+print("reset" if any(event & select.POLLERR for _, event in hears.poll(25000)) else "not reset")
+"#;
 
 #[test]
 fn out_12_there_is_no_tunnel_but_to_what_a_rule_lets_pass() {

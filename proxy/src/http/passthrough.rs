@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use countersign_policy::Reason;
-use countersign_policy::outbound::{Carries, Outbound};
+use countersign_policy::outbound::{Carries, Outbound, OutboundRule};
 use http::Response;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
@@ -23,6 +23,7 @@ use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
+use crate::state::live::Live;
 use crate::tcp::hello::{self, Hello};
 use crate::tcp::{self, Meters};
 
@@ -31,6 +32,7 @@ struct Tunnel {
     worker: Arc<Worker>,
     /// Whom the TLS inside has to ask for.
     host: String,
+    port: u16,
     server: TcpStream,
     idle: Duration,
     seen: Seen,
@@ -49,13 +51,7 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, Refusal> {
     let _under_way = worker.begin()?;
     let (host, port) = target::tunnel(&head)?;
-    let active = active.ok_or(Reason::PolicyUnavailable)?;
-    let rule = match active.snapshot.outbound(&host, port) {
-        Outbound::Rule(rule) if rule.carries() == Carries::Tls => rule,
-        Outbound::Denied => return Err(Reason::EgressDenied.into()),
-        // What passes here unseen would be more than any rule says.
-        Outbound::Rule(_) | Outbound::Pass => return Err(Reason::MethodNotAllowed.into()),
-    };
+    let rule = rule(active.ok_or(Reason::PolicyUnavailable)?, &host, port)?;
     let client = head.extensions.remove::<OnUpgrade>().ok_or(Reason::BadRequest)?;
     let sidecar = &worker.sidecar;
     let server = dial::tcp(&sidecar.connector, &host, port, sidecar.outbound, rule.timeouts.connect).await?;
@@ -65,6 +61,7 @@ pub(super) async fn open(
     let tunnel = Tunnel {
         worker: worker.clone(),
         host,
+        port,
         server,
         idle: rule.timeouts.idle,
         seen: seen.clone(),
@@ -73,6 +70,16 @@ pub(super) async fn open(
     };
     tokio::spawn(tunnel.run(client));
     Ok(Response::new(Body::Empty))
+}
+
+/// The rule that lets a tunnel pass.
+fn rule<'a>(active: &'a Active, host: &str, port: u16) -> Result<&'a OutboundRule, Reason> {
+    match active.snapshot.outbound(host, port) {
+        Outbound::Rule(rule) if rule.carries() == Carries::Tls => Ok(rule),
+        Outbound::Denied => Err(Reason::EgressDenied),
+        // What passes here unseen would be more than any rule says.
+        Outbound::Rule(_) | Outbound::Pass => Err(Reason::MethodNotAllowed),
+    }
 }
 
 // === impl Tunnel ===
@@ -90,12 +97,17 @@ impl Tunnel {
             heard = tokio::time::timeout(PATIENCE, hear(&mut near, said)) => heard,
             () = last_word(self.drain.clone()) => return tcp::reset(&near),
         };
-        let Self { worker, host, server, idle, seen, connected: _connected, drain } = self;
+        let Self { worker, host, port, server, idle, seen, connected: _connected, drain } = self;
         let sidecar = &worker.sidecar;
         match heard {
             Ok(Ok((Hello::Name(name), said))) if name == host => {
                 let meters = Meters::new(&sidecar.metrics, Direction::Outbound);
-                tcp::relay_after(said, near, server, drain, idle, &meters).await;
+                tokio::select! {
+                    biased;
+                    _ = tcp::relay_after(said, near, server, drain, idle, &meters) => {}
+                    // The relay is dropped, and resets both sides.
+                    reason = over(&sidecar.policy, &host, port) => seen.ended(&reason.into(), &sidecar.recorder),
+                }
             }
             Ok(Ok(_)) => {
                 seen.ended(&Reason::AmbiguousDestination.into(), &sidecar.recorder);
@@ -104,6 +116,18 @@ impl Tunnel {
             // It went away, or never said anything.
             Ok(Err(_)) | Err(_) => tcp::reset(&near),
         }
+    }
+}
+
+/// Resolves once policy does not let the tunnel pass any more.
+async fn over(policy: &Live<Option<Active>>, host: &str, port: u16) -> Reason {
+    loop {
+        let (edition, now) = (policy.edition(), policy.load());
+        if let Some(Err(reason)) = now.as_ref().as_ref().map(|active| rule(active, host, port)) {
+            return reason;
+        }
+        drop(now);
+        policy.later_than(edition).await;
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ::http::HeaderMap;
 use countersign_policy::inbound::{Decision, PortProtocol};
@@ -12,7 +11,7 @@ use countersign_policy::snapshot::Timeouts;
 use countersign_policy::{PortPolicy, Reason};
 use tokio::net::TcpStream;
 
-use super::{Passing, Redirect, Redirected, original_destination, plain};
+use super::{Passing, Redirect, Redirected};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Ask, Door};
 use crate::auth::verify::LastVerdict;
@@ -33,20 +32,15 @@ pub async fn serve(
     peer: SocketAddr,
     drain: Drain,
 ) {
-    let destination = original_destination(&stream).and_then(|original| match original {
-        Some(destination) => Ok(destination),
-        // It was opened to us, and we are no way in.
-        None => stream.local_addr().map(plain),
-    });
-    let Ok(destination) = destination else { return };
-    let (peer, since) = (plain(peer), Instant::now());
-    take(Redirected { redirect, worker, peer, destination, since, drain }, stream).await;
+    let Some(connection) = Redirected::accepted(redirect, worker, &stream, peer, drain) else { return };
+    take(connection, stream).await;
 }
 
 /// The story itself, in the order of time.
 pub(super) async fn take(connection: Redirected, near: TcpStream) {
     let Redirected { redirect, worker, destination, .. } = &connection;
-    // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports.
+    // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports. What was opened to us
+    // is among them: we are no way in.
     if destination.ip().is_loopback()
         || !redirect.local.has(*destination)
         || redirect.is_own(destination.port())
@@ -93,11 +87,12 @@ impl Redirected {
             Err(refusal) => return self.refuse(near.tcp(), DIRECTION, &refusal),
         };
         drop(policy);
+        let meters = self.redirect.inbound.clone();
         tokio::select! {
             biased;
-            () = self.pass(near, passing) => {}
+            () = self.pass(near, passing, &meters) => {}
             // What was carrying bytes is dropped, and resets both sides.
-            reason = self.over(edition, secured.as_ref()) => self.end(reason),
+            reason = self.over(edition, secured.as_ref()) => self.end(DIRECTION, reason),
         }
     }
 
@@ -173,15 +168,6 @@ impl Redirected {
             Some(Decision::Deny { reason, .. }) => Err(reason),
             Some(Decision::Allow { .. }) | None => Ok(()),
         }
-    }
-
-    /// Counted and logged as an open stream that was ended.
-    fn end(&self, reason: Reason) {
-        let recorder = &self.worker.sidecar.recorder;
-        let mut entry = self.entry(DIRECTION, Outcome::of(DIRECTION, reason));
-        entry.status = reason.status();
-        entry.explain(&reason.into(), recorder.decision_id());
-        recorder.ended(reason, entry);
     }
 }
 

@@ -3,18 +3,29 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use countersign_policy::Reason;
 use tokio::net::TcpStream;
 
 use super::said::Said;
-use super::verdict::{Verdict, verdict};
-use super::{Passing, Redirect, Redirected, inbound, original_destination, plain};
+use super::verdict::{Bypass, Verdict, verdict};
+use super::{Passing, Redirect, Redirected, inbound};
+use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::http;
 use crate::http::sidecar::Worker;
 use crate::record::{Direction, Outcome};
+use crate::tcp::Meters;
+
+/// What is known of a connection that a verdict rests on.
+#[derive(Debug, Default)]
+struct Basis {
+    /// The hosts of rules whose address the destination is, or was while the connection lasted: names move, it does not.
+    at: Vec<Arc<str>>,
+    said: Said,
+    /// Whom its TLS is meant for, and whose address the destination is.
+    name: Option<String>,
+}
 
 /// Takes one connection that the application opened, to wherever. Nobody else may: we would be an open relay that lends out our
 /// tokens (security OUT-12).
@@ -25,18 +36,17 @@ pub async fn serve(
     peer: SocketAddr,
     drain: Drain,
 ) {
-    let peer = plain(peer);
-    let destination = match original_destination(&stream) {
-        Ok(Some(destination)) => destination,
-        // It was opened to us, as to a forward proxy, which looks at the peer itself.
-        Ok(None) => return http::outbound::serve(worker, stream, peer, drain).await,
-        Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
-    };
-    let connection = Redirected { redirect, worker, peer, destination, since: Instant::now(), drain };
-    if !connection.redirect.local.has(peer) || destination.ip().is_loopback() {
-        return connection.refuse(&stream, Direction::Outbound, &Reason::AmbiguousDestination.into());
+    let Some(connection) = Redirected::accepted(redirect, worker, &stream, peer, drain) else { return };
+    if !connection.was_redirected {
+        // As to a forward proxy, which looks at the peer itself.
+        let Redirected { worker, peer, drain, .. } = connection;
+        return http::outbound::serve(worker, stream, peer, drain).await;
     }
-    if connection.redirect.local.has(destination) {
+    let Redirected { redirect, peer, destination, .. } = &connection;
+    if !redirect.local.has(*peer) || destination.ip().is_loopback() {
+        return connection.refuse(&stream, DIRECTION, &Reason::AmbiguousDestination.into());
+    }
+    if redirect.local.has(*destination) {
         // To the workload itself: what would be judged if it came from outside is judged here too.
         return inbound::take(connection, stream).await;
     }
@@ -48,35 +58,82 @@ pub async fn serve(
 impl Redirected {
     /// The story itself, in the order of time.
     async fn leave(self, near: TcpStream) {
-        let (address, port) = (self.destination.ip(), self.destination.port());
-        let names = &self.worker.sidecar.connector.names;
-        let refuse = |reason: Reason| self.refuse(&near, Direction::Outbound, &reason.into());
-        let mut said = Said::nothing();
-        let bypass = loop {
+        let live = &self.worker.sidecar.policy;
+        let refuse = |reason: Reason| self.refuse(&near, DIRECTION, &reason.into());
+        let mut basis = Basis::default();
+        let (edition, bypass) = loop {
             // What holds now: listening takes as long as the application does.
-            let policy = self.worker.sidecar.policy.load();
+            let (edition, policy) = (live.edition(), live.load());
             let Some(active) = policy.as_ref() else { return refuse(Reason::PolicyUnavailable) };
-            let hosts = active.snapshot.outbound_hosts(port).map(|named| named.exact()).unwrap_or_default();
-            let at = names.at(address, hosts).await;
-            match verdict(&active.snapshot, port, &at, &said) {
+            match self.weigh(active, &mut basis).await {
                 Verdict::Listen => {
                     drop(policy);
-                    said.listen(&near, self.since, self.drain.clone()).await;
+                    basis.said.listen(&near, self.since, self.drain.clone()).await;
                 }
                 Verdict::Http => {
                     drop(policy);
                     let Self { worker, peer, destination, drain, .. } = self;
                     return http::outbound::serve_to(worker, near, peer, Some(destination), drain).await;
                 }
-                Verdict::Pass(bypass) => break bypass,
-                Verdict::PassAs(name, bypass) if names.agrees(&name, address).await => break bypass,
-                Verdict::PassAs(..) => return refuse(Reason::AmbiguousDestination),
+                Verdict::Pass(bypass) | Verdict::PassAs(_, bypass) => break (edition, bypass),
                 Verdict::Refuse(reason) => return refuse(reason),
                 Verdict::Silent => return refuse(Reason::BadRequest),
             }
         };
-        self.worker.sidecar.metrics.outbound_bypassed.with_label_values(&[bypass.reason]).inc();
-        let (direction, timeouts) = (Direction::Outbound, bypass.timeouts);
-        self.pass(near, Passing { direction, outcome: Outcome::Bypass, would_refuse: None, timeouts }).await;
+        // Held for as long as bytes pass.
+        basis.said.bytes.shrink_to_fit();
+        let meters = self.redirect.outbound.clone();
+        let Bypass { reason, timeouts } = bypass;
+        self.worker.sidecar.metrics.outbound_bypassed.with_label_values(&[reason]).inc();
+        let passing =
+            Passing { direction: DIRECTION, outcome: Outcome::Bypass, would_refuse: None, timeouts };
+        tokio::select! {
+            biased;
+            () = self.pass(near, passing, &meters) => {}
+            // What was carrying bytes is dropped, and resets both sides.
+            reason = self.until_refused(edition, basis, &meters) => self.end(DIRECTION, reason),
+        }
+    }
+
+    /// What this policy makes of the connection, after what it has said.
+    async fn weigh(&self, active: &Active, basis: &mut Basis) -> Verdict {
+        let (address, port) = (self.destination.ip(), self.destination.port());
+        let names = &self.worker.sidecar.connector.names;
+        let hosts = active.snapshot.outbound_hosts(port).map(|named| named.exact()).unwrap_or_default();
+        for host in names.at(address, hosts).await {
+            if !basis.at.contains(&host) {
+                basis.at.push(host);
+            }
+        }
+        let verdict = verdict(&active.snapshot, port, &basis.at, &basis.said);
+        if let Verdict::PassAs(name, _) = &verdict
+            && basis.name.as_ref() != Some(name)
+        {
+            if !names.agrees(name, address).await {
+                return Verdict::Refuse(Reason::AmbiguousDestination);
+            }
+            basis.name = Some(name.clone());
+        }
+        verdict
+    }
+
+    /// Resolves once policy does not let it pass any more, as bytes that nobody looks into.
+    async fn until_refused(&self, mut edition: u64, mut basis: Basis, meters: &Meters) -> Reason {
+        let live = &self.worker.sidecar.policy;
+        loop {
+            live.later_than(edition).await;
+            edition = live.edition();
+            let policy = live.load();
+            let Some(active) = policy.as_ref() else { continue };
+            // Nobody listened, but it has passed here.
+            if basis.said.bytes.is_empty() {
+                basis.said.bytes.extend(meters.first());
+            }
+            if let Some(reason) = self.weigh(active, &mut basis).await.ends() {
+                return reason;
+            }
+        }
     }
 }
+
+const DIRECTION: Direction = Direction::Outbound;

@@ -19,10 +19,6 @@ pub(super) struct Said {
 // === impl Said ===
 
 impl Said {
-    pub(super) fn nothing() -> Self {
-        Self::default()
-    }
-
     /// Waits for the first byte, and after that for more of a ClientHello.
     pub(super) async fn listen(&mut self, stream: &TcpStream, since: Instant, drain: Drain) {
         let end = tokio::time::Instant::from_std(since) + PATIENCE;
@@ -78,7 +74,7 @@ mod tests {
     async fn what_was_heard_can_still_be_read() {
         let (mut near, mut far) = pair().await;
         let (_signal, drain) = crate::drain::channel();
-        let (mut said, start) = (Said::nothing(), Instant::now());
+        let (mut said, start) = (Said::default(), Instant::now());
         near.write_all(b"one").await.unwrap();
         said.listen(&far, start, drain.clone()).await;
         assert_eq!(said.bytes, b"o", "the first byte is enough for most");
@@ -99,19 +95,19 @@ mod tests {
     async fn who_says_nothing_is_not_waited_for_for_ever() {
         let (near, far) = pair().await;
         let (signal, drain) = crate::drain::channel();
-        let mut said = Said::nothing();
+        let mut said = Said::default();
         let long_ago = Instant::now().checked_sub(PATIENCE).unwrap();
         said.listen(&far, long_ago, drain.clone()).await;
         assert!(said.is_all && said.bytes.is_empty());
 
         signal.start();
-        let mut said = Said::nothing();
+        let mut said = Said::default();
         said.listen(&far, Instant::now(), drain.clone()).await;
         assert!(said.is_all, "the end of us is the end of the wait");
 
         let (_signal, drain) = crate::drain::channel();
         drop(near);
-        let mut said = Said::nothing();
+        let mut said = Said::default();
         said.listen(&far, Instant::now(), drain).await;
         assert!(said.is_all && said.bytes.is_empty());
     }

@@ -18,7 +18,7 @@ pub(super) enum Verdict {
     Http,
     /// Its bytes are not looked into.
     Pass(Bypass),
-    /// The same, if its destination is an address of this name.
+    /// The same, where its destination is an address of this name.
     PassAs(String, Bypass),
     Refuse(Reason),
     /// It had its time and said nothing, where only the application can begin.
@@ -86,6 +86,20 @@ fn by_server_name(snapshot: &Snapshot, port: u16, said: &Said) -> Verdict {
             Verdict::PassAs(name, passing)
         }
         _ => Verdict::Refuse(Reason::EgressDenied),
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Why a connection whose bytes pass may not go on, if this is what policy says by now. More of what it said is past hearing:
+    /// where that would decide, it is too late.
+    pub(super) fn ends(&self) -> Option<Reason> {
+        match self {
+            Self::Pass(_) | Self::PassAs(..) => None,
+            Self::Refuse(reason) => Some(*reason),
+            Self::Listen | Self::Http | Self::Silent => Some(Reason::NoRule),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use super::splice::Pipe;
 pub(super) struct Flow {
     /// Bytes that were handed over.
     pub(super) moved: u64,
+    /// The first of them.
+    pub(super) first: Option<u8>,
     /// Something has moved since somebody looked.
     pub(super) is_busy: bool,
     held: Held,
@@ -50,8 +52,9 @@ enum Stage {
 impl Flow {
     /// A flow that begins with what has been read already.
     pub(super) fn after(said: Bytes) -> Self {
+        let first = said.first().copied();
         let held = if said.is_empty() { Held::Nothing } else { Held::Bytes(said) };
-        Self { held, ..Self::default() }
+        Self { first, held, ..Self::default() }
     }
 
     /// Is the sender not read at the moment?
@@ -162,6 +165,7 @@ impl Flow {
                 self.stage = Stage::Ending;
                 return Poll::Ready(Ok(()));
             }
+            self.first = self.first.or_else(|| taken.first().copied());
             self.is_much = taken.len() == SCRATCH_SIZE;
             if let Poll::Ready(written) = Pin::new(&mut *to).poll_write(context, taken)? {
                 taken.advance(written);

@@ -124,6 +124,37 @@ fn what_rules_and_first_bytes_make_of_a_connection() {
 }
 
 #[test]
+fn what_passes_goes_on_and_what_would_be_refused_or_looked_into_does_not() {
+    let http = to("http", "http.test", "tls: none");
+    let tcp = to("tcp", "tcp.test", "protocol: tcp, tls: none");
+    let patient = to("tcp", "tcp.test", "protocol: tcp, tls: none, timeouts: { connect: 3s, idle: 9s }");
+    let through = to("through", "tls.test", "tls: passthrough");
+    let (tls, whole) = (said(&[0x16]), said(&hello("tls.test")));
+    type Case<'a> = (&'a [&'a str], &'a str, &'a [&'a str], &'a Said, Option<Reason>);
+    let cases: &[Case<'_>] = &[
+        (&[&tcp], "deny", &["tcp.test"], &silence(), None),
+        (&[&patient], "deny", &["tcp.test"], &silence(), None),
+        (&[&tcp], "pass", &[], &silence(), None),
+        (&[&tcp], "deny", &[], &silence(), Some(Reason::EgressDenied)),
+        (&[&tcp, &http], "pass", &["tcp.test", "http.test"], &tls, Some(Reason::AmbiguousDestination)),
+        // HTTP by now: TLS is not looked into, all else would be.
+        (&[&http], "pass", &["http.test"], &tls, None),
+        (&[&http], "pass", &["http.test"], &said(b"G"), Some(Reason::NoRule)),
+        (&[&http], "pass", &["http.test"], &said(b""), Some(Reason::NoRule)),
+        (&[&http], "pass", &["http.test"], &silence(), Some(Reason::NoRule)),
+        // Whom TLS is for: known, or too late to be heard.
+        (&[&through], "deny", &["tls.test"], &whole, None),
+        (&[&through], "deny", &["tls.test"], &tls, Some(Reason::NoRule)),
+        (&[&through], "pass", &["tls.test"], &tls, None),
+    ];
+    for (rules, egress, at, said, expected) in cases {
+        let at: Vec<Arc<str>> = at.iter().map(|&host| host.into()).collect();
+        let verdict = verdict(&snapshot(rules, egress), 7, &at, said);
+        assert_eq!(verdict.ends(), *expected, "egress: {egress}, {rules:?} at {at:?}, {said:?}: {verdict:?}");
+    }
+}
+
+#[test]
 fn silence_has_no_end_but_where_a_rule_says_so() {
     let rule = to("tcp", "tcp.test", "protocol: tcp, tls: none, timeouts: { connect: 3s, idle: 9s }");
     let at: [Arc<str>; 1] = ["tcp.test".into()];
