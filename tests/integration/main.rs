@@ -78,6 +78,7 @@ mod with_pods_init_checks;
 mod with_pods_judged_again;
 mod with_pods_local;
 mod with_pods_names;
+mod with_pods_postgresql;
 mod with_pods_tls;
 mod with_pods_transparent;
 mod with_prometheus;
