@@ -38,6 +38,7 @@ class Changes:
 
     async def run(self, ending):
         """All of it, each at its own pace, until the end. What fails ends the soak."""
+        self.ending = ending
         work = [(POLICY, self.reload), (CERTIFICATES, self.replace_certificates), (TOKENS, self.issue)]
         work += [(PARTNER_KEYS, self.rotate_partner), (CORP_KEYS, self.rotate_corp)]
         tasks = [asyncio.ensure_future(every(pace, one, ending)) for pace, one in work]
@@ -104,6 +105,8 @@ class Changes:
     async def until_known(self, issuer, before):
         begun = time.monotonic()
         while await self.key_sets(issuer) == before:
+            if self.ending.is_set():
+                raise Over
             if time.monotonic() - begun > PATIENCE:
                 raise stages.Failure(f"the sidecar does not notice the new keys of {issuer} within {PATIENCE:.0f} s")
             await asyncio.sleep(0.2)
@@ -117,9 +120,16 @@ class Changes:
 PARTNER = "partner's keys"
 
 
+class Over(Exception):
+    """The end came in the middle of a change."""
+
+
 async def every(pace, work, ending):
     while not ending.is_set():
-        await work()
+        try:
+            await work()
+        except Over:
+            return
         try:
             await asyncio.wait_for(ending.wait(), pace)
         except TimeoutError:

@@ -5,7 +5,7 @@ falsifies what passes. What it does follows from a seed; what it has done stands
 
 `start` is of the monotonic clock, which all processes of a machine share. Without faults it passes bytes, ends and resets on. A
 fault befalls one exchange: what a client sends, after an answer or at first, and what comes back for it. Each event is one
-line of JSON: link, kind, begin, end, bytes of the answer that got through.
+line of JSON: link, kind, begin, end, bytes of the answer that got through, and whether the connection may have carried others' too.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class Link:
 
     def __init__(self, name, plan, events):
         self.name, self.start = name, plan["start"]
+        self.shared = plan["links"][name]["shared"]
         self.to, self.listen, self.seed = plan["links"][name]["to"], plan["links"][name]["listen"], plan["seed"]
         self.schedule = schedule.windows(self.seed, name, plan["links"][name]["kinds"], plan["seconds"])
         self.events = events
@@ -55,6 +56,7 @@ class Conversation:
         self.answering = True
         self.event = None
         self.kind = None
+        self.shared = link.shared
 
     async def run(self):
         try:
@@ -90,12 +92,14 @@ class Conversation:
 
     def end_event(self):
         if self.event:
-            self.link.events.write(json.dumps({**self.event, "end": time.monotonic()}) + "\n")
+            self.link.events.write(json.dumps({**self.event, "end": time.monotonic(), "shared": self.shared}) + "\n")
             self.event = None
 
     async def up(self):
         """What the client sends."""
         while data := await self.reader.read(CHUNK):
+            # The preface of HTTP/2 (RFC 9113 §3.4).
+            self.shared = self.shared or data.startswith(b"PRI * HTTP/2.0")
             if self.answering:
                 self.begin_exchange()
             if self.kind == schedule.DELAY:

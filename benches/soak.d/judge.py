@@ -6,10 +6,10 @@ Right is one of the answers that the case allows, whole and with the words that 
 """
 
 import collections
-import dataclasses
 import json
 import time
 
+import excuses
 from schedule import BREAK, DELAY, DRIP, GARBAGE, HALF_OPEN, KINDS, REFUSE, RESET, SURPLUS, TRUNCATE
 
 # What the sidecar may say of an upstream that is ill.
@@ -18,21 +18,8 @@ UPSTREAM = {(502, "upstream_unreachable"), (503, "upstream_unreachable"), (504, 
 ENDING = set(KINDS) - {DELAY, DRIP} | {SURPLUS}
 CUTTING = {RESET, HALF_OPEN, TRUNCATE, BREAK, GARBAGE, DRIP}
 SLOW = {DELAY, DRIP}
-# Of clocks and of tasks that wait for their turn, in seconds.
-SLACK = 0.5
 # Examples of what is wrong that are kept.
 EXAMPLES = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Excused:
-    """An answer that is right if a fault of these kinds was on one of these links meanwhile."""
-
-    what: str
-    links: tuple
-    kinds: frozenset
-    begin: float
-    end: float
 
 
 class Judge:
@@ -54,8 +41,11 @@ class Judge:
             self.denied.add(request.nonce)
         said = (answer.status, answer.reason)
         if answer.status == 0:
-            on = [link for link in links(request) if link == "caller"]
-            return self.excuse_or(self.lost, "no answer", request, answer, begin, end, on, ENDING | SLOW)
+            # Over HTTP/2 a reset of the stream may overtake the head of the answer that broke off.
+            reset = request.road == "http2" and "stream" in (answer.trouble or "")
+            on = links(request) if reset else [link for link in links(request) if link == "caller"]
+            kinds = CUTTING if reset else ENDING | SLOW
+            return self.excuse_or(self.lost, "no answer", request, answer, begin, end, on, kinds)
         if said in request.may:
             if answer.trouble:
                 return self.excuse_or(self.lost, "broke off", request, answer, begin, end, links(request), CUTTING)
@@ -76,23 +66,20 @@ class Judge:
     def excuse_or(self, blamed, what, request, answer, begin, end, on, kinds):
         text = told(what, request, answer)
         self.answers[(request.road, answer.status or "none", answer.trouble or answer.reason)] += 1
-        self.excuses.append((blamed, Excused(text, tuple(on), frozenset(kinds), begin, end)))
+        self.excuses.append((blamed, excuses.Excuse(text, tuple(on), frozenset(kinds), begin, end)))
 
     def blame(self, blamed, what, request, answer):
         self.answers[(request.road, answer.status, answer.reason)] += 1
         blamed.append(told(what, request, answer))
 
-    def settle(self, events_file):
-        """Holds the excuses against what the fault proxies did. Returns how many were good, and all that they did."""
-        events = [json.loads(line) for line in open(events_file)]
-        good = 0
+    def settle(self, events):
+        """Holds the excuses against what the fault proxies did. Returns how many were good."""
+        unexplained = excuses.unexplained([one for _, one in self.excuses], events)
         for blamed, one in self.excuses:
-            if any(excuses(event, one) for event in events):
-                good += 1
-            else:
+            if one in unexplained:
                 when = f"{one.begin - self.start:.2f} s to {one.end - self.start:.2f} s"
                 blamed.append(f"{one.what}, though no fault explains it ({when})")
-        return good, events
+        return len(self.excuses) - len(unexplained)
 
     def compare(self, seen):
         """What the application saw: nothing that was denied, and nothing twice but what may be repeated."""
@@ -112,11 +99,6 @@ def links(request):
     if request.elsewhere:
         return tuple(link for link in ROADS[request.road] if link == "caller")
     return ROADS[request.road] + ("application",) * request.reaches_application
-
-
-def excuses(event, one):
-    meanwhile = event["begin"] <= one.end + SLACK and one.begin <= event["end"] + SLACK
-    return meanwhile and event["link"] in one.links and event["kind"] in one.kinds
 
 
 def flaw_of(request, answer):

@@ -2,13 +2,14 @@
 
 import asyncio
 import collections
-import pathlib
+import json
 import random
 import shutil
 import sys
 import time
 
 import http2
+import logs
 import policies
 import summary
 import traffic
@@ -124,16 +125,15 @@ class Soak:
         """When every process has ended, and has written down what it saw."""
         self.asked, self.skipped = len(self.judge.asked), self.traffic.skipped
         self.growth = list(self.samples.growth())
-        self.excused, self.events = self.judge.settle(self.stage.events)
+        self.events = [json.loads(line) for line in self.stage.events.read_text().splitlines()]
+        self.excused = self.judge.settle(self.events)
         seen = collections.Counter(line.split()[-1] for line in self.stage.seen.read_text().splitlines())
         seen.pop("rude", None)
         self.judge.compare(seen)
         self.shown = len(traffic.client.Connection.certificates)
         if self.shown < 2:
             self.broken.append("callers were never shown another certificate")
-        for name, process in self.stage.measured.items():
-            said = pathlib.Path(process.log).read_text(errors="replace")
-            self.broken += [f"{name}: {line}" for line in said.splitlines() if "panicked" in line]
+        self.broken += logs.news(self.stage.measured)
 
 
 def keep(folder, to):

@@ -108,7 +108,7 @@ class Stage:
             "control": link(p["behind_control"], schedule.KINDS),
         }
         for name, one in links.items():
-            one["listen"] = p[name]
+            one["listen"], one["shared"] = p[name], name == "sidecars_h2"
         plan = {"seed": self.seed, "seconds": seconds, "start": start, "events": str(self.events), "links": links}
         self.faults = self.run("fault proxies", [sys.executable, HERE / "fault_proxy.py", json.dumps(plan)], "control")
 
