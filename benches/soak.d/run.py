@@ -48,7 +48,7 @@ class Soak:
         self.stage, self.options, self.seed = stage, options, options.seed
         self.tokens = Tokens(random.Random(f"{options.seed}/tokens"))
         self.judge = Judge()
-        self.changes = Changes(stage, self.tokens, print)
+        self.changes = Changes(stage, self.tokens)
         self.traffic = traffic.Traffic(stage, self.tokens, self.judge, options.seed)
         self.samples = Samples(stage.measured)
         self.broken = []

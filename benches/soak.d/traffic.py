@@ -60,13 +60,15 @@ class Traffic:
         tasks = [asyncio.ensure_future(self.caller(road)) for road, count in CALLERS.items() for _ in range(count)]
         try:
             yield
-        finally:
             self.ending.set()
             for road, count in CALLERS.items():
                 for _ in range(count):
                     self.turns[road].release()
             await asyncio.gather(*tasks)
             self.turns = {road: asyncio.Semaphore(0) for road in CALLERS}
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def caller(self, road):
         connection = self.connect(road)
