@@ -76,13 +76,22 @@ class Connection:
             return
         if answer.headers.get("transfer-encoding") == "chunked":
             while size := int((await self.reader.readuntil(b"\r\n")).split(b";")[0], 16):
-                answer.body += (await self.reader.readexactly(size + 2))[:-2]
+                await self.take(answer, size)
+                await self.reader.readexactly(2)
             await self.reader.readuntil(b"\r\n")
         else:
             length = int(answer.headers["content-length"]) if "content-length" in answer.headers else None
             if length is None:
                 raise ValueError("an answer without a length")
-            answer.body = await self.reader.readexactly(length)
+            await self.take(answer, length)
+
+    async def take(self, answer, length):
+        """So much of the body; what there is of it, if there is less."""
+        try:
+            answer.body += await self.reader.readexactly(length)
+        except asyncio.IncompleteReadError as error:
+            answer.body += error.partial
+            raise
 
 
 def head(method, target, headers, body):

@@ -10,20 +10,20 @@ SLACK = 0.5
 class Excuse:
     """An answer that is right if a fault of these kinds was on one of these links meanwhile."""
 
-    what: str
     links: tuple
     kinds: frozenset
     begin: float
     end: float
+    # One fault may explain any number of these.
+    shared: bool = False
 
 
 def unexplained(excuses, events):
     """Those that no fault explains, when the faults are shared out so that they explain as many as they can."""
     found, taken = set(), {}
     for one in sorted(excuses, key=lambda one: one.begin):
-        fits = [number for number, event in enumerate(events) if explains(event, one)]
-        one.fits = fits
-        if not any(events[number]["shared"] for number in fits) and not give(one, taken, set()):
+        one.fits = [number for number, event in enumerate(events) if explains(event, one)]
+        if not any(one.shared or events[number]["shared"] for number in one.fits) and not give(one, taken, set()):
             found.add(one)
     return found
 

@@ -1,7 +1,8 @@
 """Was the answer right? At once where nothing excuses it; what a fault may have caused waits for what the fault proxies say.
 
 Right is one of the answers that the case allows, whole and with the words that belong to it. An upstream that is ill excuses
-502, 503 and 504 with our reason; one that broke off its answer excuses that ours breaks off too. Nothing excuses a wrong body, a
+502, 503 and 504 with our reason, an issuer that is 503 `token_unavailable`; an upstream that broke off its answer excuses that
+ours breaks off too. Nothing excuses a wrong body, a
 200 for what is denied, a 401 or 403 for what is allowed, or silence.
 """
 
@@ -14,6 +15,10 @@ from schedule import BREAK, DELAY, DRIP, GARBAGE, HALF_OPEN, KINDS, REFUSE, RESE
 
 # What the sidecar may say of an upstream that is ill.
 UPSTREAM = {(502, "upstream_unreachable"), (503, "upstream_unreachable"), (504, "upstream_timeout")}
+# What it may say while the issuer is ill, and for as long after that as it waits before it asks again, in seconds.
+NO_TOKEN = (503, "token_unavailable")
+OUTAGE = 20.0
+WITH_TOKEN = ("outbound", "multiplexed", "caller")
 # Which faults end an exchange, and which end an answer that has begun.
 ENDING = set(KINDS) - {DELAY, DRIP} | {SURPLUS}
 CUTTING = {RESET, HALF_OPEN, TRUNCATE, BREAK, GARBAGE, DRIP}
@@ -40,33 +45,39 @@ class Judge:
         if not request.reaches_application:
             self.denied.add(request.nonce)
         said = (answer.status, answer.reason)
+        cut = excuses.Excuse(links(request), frozenset(CUTTING), begin, end)
         if answer.status == 0:
-            # Over HTTP/2 a reset of the stream may overtake the head of the answer that broke off.
-            reset = request.road == "http2" and "stream" in (answer.trouble or "")
-            on = links(request) if reset else [link for link in links(request) if link == "caller"]
-            kinds = CUTTING if reset else ENDING | SLOW
-            return self.excuse_or(self.lost, "no answer", request, answer, begin, end, on, kinds)
+            # A reset of the stream, or the end of the connection, may overtake the head of an answer that broke off.
+            kinds = ENDING | SLOW if request.road == "caller" else CUTTING
+            lost = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+            return self.excuse_or(self.lost, "no answer", request, answer, lost)
         if said in request.may:
             if answer.trouble:
-                return self.excuse_or(self.lost, "broke off", request, answer, begin, end, links(request), CUTTING)
+                is_piece = answer.status != 200 or request.expected_body().startswith(answer.body)
+                if not is_piece:
+                    return self.blame(self.wrong, f"a piece of another body: {answer.body[:120]!r}", request, answer)
+                return self.excuse_or(self.lost, "broke off", request, answer, cut)
             flaw = flaw_of(request, answer)
             return self.blame(self.wrong, flaw, request, answer) if flaw else self.count(request, answer)
         if said in UPSTREAM:
             if answer.trouble:
-                return self.excuse_or(self.lost, "broke off", request, answer, begin, end, links(request), CUTTING)
+                return self.excuse_or(self.lost, "broke off", request, answer, cut)
             if not flaw_of(request, answer):
                 kinds = ENDING | SLOW if answer.status == 504 else ENDING
-                return self.excuse_or(self.wrong, "unexpected", request, answer, begin, end, links(request), kinds)
+                ill = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+                return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
+        if said == NO_TOKEN and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
+            ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, shared=True)
+            return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
         self.blame(self.wrong, "unexpected", request, answer)
 
     def count(self, request, answer):
         self.right += 1
         self.answers[(request.road, answer.status, answer.reason)] += 1
 
-    def excuse_or(self, blamed, what, request, answer, begin, end, on, kinds):
-        text = told(what, request, answer)
+    def excuse_or(self, blamed, what, request, answer, excuse):
         self.answers[(request.road, answer.status or "none", answer.trouble or answer.reason)] += 1
-        self.excuses.append((blamed, excuses.Excuse(text, tuple(on), frozenset(kinds), begin, end)))
+        self.excuses.append((blamed, told(what, request, answer), excuse))
 
     def blame(self, blamed, what, request, answer):
         self.answers[(request.road, answer.status, answer.reason)] += 1
@@ -74,11 +85,11 @@ class Judge:
 
     def settle(self, events):
         """Holds the excuses against what the fault proxies did. Returns how many were good."""
-        unexplained = excuses.unexplained([one for _, one in self.excuses], events)
-        for blamed, one in self.excuses:
+        unexplained = excuses.unexplained([one for _, _, one in self.excuses], events)
+        for blamed, what, one in self.excuses:
             if one in unexplained:
                 when = f"{one.begin - self.start:.2f} s to {one.end - self.start:.2f} s"
-                blamed.append(f"{one.what}, though no fault explains it ({when})")
+                blamed.append(f"{what}, though no fault explains it ({when})")
         return len(self.excuses) - len(unexplained)
 
     def compare(self, seen):

@@ -69,8 +69,8 @@ class Tokens:
         if kind == "malformed":
             return "not-a-token", ((401, "malformed_token"),)
         if kind == "expired":
-            # When its key has gone too, either is true.
-            return self.chance.choice(expired).text, ((401, "expired"), (401, "unknown_key"))
+            # When its key has gone too, that is as true, and its issuer may be asked for it.
+            return self.chance.choice(expired).text, ((401, "expired"), (401, "unknown_key"), (503, "keys_unavailable"))
         if kind == "withdrawn":
             return self.chance.choice(withdrawn).text, ((401, "unknown_key"),)
         head, claims, signature = self.good()[0].split(".")
