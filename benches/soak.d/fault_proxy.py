@@ -1,11 +1,12 @@
 """What if the road is ill? A TCP proxy for each pair of parts, that now and then delays, resets, swallows, cuts, drips or
 falsifies what passes. What it does follows from a seed; what it has done stands in a file, so that answers can be judged by it.
 
-    fault_proxy.py '{"seed": 1, "seconds": 60, "start": T, "events": FILE, "links": {NAME: {"listen": PORT, "to": PORT, "kinds": [...]}}}'
+    fault_proxy.py '{"seed": 1, "seconds": 60, "start": T, "events": FILE, "links": {NAME: LINK}}'
 
-`start` is of the monotonic clock, which all processes of a machine share. Without faults it passes bytes, ends and resets on. A
-fault befalls one exchange: what a client sends, after an answer or at first, and what comes back for it. Each event is one
-line of JSON: link, kind, begin, end, bytes of the answer that got through, and whether the connection may have carried others' too.
+LINK is {"listen": PORT, "to": PORT, "kinds": [...], "shared": false, "sparse": false}; `start` is of the monotonic clock, which all
+processes of a machine share. Without faults it passes bytes, ends and resets on. A fault befalls one exchange: what a client
+sends, after an answer or at first, and what comes back for it. Each event is one line of JSON: link, kind, begin, end, bytes of
+the answer that got through, and whether the connection may have carried others' too.
 """
 
 import asyncio
@@ -29,10 +30,10 @@ class Link:
     """One port that leads to another."""
 
     def __init__(self, name, plan, events):
-        self.name, self.start = name, plan["start"]
-        self.shared = plan["links"][name]["shared"]
-        self.to, self.listen, self.seed = plan["links"][name]["to"], plan["links"][name]["listen"], plan["seed"]
-        self.schedule = schedule.windows(self.seed, name, plan["links"][name]["kinds"], plan["seconds"])
+        own = plan["links"][name]
+        self.name, self.start, self.seed = name, plan["start"], plan["seed"]
+        self.to, self.listen, self.shared = own["to"], own["listen"], own["shared"]
+        self.schedule = schedule.windows(self.seed, name, own["kinds"], plan["seconds"], own["sparse"])
         self.events = events
         self.connections = 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 import time
 
@@ -52,7 +53,9 @@ def options(stage, request, file):
 
 def answer(said, file):
     """What curl says of a transfer, as an answer."""
-    found = client.Answer(status=said.get("http_code", 0), trouble=None if said.get("exitcode") == 0 else said.get("errormsg", "curl"))
+    # Which stream it was is of no use.
+    trouble = None if said.get("exitcode") == 0 else re.sub(r"stream \d+", "stream", said.get("errormsg") or "curl")
+    found = client.Answer(status=said.get("http_code", 0), trouble=trouble)
     try:
         with open(f"{file}.head") as head, open(f"{file}.body", "rb") as body:
             lines = [line.partition(":") for line in head.read().splitlines() if ":" in line]

@@ -34,8 +34,8 @@ class Window:
     share: float  # of the exchanges
 
 
-def windows(seed, link, kinds, seconds):
-    """Each kind once, then each once again in another order, to the end."""
+def windows(seed, link, kinds, seconds, sparse=False):
+    """Each kind once, then each once again in another order, to the end. A link of few exchanges is ill for all of them."""
     chance = random.Random(f"{seed}/{link}")
     found, deck, at = [], [], 0.0
     while True:
@@ -45,7 +45,7 @@ def windows(seed, link, kinds, seconds):
             return found
         if not deck:
             deck = chance.sample(kinds, len(kinds))
-        found.append(Window(begin, at, deck.pop(), chance.choice((0.1, 0.3, 1.0))))
+        found.append(Window(begin, at, deck.pop(), 1.0 if sparse else chance.choice((0.1, 0.3, 1.0))))
 
 
 class Draw:

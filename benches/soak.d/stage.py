@@ -28,7 +28,7 @@ SERVERS = HERE.parent.parent / "tests" / "servers"
 PORTS = "inbound outbound caller sidecars sidecars_h2 application issuer control behind_application behind_issuer behind_control "
 PORTS += "admin_checkout admin_orders admin_control"
 # Tokens of the authorization server live so long, in seconds.
-TTL = 60
+TTL = 30
 CERTIFICATES = 6
 
 
@@ -108,7 +108,7 @@ class Stage:
             "control": link(p["behind_control"], schedule.KINDS),
         }
         for name, one in links.items():
-            one["listen"], one["shared"] = p[name], name == "sidecars_h2"
+            one |= {"listen": p[name], "shared": name == "sidecars_h2", "sparse": name in ("issuer", "control")}
         plan = {"seed": self.seed, "seconds": seconds, "start": start, "events": str(self.events), "links": links}
         self.faults = self.run("fault proxies", [sys.executable, HERE / "fault_proxy.py", json.dumps(plan)], "control")
 

@@ -13,15 +13,15 @@ def markdown(run):
     lines = [
         "# Soak",
         "",
-        f"{run.options.seconds} s, seed {run.seed}: {run.asked:,} requests ({run.rate:.0f} each second, where all parts together took {run.full:.0f}), "
-        f"**{len(judge.wrong)} wrong, {len(judge.lost)} lost**. {judge.right:,} were answered as without any fault, "
+        f"{run.options.seconds} s, seed {run.seed}: {run.asked:,} requests ({run.rate:.0f} each second, where all parts together took "
+        f"{run.full:.0f}), **{len(judge.wrong)} wrong, {len(judge.lost)} lost**. {judge.right:,} were answered as without any fault, "
         f"{run.excused:,} with what a fault explains, of {len(run.events):,} exchanges with one; {run.skipped:,} were not sent since all "
         f"callers were busy. Replaced: {', '.join(f'{count:,} {what}' for what, count in changes.items())}; policy applied "
         f"{run.applied['checkout']:.0f} times by the sidecar of checkout, {run.applied['orders']:.0f} by that of orders; "
         f"{run.shown} certificates shown to callers.",
         "",
-        f"{os.cpu_count()} CPUs, Linux {platform.release()}, load average {os.getloadavg()[1]:.1f} over the last five minutes: callers, fault proxies, "
-        "servers and sidecars share them, so the rate is not the sidecar's own.",
+        f"{os.cpu_count()} CPUs, Linux {platform.release()}, load average {os.getloadavg()[1]:.1f} over the last five minutes: callers, fault "
+        "proxies, servers and sidecars share them, so the rate is not the sidecar's own.",
         "",
         *growth(run.growth),
         "",

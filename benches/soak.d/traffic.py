@@ -122,8 +122,10 @@ async def misbehave(stage, tls, chance, ending):
 async def one_rude_caller(stage, tls, chance):
     secure = chance.random() < 0.5
     port = stage.ports["inbound" if secure else "outbound"]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls if secure else None, server_hostname="orders.example" if secure else None)
-    head = f"POST /public/100000/rude HTTP/1.1\r\nHost: localhost:{stage.ports['sidecars']}\r\nX-Nonce: rude\r\nContent-Length: 1000\r\n\r\n".encode()
+    more = {"ssl": tls, "server_hostname": "orders.example"} if secure else {}
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **more)
+    headers = {"Host": f"localhost:{stage.ports['sidecars']}", "X-Nonce": "rude"}
+    head = client.head("POST", "/public/100000/rude", headers, b"x" * 1000)
     try:
         for octets in chance.choice(([], [head[:30]], [head, b"x" * 500], [head, b"x" * 1000], [chance.randbytes(200)])):
             writer.write(octets)
