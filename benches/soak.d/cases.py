@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 
 ALLOWED = (200, None)
-# How often which case comes, and what of it varies, is drawn by the traffic.
 
 
 @dataclasses.dataclass

@@ -31,7 +31,7 @@ class Connection:
 
     def __init__(self, port, tls=None, name=None):
         self.port, self.tls, self.name = port, tls, name
-        self.reader = self.writer = None
+        self.reader = self.writer = self.shown = None
 
     async def ask(self, method, target, headers, body=b""):
         """Sends a request and reads its answer; never raises for what the other end does."""
@@ -55,8 +55,8 @@ class Connection:
             "127.0.0.1", self.port, ssl=self.tls, server_hostname=self.name, limit=256 * 1024
         )
         if self.tls:
-            shown = self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            self.certificates.add(hashlib.sha256(shown).hexdigest())
+            self.shown = self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            self.certificates.add(hashlib.sha256(self.shown).hexdigest())
 
     def close(self):
         if self.writer is not None:

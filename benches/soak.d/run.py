@@ -26,6 +26,8 @@ CALM = 8
 RUDE = 3
 # How many of the replaced policies each sidecar must have applied; changes that come close together count once.
 APPLIED = 0.5
+# Until a certificate that was replaced is shown, in seconds, on a machine that is busy.
+NOTICED = 10.0
 
 
 def run(folder, programs, options):
@@ -110,6 +112,7 @@ class Soak:
             failed = [key for key in metrics if 'reason="internal"' in key and metrics[key]]
             self.broken += [f"the sidecar of {name}: {key}" for key in failed]
         await self.check_flip()
+        await self.check_certificate()
 
     async def check_flip(self):
         wanted = 200 if policies.is_open(self.changes.version) else 403
@@ -120,6 +123,20 @@ class Soak:
         self.judge.hear(request, answer, time.monotonic(), time.monotonic())
         if answer.status != wanted:
             self.broken.append(f"after the last change `{policies.FLIPPING}` is {answer.status}, not {wanted}")
+
+    async def check_certificate(self):
+        """New connections are shown the pair that was written last; the sidecar looks every two seconds."""
+        begun = time.monotonic()
+        while await self.shown_now() != self.stage.certificate("server", self.changes.counts["certificates"]):
+            if time.monotonic() - begun > NOTICED:
+                return self.broken.append(f"{NOTICED:.0f} s after the last change callers are shown another certificate")
+            await asyncio.sleep(0.5)
+
+    async def shown_now(self):
+        connection = self.traffic.connect("inbound")
+        await connection.open()
+        connection.close()
+        return connection.shown
 
     def add_up(self):
         """When every process has ended, and has written down what it saw."""

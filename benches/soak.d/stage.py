@@ -12,6 +12,7 @@ import pathlib
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -156,6 +157,10 @@ class Stage:
             shutil.copy(self.ca, folder / "ca.crt")
             for end, source in zip(("key", "crt"), self.pairs[kind][0]):
                 put(folder / f"{kind}.{end}", source.read_text())
+
+    def certificate(self, kind, number):
+        """The one that is in use after so many changes, in DER."""
+        return ssl.PEM_cert_to_DER_cert(self.pairs[kind][number % CERTIFICATES][1].read_text())
 
     def run(self, name, argv, port):
         log = self.folder / f"{name.replace(' ', '-')}.log"
