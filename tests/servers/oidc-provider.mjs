@@ -24,6 +24,7 @@
 //
 // Prints one line of JSON when ready: issuer, and the address of its management. There, for the tests alone:
 //   POST /-/rotate[?publish-only|?drop]  a new signing key: published and used, only published, or used and the old dropped
+//   POST /-/promote?keep=N               the key that was published last signs, and only the newest N stay published
 //   POST /-/delay?ms=N                   wait so long before each answer
 //   POST /-/client?id=…&secret=…         the client has another secret from now on
 //   POST /-/nonce                        the nonces given out so far are no good any more
@@ -215,6 +216,11 @@ async function manage(url, response) {
       else keys = url.searchParams.has('drop') ? [key] : [key, ...keys];
       build();
       return response.end(JSON.stringify({ kid: key.kid }));
+    }
+    case '/-/promote': {
+      keys = [keys.at(-1), ...keys.slice(0, -1)].slice(0, Number(url.searchParams.get('keep')));
+      build();
+      return response.end(JSON.stringify({ kid: keys[0].kid }));
     }
     case '/-/delay':
       delay = Number(url.searchParams.get('ms'));

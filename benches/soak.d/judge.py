@@ -1,0 +1,137 @@
+"""Was the answer right? At once where nothing excuses it; what a fault may have caused waits for what the fault proxies say.
+
+Right is one of the answers that the case allows, whole and with the words that belong to it. An upstream that is ill excuses
+502, 503 and 504 with our reason, an issuer that is 503 `token_unavailable`; an upstream that broke off its answer excuses that
+ours breaks off too. Nothing excuses a wrong body, a
+200 for what is denied, a 401 or 403 for what is allowed, or silence.
+"""
+
+import collections
+import json
+import time
+
+import excuses
+from schedule import BREAK, DELAY, DRIP, GARBAGE, HALF_OPEN, KINDS, REFUSE, RESET, SURPLUS, TRUNCATE
+
+# What the sidecar may say of an upstream that is ill.
+UPSTREAM = {(502, "upstream_unreachable"), (503, "upstream_unreachable"), (504, "upstream_timeout")}
+# What it may say while the issuer is ill, and for as long after that as it waits before it asks again, in seconds.
+NO_TOKEN = (503, "token_unavailable")
+OUTAGE = 20.0
+WITH_TOKEN = ("outbound", "multiplexed", "caller")
+# Which faults end an exchange, and which end an answer that has begun.
+ENDING = set(KINDS) - {DELAY, DRIP} | {SURPLUS}
+CUTTING = {RESET, HALF_OPEN, TRUNCATE, BREAK, GARBAGE, DRIP}
+SLOW = {DELAY, DRIP}
+# Examples of what is wrong that are kept.
+EXAMPLES = 20
+
+
+class Judge:
+    def __init__(self):
+        # Of the clock that events are told by.
+        self.start = time.monotonic()
+        self.right = 0
+        self.answers = collections.Counter()
+        self.excuses = []
+        self.wrong = []
+        self.lost = []
+        self.denied = set()
+        self.asked = {}
+
+    def hear(self, request, answer, begin, end):
+        """One answer, and when it was asked for and there."""
+        self.asked[request.nonce] = request.method
+        if not request.reaches_application:
+            self.denied.add(request.nonce)
+        said = (answer.status, answer.reason)
+        cut = excuses.Excuse(links(request), frozenset(CUTTING), begin, end)
+        if answer.status == 0:
+            # A reset of the stream, or the end of the connection, may overtake the head of an answer that broke off.
+            kinds = ENDING | SLOW if request.road == "caller" else CUTTING
+            lost = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+            return self.excuse_or(self.lost, "no answer", request, answer, lost)
+        if said in request.may:
+            if answer.trouble:
+                is_piece = answer.status != 200 or request.expected_body().startswith(answer.body)
+                if not is_piece:
+                    return self.blame(self.wrong, f"a piece of another body: {answer.body[:120]!r}", request, answer)
+                return self.excuse_or(self.lost, "broke off", request, answer, cut)
+            flaw = flaw_of(request, answer)
+            return self.blame(self.wrong, flaw, request, answer) if flaw else self.count(request, answer)
+        if said in UPSTREAM:
+            if answer.trouble:
+                return self.excuse_or(self.lost, "broke off", request, answer, cut)
+            if not flaw_of(request, answer):
+                kinds = ENDING | SLOW if answer.status == 504 else ENDING
+                ill = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+                return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
+        if said == NO_TOKEN and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
+            ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, shared=True)
+            return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
+        self.blame(self.wrong, "unexpected", request, answer)
+
+    def count(self, request, answer):
+        self.right += 1
+        self.answers[(request.road, answer.status, answer.reason)] += 1
+
+    def excuse_or(self, blamed, what, request, answer, excuse):
+        self.answers[(request.road, answer.status or "none", answer.trouble or answer.reason)] += 1
+        self.excuses.append((blamed, told(what, request, answer), excuse))
+
+    def blame(self, blamed, what, request, answer):
+        self.answers[(request.road, answer.status, answer.reason)] += 1
+        blamed.append(told(what, request, answer))
+
+    def settle(self, events):
+        """Holds the excuses against what the fault proxies did. Returns how many were good."""
+        unexplained = excuses.unexplained([one for _, _, one in self.excuses], events)
+        for blamed, what, one in self.excuses:
+            if one in unexplained:
+                when = f"{one.begin - self.start:.2f} s to {one.end - self.start:.2f} s"
+                blamed.append(f"{what}, though no fault explains it ({when})")
+        return len(self.excuses) - len(unexplained)
+
+    def compare(self, seen):
+        """What the application saw: nothing that was denied, and nothing twice but what may be repeated."""
+        for nonce, times in seen.items():
+            if nonce in self.denied:
+                self.wrong.append(f"request {nonce} was denied, and reached the application")
+            if times > (2 if self.asked.get(nonce) == "GET" else 1):
+                self.wrong.append(f"{self.asked.get(nonce)} {nonce} reached the application {times} times")
+
+
+# Between whom we ask and whoever says what the verdict is.
+ROADS = {"inbound": (), "http2": (), "outbound": ("sidecars",), "multiplexed": ("sidecars_h2",), "caller": ("caller", "sidecars")}
+
+
+def links(request):
+    """On whose health the answer depends."""
+    if request.elsewhere:
+        return tuple(link for link in ROADS[request.road] if link == "caller")
+    return ROADS[request.road] + ("application",) * request.reaches_application
+
+
+def flaw_of(request, answer):
+    """What is wrong with an answer of the right status, or None."""
+    if answer.status == 200:
+        if answer.body != request.expected_body():
+            return f"another body: {answer.body[:120]!r} for {request.expected_body()[:120]!r}"
+        if answer.headers.get("x-nonce") != request.nonce:
+            return f"another answer's head: {answer.headers.get('x-nonce')}"
+        return None
+    try:
+        problem = json.loads(answer.body)
+    except ValueError:
+        return f"no problem document: {answer.body[:120]!r}"
+    if (problem.get("status"), problem.get("reason")) != (answer.status, answer.reason):
+        return f"the head says {answer.status} {answer.reason}, the body {problem.get('status')} {problem.get('reason')}"
+    if answer.status == 401 and "www-authenticate" not in answer.headers:
+        return "401 without a challenge"
+    return None
+
+
+def told(what, request, answer):
+    said = f"{answer.status or 'no status'} {answer.reason or ''}".strip()
+    trouble = f", {answer.trouble}" if answer.trouble else ""
+    return f"{what}: {request.road} {request.method} {request.path}: {said}{trouble}; allowed: {request.may}"
