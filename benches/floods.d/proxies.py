@@ -18,7 +18,7 @@ PATHS = (
     "reports shipments stock returns vouchers ratings reviews wishes brands stores"
 ).split()
 # More than the kernel holds for a client that does not read; and little enough for a thousand at once.
-BIG, MIDDLE = 1024 * 1024, 256 * 1024
+BIG, MIDDLE = 1024 * 1024, 128 * 1024
 
 
 class Proxy:

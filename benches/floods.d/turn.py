@@ -143,14 +143,15 @@ def judged(attack, seen, began, ended, watch):
     told = {phase: {kind: quantiles([one for one in within(phase) if one[0] == kind]) for kind in KINDS} for phase in phases}
     calm, hit = watch.between(began, start), watch.between(start, stop)
     last = watch.samples[-1]
-    idle = (calm[-1].cpu - calm[0].cpu) / max(0.1, calm[-1].at - calm[0].at)
+    answered = lambda samples: sum(samples[0].at <= one[1] + one[2] < samples[-1].at for one in seen)
+    request = (calm[-1].cpu - calm[0].cpu) / max(1, answered(calm))
     return Turn(
         attack=attack,
         seen=told,
         asked=len(within("during") + within("after")),
         failed=sum(not one[3] for one in within("during") + within("after")),
         recovery=recovery(within("before"), seen, stop, ended),
-        cpu=max(0.0, hit[-1].cpu - hit[0].cpu - idle * (hit[-1].at - hit[0].at)),
+        cpu=max(0.0, hit[-1].cpu - hit[0].cpu - request * answered(hit)),
         waited=hit[-1].waited - hit[0].waited,
         memory=(calm[-1].memory, max(one.memory for one in hit), last.memory),
         log=last.log - calm[-1].log,
