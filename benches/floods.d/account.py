@@ -13,6 +13,9 @@ def markdown(floods, measured, versions, options):
     lines += ["## Every flood of every proxy", "", *told(floods, measured)]
     bad = verdicts.failures(measured, floods)
     lines += ["", "Not held:", "", *[f"- {line}" for line in bad]] if bad else ["", "All held."]
+    unjudged = [flood.name for flood in floods if verdicts.busy(one for (of, _), one in measured.items() if of == flood)]
+    if unjudged:
+        lines += ["", f"The machine was too busy to judge times under {', '.join(unjudged)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -30,7 +33,8 @@ def method(versions, options):
         "",
         f"Held is a p99 of other clients that is not above {verdicts.FACTOR} times that of both peers (or of its own before the flood) and "
         f"{verdicts.MILLISECONDS:.0f} ms more, failed requests no more than theirs and {verdicts.SHARE:.0%}, memory within the bound, and a log that grows by less than "
-        f"{verdicts.LOG:.0f} KiB.",
+        f"{verdicts.LOG:.0f} KiB. Times are not judged where a proxy waited for the CPU for more than {verdicts.BUSY:.0%} of a flood: "
+        "other work was on the machine.",
         "",
         report.surroundings(versions),
     ]

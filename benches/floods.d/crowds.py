@@ -9,7 +9,7 @@ import struct
 import time
 
 import frames
-from streams import GET, MIDDLE
+from streams import GET
 
 SLICE = 0.01
 HEAD = b"GET /orders/17 HTTP/1.1\r\nHost: orders.shop\r\n"
@@ -19,7 +19,7 @@ BODY = b"POST /imports/1 HTTP/1.1\r\nHost: orders.shop\r\nContent-Length: 100000
 HTTP2 = frames.begin() + frames.headers(1, GET)
 # A record of a handshake that says it has 512 octets, and begins as a ClientHello does (RFC 8446 §4).
 HELLO = bytes([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3])
-HUNDRED = b"".join(frames.headers(one, MIDDLE) for one in range(1, 200, 2))
+HUNDRED = b"".join(frames.headers(one, frames.request(b"/exports/middle")) for one in range(1, 200, 2))
 SHUT = frames.begin((frames.INITIAL_WINDOW_SIZE, 0)) + HUNDRED
 WIDE = frames.begin((frames.INITIAL_WINDOW_SIZE, frames.MAX_WINDOW)) + frames.window_update(0, 2**30) + HUNDRED
 # Port, what each begins with, and the octets that follow one by one, each second.

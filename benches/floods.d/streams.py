@@ -14,7 +14,7 @@ from frames import DATA, END_HEADERS, END_STREAM, frame, headers, literal, reque
 SLICE = 0.01
 # What is not taken yet; a proxy that reads no further holds the flood back, which is an answer to it.
 UNSENT = 256 * 1024
-GET, MIDDLE, UPLOAD = request(b"/orders/17"), request(b"/exports/middle"), request(b"/imports/1", b"POST")
+GET, UPLOAD = request(b"/orders/17"), request(b"/imports/1", b"POST")
 
 
 class Connection:
@@ -95,7 +95,7 @@ def bad_requests(connection, number):
 
 def requests_over(connection, number):
     """Far more streams at once than may be, none of them given up."""
-    return b"".join(headers(stream, MIDDLE) for stream in connection.streams(number))
+    return b"".join(headers(stream, GET) for stream in connection.streams(number))
 
 
 def same(octets):
@@ -138,7 +138,8 @@ def long_lists(connection, number):
 BEGIN = frames.begin() + window_update(0, 2**30)
 OPEN_BODY = BEGIN + headers(1, UPLOAD, END_HEADERS)
 OPEN_HEAD = BEGIN + headers(1, GET, END_STREAM)
-WAITING = frames.begin((frames.INITIAL_WINDOW_SIZE, 0)) + b"".join(headers(one, MIDDLE) for one in range(1, 200, 2))
+# Answered, and kept open: there is no window for the answers.
+WAITING = frames.begin((frames.INITIAL_WINDOW_SIZE, 0)) + b"".join(headers(one, GET) for one in range(1, 200, 2))
 # Frames, what the connection begins with, and whether the attacker reads.
 FLOODS = {
     "rapid-reset": (rapid_reset, BEGIN, True),
