@@ -37,6 +37,8 @@ FLOODS = {
 }
 # Of SECONDS; they stay for the rest.
 OPENING = 0.5
+# Seconds in which all are open and answered, or it goes on with those that are.
+PATIENCE = 40.0
 SLOW_READER = 4096
 
 
@@ -49,7 +51,7 @@ def run(flood, ports, count, seconds):
     crowd.open(count, began, seconds * OPENING)
     opened = time.monotonic() - began
     if flood.startswith("idle"):
-        crowd.answers()
+        crowd.answers(began + PATIENCE)
     crowd.stay(max(began + seconds, time.monotonic() + seconds * (1 - OPENING)))
     ended = time.monotonic()
     kept, fate = crowd.close()
@@ -78,6 +80,8 @@ class Crowd:
     def open(self, count, began, seconds):
         """Evenly over these seconds, or as fast as it goes."""
         for number in range(count):
+            if time.monotonic() > began + PATIENCE:
+                return
             time.sleep(max(0, began + number * seconds / count - time.monotonic()) if number % 10 == 0 else 0)
             try:
                 self.sockets.append(self.one())
@@ -97,11 +101,11 @@ class Crowd:
         one.sendall(self.begin)
         return one
 
-    def answers(self):
+    def answers(self, until):
         """An idle connection is one that was of use before."""
         for one in self.sockets:
             try:
-                one.settimeout(5)
+                one.settimeout(max(0.01, min(5, until - time.monotonic())))
                 one.recv(65536)
             except OSError:
                 pass

@@ -19,6 +19,8 @@ PATHS = (
 ).split()
 # More than the kernel holds for a client that does not read; and little enough for a thousand at once.
 BIG, MIDDLE = 1024 * 1024, 128 * 1024
+# Open files of each process.
+LEAST, ENOUGH = 14_000, 20_000
 
 
 class Proxy:
@@ -96,7 +98,7 @@ class Stage:
         values = {
             "run": self.folder,
             "files": self.files,
-            "connections": 12_000,
+            "connections": self.files - 2_000,
             "either": "|".join(PATHS),
             "begins": " ".join(f"/{path}/" for path in PATHS),
             "rules": "\n".join(rule.format(path) for path in sorted(PATHS)),
@@ -128,8 +130,12 @@ def listens(process, port):
 def most_files():
     """Ten thousand connections need as many files, here and in each proxy."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+    # nginx sets aside memory for as many as it may have.
+    files = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
+    if files < LEAST:
+        raise Failure(f"{files} open files are too few: raise the hard limit (ulimit -Hn) to {LEAST} or more")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return files
 
 
 def put_in_place(here, options):

@@ -61,7 +61,7 @@ def clients(stage, proxy, rate):
 def attacked(stage, flood, proxy):
     child = spawn(stage, "attack.py", flood.name, proxy.http1, proxy.http2, proxy.tls, flood.count, flood.seconds)
     try:
-        said, _ = child.communicate(timeout=flood.seconds * 2 + 60)
+        said, _ = child.communicate(timeout=flood.seconds * 2 + 90)
     except subprocess.TimeoutExpired as error:
         raise Failure(f"{flood.name} against {proxy.name} did not end") from error
     finally:
