@@ -12,6 +12,7 @@ pub mod grant;
 mod headers;
 pub mod inbound;
 mod metadata;
+mod meter;
 pub mod outbound;
 mod passthrough;
 mod pool;
@@ -48,6 +49,7 @@ use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
+use meter::Metered;
 use preface::Begins;
 
 /// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
@@ -77,7 +79,7 @@ async fn drive<S, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let result = if is_h2 {
-        let (stream, begun) = Begins::watch(stream);
+        let (stream, begun) = Begins::watch(Metered::new(stream));
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
