@@ -13,6 +13,7 @@ pub mod grant;
 mod headers;
 pub mod inbound;
 mod metadata;
+mod meter;
 pub mod outbound;
 mod pace;
 mod passthrough;
@@ -50,6 +51,7 @@ use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
+use meter::Metered;
 use pace::{Busy, HEAD, IDLE, Kept, Pace, Paced};
 
 pub(crate) use pace::Overdue;
@@ -97,8 +99,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let (io, beginning) = (TokioIo::new(Paced::new(stream, pace.clone())), pace.clone());
+    let beginning = pace.clone();
     if is_h2 {
+        let io = TokioIo::new(Paced::new(Metered::new(stream), pace.clone()));
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -127,6 +130,7 @@ where
             let response = handle(Arriving::request(request, &busy));
             async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy))) }
         });
+        let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
         until_over(connection, |connection| connection.graceful_shutdown(), &pace, drain.signaled()).await
     }

@@ -1,0 +1,259 @@
+//! Does a peer of HTTP/2 send frames that ask for nothing? Their heads are counted as the bytes pass, since h2 bounds resets and
+//! CONTINUATION, but neither PING nor SETTINGS, WINDOW_UPDATE, PRIORITY or unknown frames.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// A stream whose reader is told to end once its peer has spent what it had.
+pub(super) struct Metered<S> {
+    stream: S,
+    read: Frames,
+    written: Frames,
+    budget: Budget,
+    /// What is still to be read of [`CALM`], after which there is nothing more.
+    end: Option<&'static [u8]>,
+}
+
+/// Where a sequence of frames is, as its bytes pass in whatever pieces.
+struct Frames {
+    /// What is left of the preface or of a payload.
+    skip: usize,
+    head: [u8; HEAD],
+    known: usize,
+    /// The next frame is one too many.
+    over: bool,
+}
+
+/// What matters of the head of a frame (RFC 9113 §4.1).
+#[derive(Clone, Copy)]
+struct Head {
+    length: usize,
+    kind: u8,
+    flags: u8,
+}
+
+/// Frames that may come without work: some at once, more with time, and more with each request and each DATA of ours.
+struct Budget {
+    left: u32,
+    /// Until when what time brings was added.
+    since: Instant,
+}
+
+// === impl Metered ===
+
+impl<S> Metered<S> {
+    /// For a server, whose peer begins with the preface.
+    pub(super) fn new(stream: S) -> Self {
+        let budget = Budget { left: BURST, since: Instant::now() };
+        Self { stream, read: Frames::after(PREFACE), written: Frames::after(0), budget, end: None }
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        let budget = &mut self.budget;
+        self.written.pass(bytes, |head| {
+            if head.kind == DATA {
+                budget.earn(FOR_DATA);
+            }
+            true
+        });
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if let Some(end) = &mut me.end {
+            return Poll::Ready(say(end, buf));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
+        let budget = &mut me.budget;
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        let Some(cut) = me.read.pass(bytes, |head| budget.allows(head)) else { return Poll::Ready(Ok(())) };
+        tracing::debug!("a connection of HTTP/2 sends too many frames that ask for nothing");
+        buf.set_filled(before + cut);
+        Poll::Ready(say(me.end.insert(CALM), buf))
+    }
+}
+
+/// Puts as much of the end as there is room for into the place of what was read.
+fn say(end: &mut &'static [u8], buf: &mut ReadBuf<'_>) -> io::Result<()> {
+    let left: &'static [u8] = *end;
+    // h2 has heard it, and should have ended.
+    if left.is_empty() {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    let (now, later) = left.split_at(left.len().min(buf.remaining()));
+    buf.put_slice(now);
+    *end = later;
+    Ok(())
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.wrote(buf.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            self.wrote(buf.get(..part).unwrap_or_default());
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+// === impl Frames ===
+
+impl Frames {
+    fn after(skip: usize) -> Self {
+        Self { skip, head: [0; HEAD], known: 0, over: false }
+    }
+
+    /// Tells of each head, until one is not allowed; then where the frame after that begins, once it is among these bytes.
+    fn pass(&mut self, bytes: &[u8], mut allows: impl FnMut(Head) -> bool) -> Option<usize> {
+        let mut rest = bytes;
+        loop {
+            let (skipped, more) = rest.split_at(self.skip.min(rest.len()));
+            self.skip -= skipped.len();
+            rest = more;
+            if self.skip > 0 {
+                return None;
+            }
+            if self.over && self.known == 0 {
+                return Some(bytes.len() - rest.len());
+            }
+            let (part, more) = rest.split_at((HEAD - self.known).min(rest.len()));
+            if let Some(place) = self.head.get_mut(self.known..self.known + part.len()) {
+                place.copy_from_slice(part);
+            }
+            self.known += part.len();
+            rest = more;
+            if self.known < HEAD {
+                return None;
+            }
+            let head = Head::read(self.head);
+            (self.known, self.skip) = (0, head.length);
+            self.over |= !allows(head);
+        }
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    fn read([a, b, c, kind, flags, ..]: [u8; HEAD]) -> Self {
+        let length = (usize::from(a) << 16) | (usize::from(b) << 8) | usize::from(c);
+        Self { length, kind, flags }
+    }
+
+    /// What the frame spends; frames that carry something spend nothing.
+    fn cost(self) -> u32 {
+        match self.kind {
+            HEADERS => 0,
+            DATA if self.length > 0 || self.flags & END_STREAM != 0 => 0,
+            // It may change the window of every stream.
+            SETTINGS if self.flags & ACK == 0 => FOR_SETTINGS,
+            _ => 1,
+        }
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// Counts a frame that came.
+    fn allows(&mut self, head: Head) -> bool {
+        if head.kind == HEADERS {
+            self.earn(FOR_REQUEST);
+        }
+        let cost = head.cost();
+        // The time is asked for only here, so that those who never come to it pay nothing for it.
+        if self.left < cost {
+            self.refill();
+        }
+        let left = self.left.checked_sub(cost);
+        self.left = left.unwrap_or_default();
+        left.is_some()
+    }
+
+    fn earn(&mut self, frames: u32) {
+        self.left = self.left.saturating_add(frames).min(MOST);
+    }
+
+    fn refill(&mut self) {
+        let passed = self.since.elapsed();
+        let frames = u32::try_from(passed.as_nanos() / INTERVAL.as_nanos()).unwrap_or(BURST);
+        if frames > 0 {
+            self.earn(frames.min(BURST));
+            // What is left of an interval is lost to those alone who waited for long.
+            self.since += if frames < BURST { INTERVAL * frames } else { passed };
+        }
+    }
+}
+
+const HEAD: usize = 9;
+/// In bytes (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const SETTINGS: u8 = 0x4;
+const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
+
+/// So many at once, whatever they are: far above what a client says to begin with.
+const BURST: u32 = 1000;
+/// In which time brings one more: keep-alive of gRPC sends a PING every ten seconds at most.
+const INTERVAL: Duration = Duration::from_millis(10);
+/// With a request: PRIORITY or PRIORITY_UPDATE, WINDOW_UPDATE, RST_STREAM, and one to spare.
+const FOR_REQUEST: u32 = 4;
+/// With each DATA of ours: WINDOW_UPDATE of stream and connection, and a PING by which gRPC measures the road.
+const FOR_DATA: u32 = 3;
+const FOR_SETTINGS: u32 = 5;
+/// Those that may be saved up by work.
+const MOST: u32 = 100_000;
+
+/// What h2 answers with `GOAWAY` and `ENHANCE_YOUR_CALM` by itself, with nothing of ours between its frames: a header block of six
+/// empty CONTINUATION too many, of a stream that nobody opened. Inside of a header block it is a `PROTOCOL_ERROR`.
+const CALM: &[u8] = &[
+    0, 0, 0, 1, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff, //
+    0, 0, 0, 9, 0, 0x7f, 0xff, 0xff, 0xff,
+];
+
+#[cfg(test)]
+mod tests;
