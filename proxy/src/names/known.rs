@@ -274,9 +274,9 @@ mod tests {
         assert!(!left(&moved, "10.0.0.1", 89) && left(&moved, "10.0.0.1", 90));
         assert!(!left(&moved, "10.0.0.2", 1000) && left(&moved, "10.0.0.9", 30), "never heard of");
         // One that goes round is never left; one that is gone is, as one that has moved.
-        let round: Vec<_> = (0..9)
-            .map(|turn| (turn * 30, found(&[["10.0.0.1", "10.0.0.2"][turn as usize % 2]], 30)))
-            .collect();
+        let turns = ["10.0.0.1", "10.0.0.2"].into_iter().cycle();
+        let round: Vec<_> =
+            (0..9).map(|turn| turn * 30).zip(turns.map(|address| found(&[address], 30))).collect();
         assert!(
             !left(&known(start, &round), "10.0.0.1", 240) && !left(&known(start, &round), "10.0.0.2", 240)
         );
