@@ -181,6 +181,19 @@ impl Names {
         }
     }
 
+    /// Which of these addresses has the host left, as far as is known? A name that no rule keeps fresh is asked for again.
+    pub fn left(&self, host: &str, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        if order::literal(host).is_some() || addresses.is_empty() {
+            return Vec::new();
+        }
+        let (entry, now) = (self.0.table.entry(host), Instant::now());
+        let known = entry.known.load();
+        if !entry.is_kept() && known.due <= now && known.may_be_asked(now) {
+            self.0.ask(&entry);
+        }
+        addresses.iter().copied().filter(|address| known.has_left(address.to_canonical(), now)).collect()
+    }
+
     /// Is it known, from a server, that there is no such name?
     pub async fn is_absent(&self, host: &str) -> bool {
         matches!(self.addresses(host, WAIT).await, Err(NameError::Absent))

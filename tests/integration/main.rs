@@ -53,6 +53,7 @@ mod with_django_oauth;
 mod with_django_oauth_opaque;
 mod with_dnsmasq;
 mod with_grpc;
+mod with_dnsmasq_moved;
 mod with_grpc_streams;
 mod with_json_schema;
 mod with_oauth_client;

@@ -1,6 +1,6 @@
 //! How is an upstream reached? Plain TCP or verified TLS, then HTTP/1.1 or HTTP/2 on top.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,14 +81,14 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection. The caller holds it to the limit; each address gets its share. Every failure is the upstream's:
-    /// `upstream_unreachable`.
+    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share. Every
+    /// failure is the upstream's: `upstream_unreachable`.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: Option<SocketAddr>,
         limit: Duration,
-    ) -> Result<Sender, Reason> {
+    ) -> Result<(Sender, IpAddr), Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
                 let stream = socket::open(*address).await.map_err(unreachable)?;
@@ -97,8 +97,9 @@ impl Dial {
             }
             Address::Name { host, port } => tcp(connector, host, *port, own, limit).await?,
         };
+        let address = stream.peer_addr().map_err(unreachable)?.ip();
         let Some(tls) = &self.tls else {
-            return handshake(stream, self.version == Version::Http2).await;
+            return Ok((handshake(stream, self.version == Version::Http2).await?, address));
         };
         let stream =
             connector.tls(stream, tls.config.clone(), &tls.server_name).await.map_err(unreachable)?;
@@ -107,7 +108,7 @@ impl Dial {
             tracing::debug!(server = tls.server_name, "the upstream does not speak HTTP/2");
             return Err(Reason::UpstreamUnreachable);
         }
-        handshake(stream, h2).await
+        Ok((handshake(stream, h2).await?, address))
     }
 }
 

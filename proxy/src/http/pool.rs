@@ -1,15 +1,16 @@
 //! Which connection carries the request? The open connections to each upstream of one worker, last in first out.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
 use hyper::client::conn::{http1, http2};
 
 use super::body::Body;
-use super::dial::{Client, Dial, Sender, Version};
+use super::dial::{Address, Client, Dial, Sender, Version};
 use super::exchange::Exchange;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
@@ -23,7 +24,9 @@ pub(crate) struct Upstream {
     /// Our own listener, which is never a destination.
     own: Option<SocketAddr>,
     http1: Mutex<Vec<Idle>>,
-    http2: Mutex<Option<http2::SendRequest<Body>>>,
+    http2: Mutex<Option<(http2::SendRequest<Body>, Arc<Place>)>>,
+    /// Where the connections lead that are open, in use or not.
+    places: Mutex<Vec<Weak<Place>>>,
     /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it.
     opening: tokio::sync::Mutex<()>,
     /// For proofs that go there (RFC 9449 §9).
@@ -32,7 +35,15 @@ pub(crate) struct Upstream {
 
 struct Idle {
     sender: http1::SendRequest<Body>,
+    place: Arc<Place>,
     since: Instant,
+}
+
+/// Where a connection leads.
+struct Place {
+    address: IpAddr,
+    /// The name is not there any more: the connection carries what it carries to its end, and nothing else.
+    is_left: AtomicBool,
 }
 
 /// A connection that carries a request.
@@ -45,6 +56,7 @@ pub(crate) enum Carrier {
 pub(crate) struct Lease {
     upstream: Arc<Upstream>,
     pub(crate) sender: http1::SendRequest<Body>,
+    place: Arc<Place>,
     /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
     pub(crate) exchange: Option<Arc<Exchange>>,
 }
@@ -79,6 +91,7 @@ impl Upstream {
             own,
             http1: Mutex::default(),
             http2: Mutex::default(),
+            places: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             nonce: NewestNonce::default(),
         })
@@ -102,7 +115,7 @@ impl Upstream {
         if self.dial.version != Version::Http1 {
             let mut kept = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
             match kept.as_ref() {
-                Some(sender) if !sender.is_closed() => return Some(Carrier::Http2(sender.clone())),
+                Some((sender, _)) if !sender.is_closed() => return Some(Carrier::Http2(sender.clone())),
                 _ => *kept = None,
             }
         }
@@ -110,13 +123,13 @@ impl Upstream {
             return None;
         }
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { sender, place, since }) = idle.pop() {
             if since.elapsed() > MAX_IDLE {
                 idle.clear();
                 return None;
             }
             if sender.is_ready() {
-                return Some(Carrier::Http1(self.lease(sender)));
+                return Some(Carrier::Http1(self.lease(sender, place)));
             }
         }
         None
@@ -152,30 +165,63 @@ impl Upstream {
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
-        Ok(match self.dial.connect(&self.connector, self.own, limit).await? {
+        let (sender, address) = self.dial.connect(&self.connector, self.own, limit).await?;
+        let place = self.place(address);
+        Ok(match sender {
             Sender::Http1(mut sender) => {
                 sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
-                Carrier::Http1(self.lease(sender))
+                Carrier::Http1(self.lease(sender, place))
             }
             Sender::Http2(sender) => {
-                *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+                *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender.clone(), place));
                 Carrier::Http2(sender)
             }
         })
     }
 
-    fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>) -> Lease {
-        Lease { upstream: self.clone(), sender, exchange: None }
+    fn place(&self, address: IpAddr) -> Arc<Place> {
+        let place = Arc::new(Place { address, is_left: AtomicBool::new(false) });
+        if matches!(self.dial.address, Address::Name { .. }) {
+            self.places.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&place));
+        }
+        place
     }
 
-    /// Closes what has been idle for long. Is anything of it left?
+    fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>, place: Arc<Place>) -> Lease {
+        Lease { upstream: self.clone(), sender, place, exchange: None }
+    }
+
+    /// Closes what has been idle for long, and what leads to where the name is not any more. Is anything of it left?
     pub(crate) fn sweep(self: &Arc<Self>) -> bool {
+        self.look_for_moves();
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
-        let http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::strong_count(self) > 1
-            || !idle.is_empty()
-            || http2.as_ref().is_some_and(|sender| !sender.is_closed())
+        idle.retain(|idle| {
+            idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed() && !idle.place.is_left()
+        });
+        let mut http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
+        // The streams that are on it have senders of their own.
+        let _ = http2.take_if(|(sender, place)| sender.is_closed() || place.is_left());
+        Arc::strong_count(self) > 1 || !idle.is_empty() || http2.is_some()
+    }
+
+    /// New connections follow the name; one that is kept busy would stay where the name was.
+    fn look_for_moves(&self) {
+        let Address::Name { host, .. } = &self.dial.address else { return };
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses: Vec<IpAddr> =
+            places.iter().filter_map(Weak::upgrade).map(|place| place.address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let left = self.connector.names.left(host, &addresses);
+        for address in &left {
+            tracing::debug!(host, %address, "a name has moved: connections to where it was end with what they carry");
+        }
+        places.retain(|place| {
+            let Some(place) = place.upgrade() else { return false };
+            let is_left = left.contains(&place.address);
+            place.is_left.store(is_left, Ordering::Relaxed);
+            !is_left
+        });
     }
 
     /// Was it made with a CA or a certificate that has been replaced since?
@@ -183,10 +229,13 @@ impl Upstream {
         self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(files, &self.connector))
     }
 
-    fn keep(&self, sender: http1::SendRequest<Body>) {
+    fn keep(&self, sender: http1::SendRequest<Body>, place: Arc<Place>) {
+        if place.is_left() {
+            return;
+        }
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_CONNECTIONS {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, place, since: Instant::now() });
         }
     }
 }
@@ -197,22 +246,30 @@ impl std::fmt::Debug for Upstream {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
+}
+
 // === impl Lease ===
 
 impl Lease {
     /// The answer has been read to its end: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        let Self { upstream, mut sender, exchange } = self;
+        let Self { upstream, mut sender, place, exchange } = self;
         if exchange.is_some_and(|exchange| !exchange.is_sent()) || sender.is_closed() {
             return;
         }
         if sender.is_ready() {
-            return upstream.keep(sender);
+            return upstream.keep(sender, place);
         }
         // The connection's own task has a last step to make.
         tokio::spawn(async move {
             if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                upstream.keep(sender);
+                upstream.keep(sender, place);
             }
         });
     }

@@ -13,12 +13,24 @@ pub(super) struct Known {
     pub(super) state: State,
     /// To be dialled: the last answer, kept through an outage.
     pub(super) current: Vec<IpAddr>,
-    /// What answers said lately, and until when it counts.
-    seen: Vec<(IpAddr, Instant)>,
+    /// What answers said lately.
+    seen: Vec<Seen>,
+    /// Of the last answer.
+    ttl: Duration,
     /// When the question was put that brought this.
     pub(super) asked: Option<Instant>,
     /// When to ask again.
     pub(super) due: Instant,
+}
+
+/// An address that an answer named.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    address: IpAddr,
+    /// When one last did.
+    at: Instant,
+    /// Until when that counts.
+    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,27 +50,30 @@ pub(super) enum State {
 
 impl Known {
     pub(super) fn new(now: Instant) -> Self {
-        Self { state: State::New, current: Vec::new(), seen: Vec::new(), asked: None, due: now }
+        let (current, seen) = (Vec::new(), Vec::new());
+        Self { state: State::New, current, seen, ttl: Duration::ZERO, asked: None, due: now }
     }
 
     /// What is known after this answer to a question that was put at `asked`. `spread` in 0..1 keeps sidecars apart.
     pub(super) fn after(&self, answer: &Answer, asked: Instant, now: Instant, spread: f64) -> Self {
         let mut seen = self.seen.clone();
-        seen.retain(|(_, until)| *until > now);
-        let mut next = Self { state: State::Found, current: Vec::new(), seen, asked: Some(asked), due: now };
+        seen.retain(|seen| seen.until > now);
+        let (current, ttl) = (Vec::new(), self.ttl);
+        let mut next = Self { state: State::Found, current, seen, ttl, asked: Some(asked), due: now };
         match answer {
             Answer::Found { addresses, ttl, partial } => {
                 next.current.clone_from(addresses);
                 if *partial {
                     let lacks = |address: &&IpAddr| {
                         !addresses.iter().any(|found| found.is_ipv4() == address.is_ipv4())
-                            && next.seen.iter().any(|(seen, _)| seen == *address)
+                            && next.seen.iter().any(|seen| seen.address == **address)
                     };
                     next.current.extend(self.current.iter().filter(lacks));
                 }
                 for address in addresses {
-                    next.see(*address, now + RETENTION.max(*ttl));
+                    next.see(Seen { address: *address, at: now, until: now + RETENTION.max(*ttl) });
                 }
+                next.ttl = *ttl;
                 // From the question on, and a little early: who follows this name does so within its TTL.
                 next.due = asked + ttl.mul_f64(1.0 - spread / 10.0);
             }
@@ -66,6 +81,7 @@ impl Known {
             // made meanwhile, as after any other change.
             Answer::Absent { ttl } => {
                 next.state = State::Absent;
+                next.ttl = *ttl;
                 next.due = asked + *ttl;
             }
             // Nobody says that anything has changed.
@@ -85,17 +101,17 @@ impl Known {
         next
     }
 
-    fn see(&mut self, address: IpAddr, until: Instant) {
-        if let Some(seen) = self.seen.iter_mut().find(|(seen, _)| *seen == address) {
-            seen.1 = seen.1.max(until);
+    fn see(&mut self, now: Seen) {
+        if let Some(seen) = self.seen.iter_mut().find(|seen| seen.address == now.address) {
+            *seen = Seen { until: seen.until.max(now.until), ..now };
             return;
         }
         if self.seen.len() >= MAX_SEEN {
-            let oldest =
-                self.seen.iter().enumerate().min_by_key(|(_, (_, until))| *until).map(|(place, _)| place);
+            let oldest = self.seen.iter().enumerate().min_by_key(|(_, seen)| seen.until);
+            let oldest = oldest.map(|(place, _)| place);
             oldest.map(|place| self.seen.swap_remove(place));
         }
-        self.seen.push((address, until));
+        self.seen.push(now);
     }
 
     /// The same, to be asked for again then.
@@ -105,14 +121,26 @@ impl Known {
 
     /// Has the name this address, or had it until now?
     pub(super) fn has(&self, address: IpAddr, now: Instant) -> bool {
-        self.seen.iter().any(|(seen, until)| *seen == address && *until > now)
+        self.seen.iter().any(|seen| seen.address == address && seen.until > now)
             || (self.is_failing() && self.current.contains(&address))
+    }
+
+    /// Do nameservers say that the name is not there any more, and no answer of some TTLs that it is? Nobody's silence says so.
+    pub(super) fn has_left(&self, address: IpAddr, now: Instant) -> bool {
+        let is_answered = matches!(self.state, State::Found | State::Absent);
+        if !is_answered || self.current.contains(&address) {
+            return false;
+        }
+        let grace = self.ttl.saturating_mul(GRACE_TTLS).clamp(MIN_GRACE, RETENTION);
+        let last = self.seen.iter().find(|seen| seen.address == address).map(|seen| seen.at);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= grace)
     }
 
     /// Every address under which the name may be found.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let kept = self.current.iter().filter(|address| !self.seen.iter().any(|(seen, _)| seen == *address));
-        self.seen.iter().map(|(address, _)| *address).chain(kept.copied())
+        let is_seen = |address: &IpAddr| self.seen.iter().any(|seen| seen.address == *address);
+        let kept = self.current.iter().filter(move |address| !is_seen(address));
+        self.seen.iter().map(|seen| seen.address).chain(kept.copied())
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -133,6 +161,9 @@ impl Known {
 
 /// Clients may hold an answer for long, and round-robin names show another part each time.
 const RETENTION: Duration = Duration::from_secs(600);
+/// How long an answer that is lacking an address may be one of a name that goes round. To be wrong costs a new connection.
+const GRACE_TTLS: u32 = 3;
+const MIN_GRACE: Duration = Duration::from_secs(10);
 /// How long the last answer stands in for one. A day, as for key sets: an address that nobody has confirmed since may have
 /// become somebody else's.
 const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
@@ -228,6 +259,36 @@ mod tests {
             ["10.0.0.2", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap())
         );
         assert_eq!(current(601).len(), 1);
+    }
+
+    #[test]
+    fn an_address_is_left_when_no_answer_of_three_ttls_has_named_it() {
+        let start = Instant::now();
+        let left = |known: &Known, address: &str, seconds| {
+            known.has_left(address.parse().unwrap(), start + Duration::from_secs(seconds))
+        };
+        let one = found(&["10.0.0.1"], 30);
+        assert!(!left(&known(start, &[]), "10.0.0.1", 1000), "nobody has been asked");
+        assert!(!left(&known(start, &[(0, one.clone())]), "10.0.0.1", 1000), "the last answer names it");
+        let moved = known(start, &[(0, one.clone()), (30, found(&["10.0.0.2"], 30))]);
+        assert!(!left(&moved, "10.0.0.1", 89) && left(&moved, "10.0.0.1", 90));
+        assert!(!left(&moved, "10.0.0.2", 1000) && left(&moved, "10.0.0.9", 30), "never heard of");
+        // One that goes round is never left; one that is gone is, as one that has moved.
+        let turns = ["10.0.0.1", "10.0.0.2"].into_iter().cycle();
+        let round: Vec<_> =
+            (0..9).map(|turn| turn * 30).zip(turns.map(|address| found(&[address], 30))).collect();
+        assert!(
+            !left(&known(start, &round), "10.0.0.1", 240) && !left(&known(start, &round), "10.0.0.2", 240)
+        );
+        let gone = known(start, &[(0, one.clone()), (30, Answer::Absent { ttl: Duration::from_secs(5) })]);
+        assert!(left(&gone, "10.0.0.1", 30));
+        // Silence says nothing.
+        assert!(!left(&known(start, &[(0, one), (30, failed())]), "10.0.0.1", 1000));
+        // Bounds: ten seconds and ten minutes.
+        let soon = known(start, &[(0, found(&["10.0.0.1"], 1)), (1, found(&["10.0.0.2"], 1))]);
+        assert!(!left(&soon, "10.0.0.1", 9) && left(&soon, "10.0.0.1", 10));
+        let late = known(start, &[(0, found(&["10.0.0.1"], 3600)), (1, found(&["10.0.0.2"], 3600))]);
+        assert!(!left(&late, "10.0.0.1", 599) && left(&late, "10.0.0.1", 600));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -23,12 +24,12 @@ pub(crate) struct Meshed {
 impl Meshed {
     /// Redirects the pod's traffic, starts a sidecar for the workload of this app, and waits until it is ready.
     pub(crate) fn start(pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
-        let done = run(pod.own(As::Root, "countersign-proxy").arg("init"), LIMIT);
         Self::start_as(As::Sidecar, pod, policies, app, more)
     }
 
     /// The same for a sidecar that is run by somebody else.
     pub(crate) fn start_as(who: As, pod: &Pod, policies: &Path, app: &str, more: &[&str]) -> Self {
+        let done = run(pod.own(As::Root, "countersign-proxy").arg("init"), LIMIT);
         assert_eq!(done.code, Some(0), "init: {}", done.stderr);
         let meshed = Self::alone(who, pod, policies, app, more);
         let mut wait = pod.own(As::Sidecar, "countersign-proxy");
@@ -73,19 +74,29 @@ pub(crate) struct Recorder(Process);
 
 impl Recorder {
     pub(crate) fn start(pod: &Pod, addresses: &[SocketAddr]) -> Self {
-        Self::start_with(pod, addresses, &Value::Null)
+        Self::spawn(pod.command(As::Root, "node"), addresses, &Value::Null, false)
+    }
+
+    /// One that speaks HTTP/2 in plain text, with prior knowledge.
+    pub(crate) fn start_http2(pod: &Pod, addresses: &[SocketAddr]) -> Self {
+        Self::spawn(pod.command(As::Root, "node"), addresses, &Value::Null, true)
+    }
+
+    /// One where the test itself is.
+    pub(crate) fn here(addresses: &[SocketAddr], http2: bool) -> Self {
+        Self::spawn(Command::new("node"), addresses, &Value::Null, http2)
     }
 
     /// One that speaks TLS with this certificate and key.
     pub(crate) fn start_tls(pod: &Pod, addresses: &[SocketAddr], cert: &str, key: &str) -> Self {
-        Self::start_with(pod, addresses, &json!({"cert": cert, "key": key}))
+        Self::spawn(pod.command(As::Root, "node"), addresses, &json!({"cert": cert, "key": key}), false)
     }
 
-    fn start_with(pod: &Pod, addresses: &[SocketAddr], tls: &Value) -> Self {
+    fn spawn(mut node: Command, addresses: &[SocketAddr], tls: &Value, http2: bool) -> Self {
         let listen: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let settings = json!({"listen": listen, "tls": tls}).to_string();
+        let settings = json!({"listen": listen, "tls": tls, "http2": http2}).to_string();
         let script = root().join("tests/servers/recorder.mjs");
-        let mut process = Process::spawn("recorder", pod.command(As::Root, "node").arg(script).arg(settings));
+        let mut process = Process::spawn("recorder", node.arg(script).arg(settings));
         assert!(process.first_line(LIMIT).contains("ready"), "{}", process.stderr());
         Self(process)
     }
