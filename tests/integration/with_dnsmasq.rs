@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,9 +18,11 @@ use crate::support::client::raw;
 use crate::support::fault::{CANARY_TOKEN, Fault, Mode, token_with};
 use crate::support::issuer::SECRET;
 use crate::support::nameserver::{Nameserver, alone};
-use crate::support::policy::{self, Folder};
+use crate::support::policy::{self, Folder, document};
 use crate::support::ports::Port;
+use crate::support::process::{Process, run};
 use crate::support::proxy::{Proxy, Settings};
+use crate::support::tls::Ca;
 use crate::support::wait_until;
 
 const RESOLV_CONF: &str = "nameserver 127.0.0.1\n\
@@ -161,6 +164,50 @@ fn out_1_out_2_names_are_completed_as_the_system_does_and_the_token_goes_to_the_
     // A rule names it, and it is not there: it goes nowhere, whoever else may have the shorter name.
     assert_eq!(world.reached("gone"), []);
     assert_eq!(world.ask("gone").0, 502);
+}
+
+/// A tunnel is for whom a short name means, as a request is; inside, the TLS may ask for it by either name.
+#[test]
+fn out_12_a_tunnel_to_a_short_name_leads_to_the_rule_s_host() {
+    let test = "with_dnsmasq::out_12_a_tunnel_to_a_short_name_leads_to_the_rule_s_host";
+    if !alone(test, RESOLV_CONF, ADDRESSES) {
+        return;
+    }
+    let _dns =
+        Nameserver::start(53, TTL, "10.77.0.1 orders.shop.svc.cluster.local\n10.77.0.9 orders other\n");
+    let (pair, port) = (Ca::new("theirs").server(), Port::lease().number());
+    let spec = json!({"rules": [
+        {"name": "orders", "to": {"hosts": ["orders.shop.svc.cluster.local"], "ports": [port]}, "tls": "passthrough"},
+    ]});
+    let policy = document("OutboundPolicy", "checkout", &spec);
+    let folder = Folder::with(&[("policy.yaml", &policy), ("tls.crt", &pair.cert), ("tls.key", &pair.key)]);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_server", "-www", "-quiet", "-accept", &format!("10.77.0.1:{port}")]);
+    openssl.arg("-cert").arg(folder.file("tls.crt")).arg("-key").arg(folder.file("tls.key"));
+    let _openssl = Process::spawn("openssl s_server", &mut openssl);
+    wait_until("openssl listens", Duration::from_secs(10), || {
+        TcpStream::connect(("10.77.0.1", port)).is_ok()
+    });
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let curl = |tunnel: &str, asks_for: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-q", "--silent", "--insecure", "--max-time", "20", "--noproxy", "", "--proxytunnel"]);
+        command.args(["--output", "/dev/null", "--write-out", "%{http_connect} %{http_code}"]);
+        command.args(["--proxy", &format!("http://{}", proxy.outbound())]);
+        command.args(["--connect-to", &format!("::{tunnel}:{port}"), &format!("https://{asks_for}:{port}/")]);
+        run(&mut command, Duration::from_secs(30)).stdout
+    };
+    let full = "orders.shop.svc.cluster.local";
+    for (tunnel, asks_for) in
+        [("orders", "orders"), ("orders.shop", "orders.shop"), ("orders", full), (full, full)]
+    {
+        assert_eq!(curl(tunnel, asks_for), "200 200", "{tunnel} for {asks_for}\n{}", proxy.log());
+    }
+    // Another name inside; names that are complete, or somebody else's.
+    assert_eq!(curl("orders", "orders.shop"), "200 000");
+    assert_eq!(curl("orders.", "orders"), "405 000");
+    assert_eq!(curl("other", "other"), "405 000");
+    assert_eq!(curl(&format!("{full}."), full), "200 200");
 }
 
 /// A nameserver that leads a rule's host to this machine's loopback gets nobody's token (DNS rebinding).

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 mod arriving;
 pub(crate) mod body;
 mod challenge;
+mod destination;
 pub(crate) mod dial;
 mod exchange;
 mod forward;

@@ -1,6 +1,5 @@
 //! The outbound story: the application sends a request, the rule for its destination says what goes along, and it leaves.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,13 +16,12 @@ use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
-use super::headers;
-use super::passthrough;
 use super::pool::{Key, Upstream};
 use super::seen::Seen;
 use super::sidecar::Worker;
 use super::target::{self, Target};
 use super::websocket::{self, Handshake, Open};
+use super::{destination, headers, passthrough};
 use crate::auth::active::Active;
 use crate::auth::attach::{Attached, attach};
 use crate::drain::Drain;
@@ -127,7 +125,9 @@ impl Application {
         let active = active.ok_or(Reason::PolicyUnavailable)?;
 
         // Which rule names the destination, and what goes along?
-        let (host, named) = self.named(active, &target, port).await;
+        let is_complete = target.authority.host().ends_with('.');
+        let names = &self.worker.sidecar.connector.names;
+        let (host, named) = destination::named(active, names, &target.host, is_complete, port).await;
         let rule = match named {
             Outbound::Denied => return Err(Reason::EgressDenied.into()),
             Outbound::Pass => None,
@@ -140,7 +140,7 @@ impl Application {
         if let Some(destination) = self.destination
             && !self.agree(&target, &host, rule, destination, active)?
             // Asked for, and boxed, only where it is not known.
-            && !Box::pin(self.worker.sidecar.connector.names.agrees(&host, destination.ip())).await
+            && !Box::pin(names.agrees(&host, destination.ip())).await
         {
             return Err(Reason::AmbiguousDestination.into());
         }
@@ -189,35 +189,6 @@ impl Application {
             handshake.begin(&mut response, open, std::future::pending());
         }
         Ok(response)
-    }
-
-    /// What policy says of the destination, and by which name: as the application wrote it, else as the search path completes
-    /// it, since that is whom it means. The first name that a rule knows is the one that is dialled (security OUT-1).
-    async fn named<'a, 't>(
-        &self,
-        active: &'a Active,
-        target: &'t Target,
-        port: u16,
-    ) -> (Cow<'t, str>, Outbound<'a>) {
-        let written = active.snapshot.outbound(&target.host, port);
-        // Written as complete: it is not completed, here or when it is resolved, whichever rule names it.
-        if target.authority.host().ends_with('.') {
-            return (Cow::Owned(format!("{}.", target.host)), written);
-        }
-        if matches!(written, Outbound::Rule(_)) {
-            return (Cow::Borrowed(&target.host), written);
-        }
-        let names = &self.worker.sidecar.connector.names;
-        for full in names.full_names(&target.host).skip(1) {
-            let named = active.snapshot.outbound(&full, port);
-            // A wildcard may fit a name that is nobody's: then it is not the one that is meant.
-            if matches!(named, Outbound::Rule(_))
-                && (names.keeps(&full) || !Box::pin(names.is_absent(&full)).await)
-            {
-                return (full, named);
-            }
-        }
-        (Cow::Borrowed(&target.host), written)
     }
 
     /// The connection was going to one place, and each of its requests names a host. Do they and the rule agree, so that a token

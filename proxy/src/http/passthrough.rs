@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::body::Body;
 use super::seen::Seen;
 use super::sidecar::{Connected, Worker};
-use super::{dial, last_word, target};
+use super::{destination, dial, last_word, target};
 use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
@@ -29,8 +29,8 @@ use crate::tcp::{self, Meters};
 /// A tunnel that was agreed on, and in which nothing has passed yet.
 struct Tunnel {
     worker: Arc<Worker>,
-    /// Whom the TLS inside has to ask for.
-    host: String,
+    /// Whom the TLS inside has to ask for: the host as it was written, or as the search path completes it.
+    hosts: [String; 2],
     server: TcpStream,
     idle: Duration,
     seen: Seen,
@@ -48,23 +48,27 @@ pub(super) async fn open(
     seen: &mut Seen,
 ) -> Result<Response<Body>, Refusal> {
     let _under_way = worker.begin()?;
-    let (host, port) = target::tunnel(&head)?;
+    let (written, port) = target::tunnel(&head)?;
+    let is_complete = head.uri.host().is_some_and(|host| host.ends_with('.'));
     let active = active.ok_or(Reason::PolicyUnavailable)?;
-    let rule = match active.snapshot.outbound(&host, port) {
+    let sidecar = &worker.sidecar;
+    let names = &sidecar.connector.names;
+    let (host, named) = destination::named(active, names, &written, is_complete, port).await;
+    let rule = match named {
         Outbound::Rule(rule) if rule.carries() == Carries::Tls => rule,
         Outbound::Denied => return Err(Reason::EgressDenied.into()),
         // What passes here unseen would be more than any rule says.
         Outbound::Rule(_) | Outbound::Pass => return Err(Reason::MethodNotAllowed.into()),
     };
     let client = head.extensions.remove::<OnUpgrade>().ok_or(Reason::BadRequest)?;
-    let sidecar = &worker.sidecar;
     let server = dial::tcp(&sidecar.connector, &host, port, sidecar.outbound, rule.timeouts.connect).await?;
 
     sidecar.metrics.outbound_bypassed.with_label_values(&["passthrough"]).inc();
     seen.outcome = Outcome::Bypass;
+    let full = host.strip_suffix('.').unwrap_or(&host).to_owned();
     let tunnel = Tunnel {
         worker: worker.clone(),
-        host,
+        hosts: [written, full],
         server,
         idle: rule.timeouts.idle,
         seen: seen.clone(),
@@ -90,15 +94,14 @@ impl Tunnel {
             heard = tokio::time::timeout(PATIENCE, hear(&mut near, said)) => heard,
             () = last_word(self.drain.clone()) => return tcp::reset(&near),
         };
-        let Self { worker, host, server, idle, seen, connected: _connected, drain } = self;
-        let sidecar = &worker.sidecar;
+        let Self { worker, hosts, server, idle, seen, connected: _connected, drain } = self;
         match heard {
-            Ok(Ok((Hello::Name(name), said))) if name == host => {
-                let meters = Meters::new(&sidecar.metrics, Direction::Outbound);
+            Ok(Ok((Hello::Name(name), said))) if hosts.contains(&name) => {
+                let meters = Meters::new(&worker.sidecar.metrics, Direction::Outbound);
                 tcp::relay_after(said, near, server, drain, idle, &meters).await;
             }
             Ok(Ok(_)) => {
-                seen.ended(&Reason::AmbiguousDestination.into(), &sidecar.recorder);
+                seen.ended(&Reason::AmbiguousDestination.into(), &worker.sidecar.recorder);
                 tcp::reset(&near);
             }
             // It went away, or never said anything.
