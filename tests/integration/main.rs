@@ -69,6 +69,7 @@ mod with_oidc_provider_outbound;
 mod with_oidc_provider_refused;
 mod with_pods;
 mod with_pods_bytes;
+mod with_pods_authorities;
 mod with_pods_calls;
 mod with_pods_churn;
 mod with_pods_databases;
