@@ -155,7 +155,7 @@ impl App {
         let start = background.spawn(starting).await.map_err(system)??;
         let arming = armory.clone();
         let arm = move |snapshot: Snapshot| {
-            names.keep(snapshot.exact_hosts().map(Arc::from));
+            names.keep(snapshot.exact_hosts().cloned());
             arming.arm(snapshot)
         };
         let (policy, mut writer) = live(start.snapshot.map(&arm));

@@ -9,18 +9,19 @@ use crate::snapshot::{CertificateFiles, ExchangeId, FileRef, Snapshot, Timeouts,
 #[derive(Debug, Default)]
 pub(crate) struct OutboundTable {
     pub(crate) rules: Vec<OutboundRule>,
-    /// By host in normal form.
+    /// By host in normal form: what a request asks for.
     pub(crate) exact: Destinations,
     /// By what follows the `*.` of a wildcard.
     pub(crate) wildcard: Destinations,
-    /// The same by port, for connections that do not say which host they are for.
+    /// The same by port, for connections that do not say which host they are for. Neither serves for the other: a host by port
+    /// is a search, and all hosts by port are each of them as often as it has ports. The names themselves are shared.
     pub(crate) ports: HashMap<u16, PortHosts>,
     /// Does a policy deny what no rule names?
     pub(crate) denies_others: bool,
 }
 
 /// Places in the table's rules, by host and port.
-pub(crate) type Destinations = HashMap<String, Vec<(u16, usize)>>;
+pub(crate) type Destinations = HashMap<Arc<str>, Vec<(u16, usize)>>;
 
 /// What policy says of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +138,7 @@ impl Snapshot {
     /// Every destination that a rule names, as `host:port`, with its rule; in order.
     pub fn destinations(&self) -> Vec<(String, &OutboundRule)> {
         let table = &self.outbound;
-        let exact = table.exact.iter().map(|(host, ports)| (host.clone(), ports));
+        let exact = table.exact.iter().map(|(host, ports)| (host.to_string(), ports));
         let wildcard = table.wildcard.iter().map(|(rest, ports)| (format!("*.{rest}"), ports));
         let named = exact.chain(wildcard).flat_map(|(host, ports)| {
             let rule =
@@ -150,8 +151,8 @@ impl Snapshot {
     }
 
     /// Every host that a rule names exactly, in normal form.
-    pub fn exact_hosts(&self) -> impl Iterator<Item = &str> {
-        self.outbound.exact.keys().map(String::as_str)
+    pub fn exact_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.outbound.exact.keys()
     }
 
     /// The rule for a destination: exact host, then wildcard; named port before default; a policy with `workloads` before
@@ -200,11 +201,6 @@ impl<'a> OutboundHosts<'a> {
         &self.named.hosts
     }
 
-    /// The rule of the exact host at this place of [`OutboundHosts::exact`].
-    pub fn rule(&self, host: usize) -> Option<&'a OutboundRule> {
-        self.table.rules.get(*self.named.rules.get(host)?)
-    }
-
     /// Each exact host with its rule.
     pub fn rules(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a OutboundRule)> + use<'a> {
         let Self { table, named } = *self;
@@ -227,7 +223,6 @@ impl OutboundTable {
         let mut exact: Vec<_> = self.exact.iter().collect();
         exact.sort();
         for (host, named) in exact {
-            let host: Arc<str> = host.as_str().into();
             for (port, place) in named {
                 let port = ports.entry(*port).or_default();
                 port.hosts.push(host.clone());

@@ -71,7 +71,7 @@ pub(super) fn assemble(policies: &Policies<'_>, parts: &mut Parts<'_>) -> (Outbo
             Some(suffix) => (&mut table.wildcard, suffix),
             None => (&mut table.exact, host),
         };
-        let ports = destinations.entry(host.to_owned()).or_default();
+        let ports = destinations.entry(host.into()).or_default();
         ports.retain(|(named, _)| *named != port);
         ports.push((port, candidate.place));
     }

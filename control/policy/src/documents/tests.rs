@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -125,9 +126,13 @@ fn out_1_a_port_tells_which_hosts_rules_name_and_what_they_carry() {
     let named = |port| {
         let hosts = snapshot.outbound_hosts(port)?;
         let exact: Vec<_> = hosts.rules().map(|(host, rule)| (&**host, rule.carries())).collect();
-        for (place, host) in hosts.exact().iter().enumerate() {
+        for (host, of_port) in hosts.rules() {
             let Outbound::Rule(rule) = snapshot.outbound(host, port) else { panic!("no rule for {host}") };
-            assert!(std::ptr::eq(rule, hosts.rule(place).unwrap()), "{host}");
+            assert!(std::ptr::eq(rule, of_port), "{host}");
+            assert!(
+                snapshot.exact_hosts().any(|each| Arc::ptr_eq(each, host)),
+                "{host}: one name, kept once"
+            );
         }
         assert_eq!(hosts.exact().len(), exact.len());
         Some((exact, hosts.wildcards().to_vec()))
