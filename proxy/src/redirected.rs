@@ -75,8 +75,8 @@ pub enum CannotTell {
     OurOwn,
     /// Every address would be taken for ours.
     #[error(
-        "--transparent: net.ipv4.ip_nonlocal_bind is set here, so the addresses of this machine cannot be told from others: \
-         set it to 0"
+        "--transparent: net.ipv4.ip_nonlocal_bind or net.ipv6.ip_nonlocal_bind is set here, so the addresses of this machine cannot \
+         be told from others: set it to 0"
     )]
     Addresses,
 }

@@ -1,8 +1,11 @@
 //! Are the rules of `init` what was asked for, and what if they cannot be? Repeated, checked, removed and refused, in
 //! simulated pods.
 
+use std::time::Duration;
+
 use crate::support::init::{FLAGS, LIMIT, Programs, rules, shell};
 use crate::support::pods::{As, Net, Pod, open_to_all};
+use crate::support::policy::Folder;
 use crate::support::process::{Finished, run};
 
 #[test]
@@ -208,4 +211,26 @@ fn a_sidecar_that_the_rules_do_not_know_does_not_start() {
     let done = run(&mut command, LIMIT);
     assert_eq!(done.code, Some(2), "{done:?}");
     assert!(done.stderr.contains("as `init` was told"), "{done:?}");
+}
+
+/// Every address would be taken for the pod's own, and what goes out for what comes in.
+#[test]
+fn out_12_a_sidecar_does_not_start_where_any_address_can_be_bound() {
+    let net = Net::with_pods(1);
+    let pod = &net.pods[0];
+    let folder = Folder::with(&[("policy.yaml", "")]);
+    open_to_all(folder.path());
+    for family in ["ipv4", "ipv6"] {
+        let allow = |value: u8| {
+            let script = format!("echo {value} > /proc/sys/net/{family}/ip_nonlocal_bind");
+            assert_eq!(pod.run(As::Root, "sh", &["-c", &script]).code, Some(0));
+        };
+        allow(1);
+        let mut command = pod.own(As::Sidecar, "countersign-proxy");
+        command.args(["run", "--transparent", "--policies"]).arg(folder.path());
+        let done = run(&mut command, Duration::from_secs(10));
+        assert_eq!(done.code, Some(2), "{family}: {}", done.stderr);
+        assert!(done.stderr.contains(&format!("net.{family}.ip_nonlocal_bind")), "{}", done.stderr);
+        allow(0);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,12 @@ struct Known {
 // === impl Local ===
 
 impl Local {
-    /// May addresses be bound to that are nobody's (RFC 5737), so that this says nothing (`ip_nonlocal_bind`)?
+    /// May addresses be bound to that are nobody's (RFC 5737, RFC 3849), so that this says nothing (`ip_nonlocal_bind`, which each
+    /// family has for itself)?
     pub(super) fn takes_all() -> bool {
-        UdpSocket::bind((Ipv4Addr::new(192, 0, 2, 1), 0)).is_ok()
+        let nobodys: [IpAddr; 2] =
+            [Ipv4Addr::new(192, 0, 2, 1).into(), super::probe::DOCUMENTATION_V6.into()];
+        nobodys.into_iter().any(|address| UdpSocket::bind((address, 0)).is_ok())
     }
 
     /// Is this one of ours, loopback among them? The port does not matter.

@@ -1,6 +1,7 @@
 //! The outbound story of a redirected connection: the application opens it, rules for its destination and what it says first
 //! decide whether it is ours to look into, and it passes, is served, or is refused.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +51,7 @@ impl Redirected {
     async fn leave(self, near: TcpStream) {
         let (address, port) = (self.destination.ip(), self.destination.port());
         let names = &self.worker.sidecar.connector.names;
+        let full_names = |name: &str| names.full_names(name).map(Cow::into_owned).collect::<Vec<_>>();
         let refuse = |reason: Reason| self.refuse(&near, Direction::Outbound, &reason.into());
         let mut said = Said::nothing();
         let bypass = loop {
@@ -58,7 +60,7 @@ impl Redirected {
             let Some(active) = policy.as_ref() else { return refuse(Reason::PolicyUnavailable) };
             let hosts = active.snapshot.outbound_hosts(port).map(|named| named.exact()).unwrap_or_default();
             let at = names.at(address, hosts).await;
-            match verdict(&active.snapshot, port, &at, &said) {
+            match verdict(&active.snapshot, port, &at, &said, &full_names) {
                 Verdict::Listen => {
                     drop(policy);
                     said.listen(&near, self.since, self.drain.clone()).await;

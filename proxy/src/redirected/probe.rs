@@ -42,7 +42,7 @@ async fn arrives(own: IpAddr) -> io::Result<bool> {
 }
 
 /// For documentation (RFC 3849): nobody's, like 192.0.2.0/24 (RFC 5737).
-const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const DISCARD: u16 = 9;
 const PATIENCE: Duration = Duration::from_millis(500);
 

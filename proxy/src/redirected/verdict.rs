@@ -33,8 +33,14 @@ pub(super) struct Bypass {
     pub(super) timeouts: Timeouts,
 }
 
-/// `at`: the hosts of rules whose address the destination is.
-pub(super) fn verdict(snapshot: &Snapshot, port: u16, at: &[Arc<str>], said: &Said) -> Verdict {
+/// `at`: the hosts of rules whose address the destination is. `full_names`: what a name may stand for, as written first.
+pub(super) fn verdict(
+    snapshot: &Snapshot,
+    port: u16,
+    at: &[Arc<str>],
+    said: &Said,
+    full_names: &dyn Fn(&str) -> Vec<String>,
+) -> Verdict {
     let named = snapshot.outbound_hosts(port);
     let (mut http, mut tcp, mut tls) = (false, None, None);
     for (_, rule) in named.iter().flat_map(OutboundHosts::rules).filter(|(host, _)| at.contains(host)) {
@@ -66,7 +72,7 @@ pub(super) fn verdict(snapshot: &Snapshot, port: u16, at: &[Arc<str>], said: &Sa
     match said.bytes.first() {
         None if !said.is_all => Verdict::Listen,
         None if http => Verdict::Silent,
-        Some(first) if hello::is_tls(*first) && denied => by_server_name(snapshot, port, said),
+        Some(first) if hello::is_tls(*first) && denied => by_server_name(snapshot, port, said, full_names),
         Some(first) if hello::is_tls(*first) => Verdict::Pass(Bypass::unnamed("tls")),
         Some(_) if http => Verdict::Http,
         None | Some(_) => Verdict::Refuse(Reason::EgressDenied),
@@ -74,16 +80,24 @@ pub(super) fn verdict(snapshot: &Snapshot, port: u16, at: &[Arc<str>], said: &Sa
 }
 
 /// The application's own TLS, where only what a rule names may go out.
-fn by_server_name(snapshot: &Snapshot, port: u16, said: &Said) -> Verdict {
+fn by_server_name(
+    snapshot: &Snapshot,
+    port: u16,
+    said: &Said,
+    full_names: &dyn Fn(&str) -> Vec<String>,
+) -> Verdict {
     let name = match hello::read(&said.bytes) {
         Hello::Incomplete if !said.is_all => return Verdict::Listen,
         Hello::Incomplete | Hello::Nameless => return Verdict::Refuse(Reason::EgressDenied),
         Hello::Name(name) => name,
     };
-    match snapshot.outbound(&name, port) {
-        Outbound::Rule(rule) if rule.carries() == Carries::Tls => {
-            let passing = Bypass::by(rule, "passthrough");
-            Verdict::PassAs(name, passing)
+    let named = full_names(&name).into_iter().find_map(|full| match snapshot.outbound(&full, port) {
+        Outbound::Rule(rule) => Some((full, rule)),
+        Outbound::Pass | Outbound::Denied => None,
+    });
+    match named {
+        Some((full, rule)) if rule.carries() == Carries::Tls => {
+            Verdict::PassAs(full, Bypass::by(rule, "passthrough"))
         }
         _ => Verdict::Refuse(Reason::EgressDenied),
     }

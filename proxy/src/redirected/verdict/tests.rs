@@ -44,6 +44,11 @@ fn u16_of(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap().to_be_bytes()
 }
 
+/// Without a search path.
+fn complete(name: &str) -> Vec<String> {
+    vec![name.to_owned()]
+}
+
 fn passes(verdict: &Verdict) -> Option<&'static str> {
     match verdict {
         Verdict::Pass(passing) => Some(passing.reason),
@@ -106,7 +111,7 @@ fn what_rules_and_first_bytes_make_of_a_connection() {
     for (rules, at, said, passing, denied) in cases {
         let at: Vec<Arc<str>> = at.iter().map(|&host| host.into()).collect();
         for (egress, expected) in [("pass", passing), ("deny", denied)] {
-            let verdict = verdict(&snapshot(rules, egress), 7, &at, said);
+            let verdict = verdict(&snapshot(rules, egress), 7, &at, said, &complete);
             let told = match &verdict {
                 Verdict::Listen => "listen",
                 Verdict::Http => "http",
@@ -120,15 +125,37 @@ fn what_rules_and_first_bytes_make_of_a_connection() {
     }
     // Rules are those of the port.
     let at: [Arc<str>; 1] = ["http.test".into()];
-    assert_eq!(passes(&verdict(&snapshot(&all, "pass"), 8, &at, &get)), Some("no_rule"));
+    assert_eq!(passes(&verdict(&snapshot(&all, "pass"), 8, &at, &get, &complete)), Some("no_rule"));
+}
+
+#[test]
+fn a_short_server_name_is_the_first_of_its_names_that_a_rule_knows() {
+    let searched = |name: &str| ["", ".shop.test", ".test"].map(|domain| format!("{name}{domain}")).to_vec();
+    let rules = [
+        to("orders", "orders.shop.test", "tls: passthrough"),
+        to("later", "orders.test", "tls: passthrough"),
+        to("http", "http.shop.test", "tls: none"),
+    ];
+    let rules: Vec<_> = rules.iter().map(String::as_str).collect();
+    let at: [Arc<str>; 1] = ["orders.shop.test".into()];
+    let by = |name: &str| verdict(&snapshot(&rules, "deny"), 7, &at, &said(&hello(name)), &searched);
+    let Verdict::PassAs(name, _) = by("orders") else { panic!() };
+    assert_eq!(name, "orders.shop.test");
+    assert!(matches!(by("orders.shop.test"), Verdict::PassAs(name, _) if name == "orders.shop.test"));
+    assert_eq!(by("http"), Verdict::Refuse(Reason::EgressDenied));
+    assert_eq!(by("other"), Verdict::Refuse(Reason::EgressDenied));
 }
 
 #[test]
 fn silence_has_no_end_but_where_a_rule_says_so() {
     let rule = to("tcp", "tcp.test", "protocol: tcp, tls: none, timeouts: { connect: 3s, idle: 9s }");
     let at: [Arc<str>; 1] = ["tcp.test".into()];
-    let Verdict::Pass(passing) = verdict(&snapshot(&[&rule], "pass"), 7, &at, &said(b"")) else { panic!() };
+    let Verdict::Pass(passing) = verdict(&snapshot(&[&rule], "pass"), 7, &at, &said(b""), &complete) else {
+        panic!()
+    };
     assert_eq!((passing.timeouts.connect.as_secs(), passing.timeouts.idle.as_secs()), (3, 9));
-    let Verdict::Pass(passing) = verdict(&snapshot(&[&rule], "pass"), 7, &[], &said(b"")) else { panic!() };
+    let Verdict::Pass(passing) = verdict(&snapshot(&[&rule], "pass"), 7, &[], &said(b""), &complete) else {
+        panic!()
+    };
     assert_eq!(passing.timeouts.idle, crate::tcp::NEVER);
 }
