@@ -20,8 +20,8 @@ use crate::connect::Connector;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
+use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
-use crate::http::{inbound, outbound};
 use crate::listen::{self, ListenError, Listeners};
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -123,7 +123,11 @@ impl App {
 
         let metrics = Metrics::new().map_err(system)?;
         let transparent = match transparent {
-            Some(listeners) => Some((listeners, Arc::new(Redirect::new(addresses.ports(), &metrics).await?))),
+            Some(listeners) => {
+                let ways_in =
+                    inbound.iter().map(|(listeners, target)| (listeners.address, *target)).collect();
+                Some((listeners, Arc::new(Redirect::new(addresses.ports(), ways_in).await?)))
+            }
             None => None,
         };
         let clock = Clock::default();
@@ -257,7 +261,7 @@ async fn work(
     for (listener, target) in listeners.inbound {
         let (worker, application) = (worker.clone(), worker.application(target));
         tokio::spawn(listen::accept(listener, drain.clone(), move |stream, peer, drain| {
-            inbound::serve(worker.clone(), application.clone(), stream, peer, drain)
+            redirected::inbound::serve_for(application.clone(), worker.clone(), stream, peer, drain)
         }));
     }
     let redirect = listeners.transparent.as_ref().map(|(_, redirect)| redirect.clone());

@@ -9,7 +9,7 @@ mod said;
 mod verdict;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,32 +23,30 @@ use tokio::net::TcpStream;
 use self::local::Local;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
-use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
 use crate::rejection::{Explained, Refusal};
 use crate::socket;
-use crate::tcp::{self, Meters, Side};
+use crate::tcp::{self, Side};
 
 /// What redirected connections are judged by beside policy; shared by all workers.
 #[derive(Debug)]
 pub struct Redirect {
     /// No way in leads to these, though they are open on the workload's addresses.
     own_ports: Vec<u16>,
+    /// But where one of them is that of `--inbound ADDR=TARGET`: who means ADDR is led to TARGET.
+    ways_in: Vec<(SocketAddr, SocketAddr)>,
     local: Local,
-    inbound: Meters,
-    outbound: Meters,
     /// When somebody first asked whether we are ready, and whether we were.
     asked_since: OnceLock<Instant>,
     prepared: AtomicBool,
 }
 
-/// A connection that was redirected to us, but for its socket.
+/// A connection that was redirected to us, or that is led on like one, but for its socket.
 struct Redirected {
-    redirect: Arc<Redirect>,
     worker: Arc<Worker>,
     peer: SocketAddr,
-    /// Where it was going.
+    /// Where it was going, or what it is led to.
     destination: SocketAddr,
     since: Instant,
     drain: Drain,
@@ -84,7 +82,11 @@ pub enum CannotTell {
 // === impl Redirect ===
 
 impl Redirect {
-    pub async fn new(own_ports: Vec<u16>, metrics: &Metrics) -> Result<Self, CannotTell> {
+    /// The ports that we listen on; and the addresses among them that lead to an application each.
+    pub async fn new(
+        own_ports: Vec<u16>,
+        ways_in: Vec<(SocketAddr, SocketAddr)>,
+    ) -> Result<Self, CannotTell> {
         let is_exempt = socket::mark_all() || getuid().as_raw() == OWN_ID || getgid().as_raw() == OWN_ID;
         if !is_exempt || probe::leads_back().await {
             return Err(CannotTell::OurOwn);
@@ -94,12 +96,22 @@ impl Redirect {
         }
         Ok(Self {
             own_ports,
+            ways_in,
             local: Local::default(),
-            inbound: Meters::new(metrics, Direction::Inbound),
-            outbound: Meters::new(metrics, Direction::Outbound),
             asked_since: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
+    }
+
+    /// Where a listener of `--inbound ADDR=TARGET` leads that is open at this address.
+    fn way_in(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        let is_open = |at: SocketAddr| match at.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => destination.is_ipv4(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
+            ip => ip.to_canonical() == destination.ip(),
+        };
+        let leads = |(at, _): &&(SocketAddr, SocketAddr)| at.port() == destination.port() && is_open(*at);
+        self.ways_in.iter().find(leads).map(|(_, target)| *target)
     }
 
     /// Are the names of the first policy known, which tell whose a connection is? Who knows none for long is ready all the same.
@@ -163,11 +175,7 @@ impl Redirected {
             entry.reason = would_refuse.map(Reason::as_str);
             entry
         });
-        let meters = match direction {
-            Direction::Inbound => &self.redirect.inbound,
-            Direction::Outbound => &self.redirect.outbound,
-        };
-        tcp::relay(near, far, self.drain.clone(), timeouts.idle, meters).await;
+        tcp::relay(near, far, self.drain.clone(), timeouts.idle, self.worker.meters(direction)).await;
     }
 
     /// Counted, logged, and reset: who opened it is to see that it was refused, not that all has been said.

@@ -170,7 +170,7 @@ impl Grant {
             // Nobody gets in any more over a connection like this one.
             return Err(Reason::NoRule.into());
         }
-        let Some(port) = active.snapshot.inbound(caller.application.port) else {
+        let Some(port) = active.snapshot.inbound(caller.application.target.port()) else {
             return self.unselected();
         };
         if port.protocol != PortProtocol::Http {

@@ -37,8 +37,8 @@ use crate::rejection::Refusal;
 /// An application of one worker's, and the open connections to it.
 #[derive(Debug)]
 pub struct Application {
-    /// The port that policies select.
-    pub(super) port: u16,
+    /// Where it is. Policies select its port.
+    pub target: SocketAddr,
     http1: Arc<Upstream>,
     http2: Arc<Upstream>,
 }
@@ -65,11 +65,7 @@ impl Application {
             let dial = Dial { address: Address::Socket(target), tls: None, version };
             Upstream::new(dial, sidecar.connector.clone(), None)
         };
-        Arc::new(Self {
-            port: target.port(),
-            http1: upstream(Version::Http1),
-            http2: upstream(Version::Http2),
-        })
+        Arc::new(Self { target, http1: upstream(Version::Http1), http2: upstream(Version::Http2) })
     }
 
     /// Closes connections that have been idle for long. Is anything of it left?
@@ -93,7 +89,7 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let spoken = Spoken::on(&worker.sidecar, application.port);
+    let spoken = Spoken::on(&worker.sidecar, application.target.port());
     let is_early = matches!(spoken, Spoken::Unknown);
     let (last, drain_of) = (LastVerdict::default(), drain.clone());
     let caller = Caller { worker, application, address, tls: None, is_early, last, drain: drain_of };
@@ -156,7 +152,7 @@ impl Caller {
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         let websocket = websocket::asked(&mut head, &incoming)?;
         // What the caller says of itself in our words is neither judged nor forwarded.
-        let port = active.and_then(|active| active.snapshot.inbound(self.application.port));
+        let port = active.and_then(|active| active.snapshot.inbound(self.application.target.port()));
         self.strip(&mut head.headers, port.map_or(&[][..], |port| &port.identity_headers))?;
         if websocket.is_some() {
             seen.asks_websocket = true;
@@ -258,7 +254,7 @@ impl Caller {
 
     /// Is the connection still what policy demands of new ones?
     pub(super) fn is_current(&self, active: Option<&Active>) -> bool {
-        Secured::is_current(self.tls.as_ref(), active, self.application.port)
+        Secured::is_current(self.tls.as_ref(), active, self.application.target.port())
     }
 
     pub(super) fn door<'a>(&'a self, port: &'a PortPolicy, active: &'a Active) -> Door<'a> {

@@ -23,8 +23,8 @@ use crate::auth::active::Active;
 use crate::drain::Drain;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
+use crate::tcp;
 use crate::tcp::hello::{self, Hello};
-use crate::tcp::{self, Meters};
 
 /// A tunnel that was agreed on, and in which nothing has passed yet.
 struct Tunnel {
@@ -97,8 +97,8 @@ impl Tunnel {
         let Self { worker, hosts, server, idle, seen, connected: _connected, drain } = self;
         match heard {
             Ok(Ok((Hello::Name(name), said))) if hosts.contains(&name) => {
-                let meters = Meters::new(&worker.sidecar.metrics, Direction::Outbound);
-                tcp::relay_after(said, near, server, drain, idle, &meters).await;
+                let meters = worker.meters(Direction::Outbound);
+                tcp::relay_after(said, near, server, drain, idle, meters).await;
             }
             Ok(Ok(_)) => {
                 seen.ended(&Reason::AmbiguousDestination.into(), &worker.sidecar.recorder);

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::record::{Direction, Recorder};
 use crate::state::files::PolicyFiles;
 use crate::state::live::Live;
+use crate::tcp::Meters;
 
 /// Shared by all workers.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct Worker {
     applications: Mutex<HashMap<SocketAddr, Arc<Application>>>,
     /// Requests under way.
     load: AtomicUsize,
+    /// Of bytes that are not looked into, inbound and outbound.
+    meters: [Meters; 2],
     /// Bodies that flow inbound, until they have been open for a while.
     pub(super) nursery: Nursery,
 }
@@ -68,8 +71,10 @@ pub(super) struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Worker {
     pub fn new(sidecar: Arc<Sidecar>) -> Arc<Self> {
+        let meters = [Direction::Inbound, Direction::Outbound].map(|way| Meters::new(&sidecar.metrics, way));
         Arc::new(Self {
             sidecar,
+            meters,
             pools: Pools::default(),
             applications: Mutex::default(),
             load: AtomicUsize::new(0),
@@ -122,6 +127,15 @@ impl Worker {
     /// The same, for what is not looked into.
     pub fn carries_bytes(&self, direction: Direction) -> Connected {
         self.counted(direction, "tcp")
+    }
+
+    /// What counts those bytes.
+    pub fn meters(&self, direction: Direction) -> &Meters {
+        let [inbound, outbound] = &self.meters;
+        match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        }
     }
 
     fn counted(&self, direction: Direction, protocol: &str) -> Connected {

@@ -19,6 +19,7 @@ use crate::auth::verify::LastVerdict;
 use crate::config::InboundDefault;
 use crate::drain::Drain;
 use crate::http;
+use crate::http::inbound::Application;
 use crate::http::sidecar::{Sidecar, Worker};
 use crate::http::tls::{Secured, Spoken};
 use crate::record::{Direction, Outcome};
@@ -40,17 +41,43 @@ pub async fn serve(
     });
     let Ok(destination) = destination else { return };
     let (peer, since) = (plain(peer), Instant::now());
-    take(Redirected { redirect, worker, peer, destination, since, drain }, stream).await;
+    take(&redirect, Redirected { worker, peer, destination, since, drain }, stream).await;
+}
+
+/// Takes one connection to a listener of `--inbound ADDR=TARGET`. What policy says of the port of TARGET decides: HTTP, where it
+/// does not say that it is something else.
+pub async fn serve_for(
+    application: Arc<Application>,
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    drain: Drain,
+) {
+    let policy = worker.sidecar.policy.load();
+    let policies =
+        policy.as_ref().as_ref().and_then(|active| active.snapshot.inbound(application.target.port()));
+    let is_http = policies.is_none_or(|policies| policies.protocol == PortProtocol::Http);
+    drop(policy);
+    if is_http {
+        return http::inbound::serve(worker, application, stream, peer, drain).await;
+    }
+    let (peer, since) = (plain(peer), Instant::now());
+    let connection = Redirected { worker, peer, destination: application.target, since, drain };
+    Box::pin(connection.enter(stream)).await;
 }
 
 /// The story itself, in the order of time.
-pub(super) async fn take(connection: Redirected, near: TcpStream) {
-    let Redirected { redirect, worker, destination, .. } = &connection;
+pub(super) async fn take(redirect: &Redirect, connection: Redirected, near: TcpStream) {
+    let Redirected { worker, destination, .. } = &connection;
     // What is bound to loopback alone is for the workload alone, and so are the pages on our own ports.
-    if destination.ip().is_loopback()
-        || !redirect.local.has(*destination)
-        || redirect.own_ports.contains(&destination.port())
-    {
+    if destination.ip().is_loopback() || !redirect.local.has(*destination) {
+        return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
+    }
+    if let Some(target) = redirect.way_in(*destination) {
+        let Redirected { worker, peer, drain, .. } = connection;
+        return serve_for(worker.application(target), worker, near, peer, drain).await;
+    }
+    if redirect.own_ports.contains(&destination.port()) {
         return connection.refuse(&near, DIRECTION, &Reason::AmbiguousDestination.into());
     }
     let policy = worker.sidecar.policy.load();

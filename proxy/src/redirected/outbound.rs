@@ -33,13 +33,13 @@ pub async fn serve(
         Ok(None) => return http::outbound::serve(worker, stream, peer, drain).await,
         Err(error) => return tracing::debug!(%error, "a connection ended before it began"),
     };
-    let connection = Redirected { redirect, worker, peer, destination, since: Instant::now(), drain };
-    if !connection.redirect.local.has(peer) || destination.ip().is_loopback() {
+    let connection = Redirected { worker, peer, destination, since: Instant::now(), drain };
+    if !redirect.local.has(peer) || destination.ip().is_loopback() {
         return connection.refuse(&stream, Direction::Outbound, &Reason::AmbiguousDestination.into());
     }
-    if connection.redirect.local.has(destination) {
+    if redirect.local.has(destination) {
         // To the workload itself: what would be judged if it came from outside is judged here too.
-        return inbound::take(connection, stream).await;
+        return inbound::take(&redirect, connection, stream).await;
     }
     connection.leave(stream).await;
 }

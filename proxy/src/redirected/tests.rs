@@ -13,6 +13,7 @@ use crate::connect::Connector;
 use crate::http::grant::Watched;
 use crate::http::sidecar::Sidecar;
 use crate::listen;
+use crate::metrics::Metrics;
 use crate::record::Recorder;
 use crate::state::files::PolicyFiles;
 
@@ -34,12 +35,12 @@ fn worker() -> Arc<Worker> {
 }
 
 /// Without a look at whose user we are.
-fn redirect(own_port: u16, metrics: &Metrics) -> Arc<Redirect> {
+fn redirect(own_port: u16, ways_in: &[(&str, &str)]) -> Arc<Redirect> {
+    let ways_in = ways_in.iter().map(|(at, target)| (at.parse().unwrap(), target.parse().unwrap()));
     Arc::new(Redirect {
         own_ports: vec![own_port],
+        ways_in: ways_in.collect(),
         local: Local::default(),
-        inbound: Meters::new(metrics, Direction::Inbound),
-        outbound: Meters::new(metrics, Direction::Outbound),
         asked_since: OnceLock::new(),
         prepared: AtomicBool::new(false),
     })
@@ -76,7 +77,7 @@ async fn what_was_not_redirected_has_no_other_destination() {
 async fn out_12_the_inbound_listener_itself_is_no_way_in() {
     for (mut near, far, peer, port) in connected().await {
         let worker = worker();
-        let redirect = redirect(port, &worker.sidecar.metrics);
+        let redirect = redirect(port, &[]);
         let (_signal, drain) = crate::drain::channel();
         inbound::serve(redirect, worker.clone(), far, peer, drain).await;
         let end = near.read(&mut [0; 1]).await.unwrap_err();
@@ -86,11 +87,30 @@ async fn out_12_the_inbound_listener_itself_is_no_way_in() {
     }
 }
 
+/// A listener that is not open at an address is no way in there, whatever else has its port.
+#[test]
+fn an_inbound_listener_leads_on_from_the_addresses_that_it_is_open_at() {
+    let target = "127.0.0.1:8080";
+    let leads = |at: &str, from: &str| redirect(1, &[(at, target)]).way_in(from.parse().unwrap()).is_some();
+    for (at, from, expected) in [
+        ("0.0.0.0:8081", "10.16.0.1:8081", true),
+        ("0.0.0.0:8081", "[fd16::1]:8081", false),
+        ("0.0.0.0:8081", "10.16.0.1:8080", false),
+        ("[::]:8081", "10.16.0.1:8081", true),
+        ("[::]:8081", "[fd16::1]:8081", true),
+        ("10.16.0.1:8081", "10.16.0.1:8081", true),
+        ("10.16.0.1:8081", "10.16.0.2:8081", false),
+        ("127.0.0.1:8081", "10.16.0.1:8081", false),
+        ("[::ffff:10.16.0.1]:8081", "10.16.0.1:8081", true),
+    ] {
+        assert_eq!(leads(at, from), expected, "{from} by {at}");
+    }
+}
+
 #[tokio::test]
 async fn readiness_waits_for_names_that_rules_are_known_by() {
-    let worker = worker();
     let names = crate::names::Names::for_tests();
-    let redirect = redirect(1, &worker.sidecar.metrics);
+    let redirect = redirect(1, &[]);
     names.keep(["localhost".into()]);
     while !redirect.is_prepared(&names) {
         assert!(redirect.asked_since.get().unwrap().elapsed() <= PREPARATION * 2);
