@@ -1,7 +1,7 @@
 //! What if we answer before the request has ended? Its body is heard out for a moment, so that the answer is heard too.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
+use super::half_open::Owed;
+
 /// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
 /// bytes in it, and the reset that follows can overtake the answer (RFC 9112 §9.6); over HTTP/2 it resets the stream, and
 /// there are clients (curl 7.88) that then lose an answer which they already have, although RFC 9113 §8.1 forbids it.
@@ -19,6 +21,8 @@ pub(crate) struct Arriving {
     /// Gone only while being dropped.
     incoming: Option<Incoming>,
     lingers: bool,
+    /// Whom to tell that all of it has come.
+    owed: Option<Owed>,
 }
 
 /// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
@@ -41,14 +45,22 @@ async fn hear_out(mut body: Incoming) {
 impl Arriving {
     /// The same request with its body as one that is heard out.
     pub(crate) fn request(request: Request<Incoming>) -> Request<Self> {
-        request.map(|incoming| Self { incoming: Some(incoming), lingers: true })
+        request.map(|incoming| Self { incoming: Some(incoming), lingers: true, owed: None })
+    }
+
+    /// The same on a connection of HTTP/1, whose client is owed an answer once it has come.
+    pub(super) fn owed(request: Request<Incoming>, owed: &Owed) -> Request<Self> {
+        let is_whole = request.body().is_end_stream();
+        owed.begins(is_whole);
+        let owed = (!is_whole).then(|| owed.clone());
+        request.map(|incoming| Self { incoming: Some(incoming), lingers: true, owed })
     }
 }
 
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), lingers: false }
+        Self { incoming: Some(incoming), lingers: false, owed: None }
     }
 }
 
@@ -70,10 +82,12 @@ impl HttpBody for Arriving {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(context),
-            None => Poll::Ready(None),
+        let Self { incoming: Some(incoming), owed, .. } = self.get_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        if frame.is_none() || incoming.is_end_stream() {
+            owed.take().inspect(Owed::is_whole);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

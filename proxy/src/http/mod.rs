@@ -3,14 +3,17 @@
 
 pub(crate) mod answer;
 mod arriving;
+mod attempt;
 pub(crate) mod body;
 mod challenge;
 pub(crate) mod dial;
 mod exchange;
 mod forward;
 pub mod grant;
+mod half_open;
 mod headers;
 pub mod inbound;
+mod line;
 mod metadata;
 pub mod outbound;
 mod passthrough;
@@ -48,6 +51,7 @@ use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
+use half_open::HalfOpen;
 use preface::Begins;
 
 /// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it.
@@ -115,9 +119,11 @@ async fn drive<S, F>(
             }
         }
     } else {
+        let (stream, owed) = HalfOpen::over(stream);
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = handle(Arriving::request(request));
-            async move { Ok::<_, Infallible>(response.await) }
+            let response = handle(Arriving::owed(request, &owed));
+            let owed = owed.clone();
+            async move { Ok::<_, Infallible>(response.await.map(|body| owed.with(body))) }
         });
         let mut connection =
             pin!(http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades());

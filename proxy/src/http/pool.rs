@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 
 use super::body::Body;
 use super::dial::{Client, Dial, Sender, Version};
 use super::exchange::Exchange;
+use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::certificate::Certificate;
@@ -31,7 +32,7 @@ pub(crate) struct Upstream {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    line: Line,
     since: Instant,
 }
 
@@ -44,7 +45,7 @@ pub(crate) enum Carrier {
 /// An HTTP/1 connection in use. It goes back to its pool only by [`Lease::give_back`]; dropped, it is closed.
 pub(crate) struct Lease {
     upstream: Arc<Upstream>,
-    pub(crate) sender: http1::SendRequest<Body>,
+    pub(crate) line: Line,
     /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
     pub(crate) exchange: Option<Arc<Exchange>>,
 }
@@ -110,13 +111,13 @@ impl Upstream {
             return None;
         }
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { line, since }) = idle.pop() {
             if since.elapsed() > MAX_IDLE {
                 idle.clear();
                 return None;
             }
-            if sender.is_ready() {
-                return Some(Carrier::Http1(self.lease(sender)));
+            if line.sender.is_ready() {
+                return Some(Carrier::Http1(self.lease(line)));
             }
         }
         None
@@ -134,8 +135,8 @@ impl Upstream {
         }
     }
 
-    /// A connection that no other request uses, before or after: it may become something else than HTTP.
-    pub(crate) async fn alone(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+    /// A connection that has carried no request.
+    pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or(Err(Reason::UpstreamTimeout))
     }
 
@@ -153,9 +154,9 @@ impl Upstream {
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         Ok(match self.dial.connect(&self.connector, self.own, limit).await? {
-            Sender::Http1(mut sender) => {
-                sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
-                Carrier::Http1(self.lease(sender))
+            Sender::Http1(mut line) => {
+                line.sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
+                Carrier::Http1(self.lease(line))
             }
             Sender::Http2(sender) => {
                 *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
@@ -164,14 +165,14 @@ impl Upstream {
         })
     }
 
-    fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>) -> Lease {
-        Lease { upstream: self.clone(), sender, exchange: None }
+    fn lease(self: &Arc<Self>, line: Line) -> Lease {
+        Lease { upstream: self.clone(), line, exchange: None }
     }
 
     /// Closes what has been idle for long. Is anything of it left?
     pub(crate) fn sweep(self: &Arc<Self>) -> bool {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed());
+        idle.retain(|idle| idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed());
         let http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::strong_count(self) > 1
             || !idle.is_empty()
@@ -183,10 +184,10 @@ impl Upstream {
         self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(files, &self.connector))
     }
 
-    fn keep(&self, sender: http1::SendRequest<Body>) {
+    fn keep(&self, line: Line) {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_CONNECTIONS {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { line, since: Instant::now() });
         }
     }
 }
@@ -202,17 +203,18 @@ impl std::fmt::Debug for Upstream {
 impl Lease {
     /// The answer has been read to its end: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        let Self { upstream, mut sender, exchange } = self;
-        if exchange.is_some_and(|exchange| !exchange.is_sent()) || sender.is_closed() {
+        let Self { upstream, mut line, exchange } = self;
+        if exchange.is_some_and(|exchange| !exchange.is_sent()) || line.sender.is_closed() {
             return;
         }
-        if sender.is_ready() {
-            return upstream.keep(sender);
+        line.rest();
+        if line.sender.is_ready() {
+            return upstream.keep(line);
         }
         // The connection's own task has a last step to make.
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                upstream.keep(sender);
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, line.sender.ready()).await {
+                upstream.keep(line);
             }
         });
     }
