@@ -1,5 +1,6 @@
-//! Does gRPC pass through unchanged? The cases of grpcio against grpc-js, direct, inbound and outbound.
+//! Does gRPC pass through unchanged? The cases of grpcio and of grpc-js against grpc-js, direct, inbound and outbound.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -14,7 +15,14 @@ use crate::support::tools;
 #[test]
 fn the_cases_pass_without_a_sidecar() {
     let (_server, port) = tools::grpc_server();
-    assert_all_ok(&tools::grpc_client(&[&format!("127.0.0.1:{port}")]));
+    let to = format!("127.0.0.1:{port}");
+    let (python, js) = (tools::grpc_client(&[&to]), tools::grpc_js_client(&to, &json!({})));
+    assert_all_ok(&python);
+    assert_all_ok(&js);
+    let names = |results: &[Value]| -> BTreeSet<String> {
+        results.iter().map(|result| result["case"].to_string()).collect()
+    };
+    assert_eq!(names(&python), names(&js), "one has cases that the other lacks");
 }
 
 /// Two rules: one for every method with a scope, and one method for everybody.
@@ -42,9 +50,11 @@ fn the_cases_pass_inbound() {
     let ((_server, port), key) = (tools::grpc_server(), Key::new("k1"));
     let (proxy, _folder) = local(SocketAddr::from(([127, 0, 0, 1], port)), &key);
     let token = key.token(&claims(LOCAL_ISSUER, &json!({})));
-    let results =
-        tools::grpc_client(&[&proxy.inbound().to_string(), "--authority", "orders.shop", "--token", &token]);
+    let (to, before) = (proxy.inbound().to_string(), proxy.peak());
+    let results = tools::grpc_client(&[&to, "--authority", "orders.shop", "--token", &token]);
     assert_all_ok(&results);
+    assert_all_ok(&tools::grpc_js_client(&to, &json!({"authority": "orders.shop", "token": token})));
+    assert_flat(&proxy, before);
     let seen = results.iter().find(|r| r["case"] == "metadata_echo").unwrap();
     assert_eq!(seen["value"]["x-client-id"], "checkout", "{seen}");
 }
@@ -56,7 +66,10 @@ fn the_cases_pass_outbound() {
     let proxy = Settings::policies(folder.path(), "checkout").start();
     // The authority names the destination.
     let authority = format!("127.0.0.1:{port}");
-    assert_all_ok(&tools::grpc_client(&[&proxy.outbound().to_string(), "--authority", &authority]));
+    let (to, before) = (proxy.outbound().to_string(), proxy.peak());
+    assert_all_ok(&tools::grpc_client(&[&to, "--authority", &authority]));
+    assert_all_ok(&tools::grpc_js_client(&to, &json!({"authority": authority})));
+    assert_flat(&proxy, before);
 }
 
 /// Trailers-only answers with the status of the table in README.md.
@@ -98,8 +111,14 @@ fn assert_refused(result: &Value, code: u64, reason: &str) {
     assert_eq!(result["value"]["trailers"]["x-countersign-reason"], reason, "{result}");
 }
 
+/// Of the 32 MiB that a slow reader asks for, no more waits in the sidecar than the windows let in.
+fn assert_flat(proxy: &Proxy, before: usize) {
+    let grown = proxy.peak().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB more");
+}
+
 fn assert_all_ok(results: &[Value]) {
-    assert!(results.len() >= 13, "{results:?}");
+    assert!(results.len() >= 21, "{results:?}");
     let failed: Vec<_> =
         results.iter().filter(|result| result["ok"] != true).map(ToString::to_string).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -18,6 +18,9 @@ const trailers = () => {
   return metadata;
 };
 
+// By payload: what is known of a call that is held.
+const held = new Map();
+
 const server = new grpc.Server({ 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 });
 server.addService(Echo.service, {
   Unary(call, reply) {
@@ -40,6 +43,27 @@ server.addService(Echo.service, {
   },
   Fail(call, reply) {
     reply({ code: grpc.status.FAILED_PRECONDITION, details: 'as asked: 100% «no»', metadata: trailers() });
+  },
+  async Large(call) {
+    const payload = Buffer.alloc(64 * 1024, 'abc');
+    for (let left = Number(call.request.payload.toString()); left > 0 && !call.cancelled; left -= 1) {
+      if (!call.write({ payload })) await new Promise((resolve) => call.once('drain', resolve));
+    }
+    call.end(trailers());
+  },
+  FailLate(call) {
+    for (let i = 0; i < 10; i += 1) call.write({ payload: Buffer.from(String(i)) });
+    call.emit('error', { code: grpc.status.DATA_LOSS, details: 'too late', metadata: trailers() });
+  },
+  Hold(call) {
+    const deadline = call.getDeadline();
+    const known = { left: deadline === Infinity ? null : new Date(deadline) - Date.now(), cancelled: false };
+    held.set(call.request.payload.toString(), known);
+    call.on('cancelled', () => (known.cancelled = true));
+  },
+  Report(call, reply) {
+    const known = held.get(call.request.payload.toString()) ?? null;
+    reply(null, { payload: Buffer.from(JSON.stringify(known)) });
   },
   Metadata(call, reply) {
     const seen = Object.entries(call.metadata.getMap()).map(([k, v]) => [k, Buffer.isBuffer(v) ? v.toString('hex') : v]);

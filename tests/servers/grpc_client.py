@@ -97,6 +97,80 @@ class Client:
         assert error.details() == "as asked: 100% «no»", error.details()
         assert dict(error.trailing_metadata())["x-trailer"] == "from the server"
 
+    def trailers_only(self):
+        # No header block of its own: all that there is comes with the status.
+        error = self.failure("Fail")
+        assert not [key for key, _ in error.initial_metadata() or () if key.startswith("x-")], error.initial_metadata()
+        assert dict(error.trailing_metadata())["x-trailer-bin"] == bytes([0, 1, 254, 255])
+
+    def error_after_messages(self):
+        received, call = [], self.call("unary_stream", "FailLate")(b"")
+        try:
+            for reply in call:
+                received.append(reply)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.DATA_LOSS and error.details() == "too late", error
+            assert dict(error.trailing_metadata())["x-trailer"] == "from the server"
+        assert received == [str(i).encode() for i in range(10)], received
+
+    def gzip(self):
+        for message in (b"", b"a" * 100_000, LARGE):
+            assert self.call("unary_unary", "Unary")(message, compression=grpc.Compression.Gzip) == message
+
+    def large_metadata(self):
+        sent = [*self.metadata, ("x-large", "m" * 6000)]
+        callable_ = self.channel.unary_unary(SERVICE + "Metadata", request_serializer=encode, response_deserializer=decode)
+        assert json.loads(callable_(b"", metadata=sent, timeout=20))["x-large"] == "m" * 6000
+
+    def slow_reader(self):
+        # 32 MiB, of which nothing is read for a while.
+        size, count = 0, 0
+        for reply in self.call("unary_stream", "Large")(b"512"):
+            if count in (0, 100):
+                time.sleep(1)
+            size, count = size + len(reply), count + 1
+        assert (size, count) == (32 * 1024 * 1024, 512), (size, count)
+
+    def keepalive(self):
+        # An idle stream on a connection that is pinged each second (main sets it) lives on.
+        turn = threading.Semaphore(1)
+
+        def requests():
+            for i in range(2):
+                assert turn.acquire(timeout=10)
+                yield str(i).encode()
+
+        replies = self.call("stream_stream", "Bidi")(requests())
+        assert next(replies) == b"0"
+        time.sleep(4)
+        turn.release()
+        assert list(replies) == [b"1"]
+
+    def cancel_reaches_the_server(self):
+        name, call = self.hold(timeout=20)
+        self.report(name, lambda known: known)
+        call.cancel()
+        known = self.report(name, lambda known: known and known["cancelled"])
+        assert 15_000 < known["left"] <= 21_000, known
+
+    def deadline_reaches_the_server(self):
+        name, call = self.hold(timeout=1)
+        assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED, call
+        known = self.report(name, lambda known: known and known["cancelled"])
+        assert 0 < known["left"] <= 2000, known
+
+    def hold(self, timeout):
+        name = f"{time.time_ns()}".encode()
+        hold = self.channel.unary_unary(SERVICE + "Hold", request_serializer=encode, response_deserializer=decode)
+        return name, hold.future(name, metadata=self.metadata, timeout=timeout)
+
+    def report(self, name, is_known):
+        began = time.monotonic()
+        while not is_known(known := json.loads(self.call("unary_unary", "Report")(name))):
+            assert time.monotonic() - began < 5, f"the server knows only {known}"
+            time.sleep(0.05)
+        return known
+
     def unimplemented(self):
         assert self.failure("Nothing").code() == grpc.StatusCode.UNIMPLEMENTED
 
@@ -132,11 +206,9 @@ class Client:
             raise AssertionError("the deadline did not pass")
 
     def parallel(self):
-        threads = [threading.Thread(target=self.unary) for _ in range(32)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with futures.ThreadPoolExecutor(32) as pool:
+            for call in [pool.submit(self.unary) for _ in range(32)]:
+                call.result()
 
     def metadata_echo(self):
         callable_ = self.channel.unary_unary(SERVICE + "Metadata", request_serializer=encode, response_deserializer=decode)
@@ -193,6 +265,8 @@ class Client:
 CASES = [
     "unary", "unary_empty", "unary_large", "server_stream", "server_stream_empty", "client_stream", "bidi",
     "error_with_trailers", "unimplemented", "cancel", "deadline", "parallel", "metadata_echo",
+    "trailers_only", "error_after_messages", "gzip", "large_metadata", "slow_reader", "keepalive",
+    "cancel_reaches_the_server", "deadline_reaches_the_server",
 ]
 
 
@@ -204,6 +278,7 @@ def main():
     parser.add_argument("--case", action="append")
     args = parser.parse_args()
     options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    options += [("grpc.keepalive_time_ms", 1000), ("grpc.http2.max_pings_without_data", 0)]
     if args.authority:
         options.append(("grpc.default_authority", args.authority))
     metadata = [("authorization", f"Bearer {args.token}")] if args.token else []

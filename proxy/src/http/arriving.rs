@@ -1,7 +1,7 @@
 //! What if we answer before the request has ended? Its body is heard out for a moment, so that the answer is heard too.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
+use super::half_open::Owed;
 use super::pace::Busy;
 
 /// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
@@ -23,6 +24,8 @@ pub(crate) struct Arriving {
     /// Of a request that has a body: its connection is not idle before all of it has been heard.
     busy: Option<Busy>,
     lingers: bool,
+    /// Whom to tell that all of it has come.
+    owed: Option<Owed>,
 }
 
 /// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
@@ -47,15 +50,24 @@ impl Arriving {
     pub(super) fn request(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
         request.map(|incoming| {
             let busy = Some(busy).filter(|_| !incoming.is_end_stream()).cloned();
-            Self { incoming: Some(incoming), busy, lingers: true }
+            Self { incoming: Some(incoming), busy, lingers: true, owed: None }
         })
+    }
+
+    /// The same on a connection of HTTP/1, whose client is owed an answer once it has come.
+    pub(super) fn owed(request: Request<Incoming>, busy: &Busy, owed: &Owed) -> Request<Self> {
+        let is_whole = request.body().is_end_stream();
+        owed.begins(is_whole);
+        let mut request = Self::request(request, busy);
+        request.body_mut().owed = (!is_whole).then(|| owed.clone());
+        request
     }
 }
 
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), busy: None, lingers: false }
+        Self { incoming: Some(incoming), busy: None, lingers: false, owed: None }
     }
 }
 
@@ -77,10 +89,12 @@ impl HttpBody for Arriving {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(context),
-            None => Poll::Ready(None),
+        let Self { incoming: Some(incoming), owed, .. } = self.get_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        if frame.is_none() || incoming.is_end_stream() {
+            owed.take().inspect(Owed::is_whole);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

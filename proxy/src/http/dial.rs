@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use super::body::Body;
+use super::line::{Line, Listening};
 use crate::connect::{Connector, Guard};
 use crate::socket;
 use crate::state::certificate::{Certificate, CertificateError};
@@ -74,7 +75,7 @@ pub(crate) enum Version {
 
 /// An open connection that is ready for a request.
 pub(crate) enum Sender {
-    Http1(http1::SendRequest<Body>),
+    Http1(Line),
     Http2(http2::SendRequest<Body>),
 }
 
@@ -200,7 +201,6 @@ async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Reason>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(stream);
     if h2 {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -209,20 +209,21 @@ where
             .max_header_list_size(MAX_ANSWER_HEAD)
             .keep_alive_interval(H2_PING)
             .keep_alive_while_idle(false)
-            .handshake(io)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(unreachable)?;
         tokio::spawn(drive(connection));
         return Ok(Sender::Http2(sender));
     }
+    let (stream, heard) = Listening::to(stream);
     let (sender, connection) = http1::Builder::new()
         .writev(false)
         .max_buf_size(MAX_BUFFER)
-        .handshake(io)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(unreachable)?;
     tokio::spawn(drive(connection.with_upgrades()));
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Line::new(sender, heard)))
 }
 
 /// What hyper does for a connection goes on for as long as it lives.

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::arriving::Arriving;
+use super::attempt::Attempt;
 use super::body::Body;
 use super::challenge;
 use super::exchange::Exchange;
@@ -109,16 +110,17 @@ impl Road<'_> {
     async fn send(
         &self,
         mut request: Request<Body>,
-        exchange: Option<Arc<Exchange>>,
+        mut exchange: Option<Arc<Exchange>>,
         mut token: Option<&mut Attachment<'_>>,
     ) -> Result<Answer, Refusal> {
         let Self { upstream, target, authority, timeouts, .. } = self;
-        let mut attempts = 0;
+        let (mut attempts, mut is_again) = (0, false);
         loop {
-            let ready = if self.alone { None } else { upstream.ready() };
-            let (carrier, waited) = match ready {
+            // What is kept may be about to end, all of it.
+            let fresh = self.alone || is_again || attempts + 1 == MAX_ATTEMPTS;
+            let (carrier, waited) = match if fresh { None } else { upstream.ready() } {
                 Some(carrier) => (carrier, attempts > 0),
-                None if self.alone => (upstream.alone(timeouts.connect).await?, true),
+                None if fresh => (upstream.fresh(timeouts.connect).await?, true),
                 None => (upstream.connection(timeouts.connect).await?, true),
             };
             attempts += 1;
@@ -138,7 +140,7 @@ impl Road<'_> {
             if let Some(token) = token.as_ref() {
                 self.prove(&mut request, &token.shown)?;
             }
-            let sent = send(carrier, request, exchange.clone());
+            let sent = Attempt::make(carrier, request, exchange.clone());
             let mut open = None;
             match self.answer(sent, exchange.as_ref(), &mut open).await? {
                 Attempt::Answered(mut response, lease) => {
@@ -149,17 +151,10 @@ impl Road<'_> {
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
-                Attempt::Broken => {
-                    let exchange = exchange.as_deref();
-                    return Err(match exchange.and_then(Exchange::ending) {
-                        // What let it in holds no longer, while it was still arriving.
-                        Some(ending) => ending.into(),
-                        // The caller's fault, not the upstream's.
-                        None if exchange.is_some_and(Exchange::is_broken) => Reason::BadRequest.into(),
-                        None => Reason::UpstreamUnreachable.into(),
-                    });
-                }
-                Attempt::Returned(_) => return Err(Reason::UpstreamUnreachable.into()),
+                failed => match failed.once_more(&mut exchange) {
+                    Some(once_more) => (request, is_again) = (once_more, true),
+                    None => return Err(broken(exchange.as_deref())),
+                },
             }
         }
     }
@@ -265,6 +260,17 @@ impl Road<'_> {
     }
 }
 
+/// Whose fault is it that there is no answer?
+fn broken(exchange: Option<&Exchange>) -> Refusal {
+    match exchange.and_then(Exchange::ending) {
+        // What let it in holds no longer, while it was still arriving.
+        Some(ending) => ending.into(),
+        // The caller's fault, not the upstream's.
+        None if exchange.is_some_and(Exchange::is_broken) => Reason::BadRequest.into(),
+        None => Reason::UpstreamUnreachable.into(),
+    }
+}
+
 /// Puts the target where this HTTP version has it: a request line and `Host`, or pseudo header fields.
 fn address(
     request: &mut Request<Body>,
@@ -296,34 +302,6 @@ fn address(
         }
     }
     Ok(())
-}
-
-/// What became of an attempt.
-enum Attempt {
-    Answered(Response<Incoming>, Option<Lease>),
-    /// Nothing was sent, and here it is again.
-    Returned(Box<Request<Body>>),
-    Broken,
-}
-
-async fn send(carrier: Carrier, request: Request<Body>, exchange: Option<Arc<Exchange>>) -> Attempt {
-    let (result, lease) = match carrier {
-        Carrier::Http1(mut lease) => {
-            lease.exchange = exchange;
-            (lease.sender.try_send_request(request).await, Some(lease))
-        }
-        Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
-    };
-    match result {
-        Ok(response) => Attempt::Answered(response, lease),
-        Err(mut error) => match error.take_message() {
-            Some(request) => Attempt::Returned(Box::new(request)),
-            None => {
-                tracing::debug!(error = %error.error(), "an upstream did not answer");
-                Attempt::Broken
-            }
-        },
-    }
 }
 
 // === impl Answer ===

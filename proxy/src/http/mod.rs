@@ -3,6 +3,7 @@
 
 pub(crate) mod answer;
 mod arriving;
+mod attempt;
 pub(crate) mod body;
 mod challenge;
 mod destination;
@@ -10,8 +11,10 @@ pub(crate) mod dial;
 mod exchange;
 mod forward;
 pub mod grant;
+mod half_open;
 mod headers;
 pub mod inbound;
+mod line;
 mod metadata;
 mod meter;
 pub mod outbound;
@@ -51,6 +54,7 @@ use crate::record::Protocol;
 use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
+use half_open::HalfOpen;
 use meter::Metered;
 use pace::{Busy, HEAD, IDLE, Kept, Pace, Paced};
 
@@ -125,10 +129,11 @@ where
         };
         until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await
     } else {
+        let (stream, owed) = HalfOpen::over(stream);
         let service = service_fn(move |request: Request<Incoming>| {
-            let busy = Busy::on(&beginning);
-            let response = handle(Arriving::request(request, &busy));
-            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy))) }
+            let (busy, owed) = (Busy::on(&beginning), owed.clone());
+            let response = handle(Arriving::owed(request, &busy, &owed));
+            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(owed.with(body), busy))) }
         });
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let connection = pin!(http1_server().serve_connection(io, service).with_upgrades());

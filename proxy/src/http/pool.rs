@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 
 use super::body::Body;
 use super::dial::{Address, Client, Dial, Sender, Version};
 use super::exchange::Exchange;
+use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::certificate::Certificate;
@@ -34,7 +35,7 @@ pub(crate) struct Upstream {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    line: Line,
     place: Arc<Place>,
     since: Instant,
 }
@@ -55,7 +56,7 @@ pub(crate) enum Carrier {
 /// An HTTP/1 connection in use. It goes back to its pool only by [`Lease::give_back`]; dropped, it is closed.
 pub(crate) struct Lease {
     upstream: Arc<Upstream>,
-    pub(crate) sender: http1::SendRequest<Body>,
+    pub(crate) line: Line,
     place: Arc<Place>,
     /// Has the whole request been sent? An answer that comes before makes the connection unfit for another request.
     pub(crate) exchange: Option<Arc<Exchange>>,
@@ -123,13 +124,13 @@ impl Upstream {
             return None;
         }
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { sender, place, since }) = idle.pop() {
+        while let Some(Idle { line, place, since }) = idle.pop() {
             if since.elapsed() > MAX_IDLE {
                 idle.clear();
                 return None;
             }
-            if sender.is_ready() {
-                return Some(Carrier::Http1(self.lease(sender, place)));
+            if line.sender.is_ready() {
+                return Some(Carrier::Http1(self.lease(line, place)));
             }
         }
         None
@@ -147,8 +148,8 @@ impl Upstream {
         }
     }
 
-    /// A connection that no other request uses, before or after: it may become something else than HTTP.
-    pub(crate) async fn alone(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+    /// A connection that has carried no request.
+    pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or(Err(Reason::UpstreamTimeout))
     }
 
@@ -168,9 +169,9 @@ impl Upstream {
         let (sender, address) = self.dial.connect(&self.connector, self.own, limit).await?;
         let place = self.place(address);
         Ok(match sender {
-            Sender::Http1(mut sender) => {
-                sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
-                Carrier::Http1(self.lease(sender, place))
+            Sender::Http1(mut line) => {
+                line.sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
+                Carrier::Http1(self.lease(line, place))
             }
             Sender::Http2(sender) => {
                 *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender.clone(), place));
@@ -187,8 +188,8 @@ impl Upstream {
         place
     }
 
-    fn lease(self: &Arc<Self>, sender: http1::SendRequest<Body>, place: Arc<Place>) -> Lease {
-        Lease { upstream: self.clone(), sender, place, exchange: None }
+    fn lease(self: &Arc<Self>, line: Line, place: Arc<Place>) -> Lease {
+        Lease { upstream: self.clone(), line, place, exchange: None }
     }
 
     /// Closes what has been idle for long, and what leads to where the name is not any more. Is anything of it left?
@@ -196,7 +197,7 @@ impl Upstream {
         self.look_for_moves();
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| {
-            idle.since.elapsed() <= MAX_IDLE && !idle.sender.is_closed() && !idle.place.is_left()
+            idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
         let mut http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
         // The streams that are on it have senders of their own.
@@ -229,13 +230,13 @@ impl Upstream {
         self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(files, &self.connector))
     }
 
-    fn keep(&self, sender: http1::SendRequest<Body>, place: Arc<Place>) {
+    fn keep(&self, line: Line, place: Arc<Place>) {
         if place.is_left() {
             return;
         }
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_CONNECTIONS {
-            idle.push(Idle { sender, place, since: Instant::now() });
+            idle.push(Idle { line, place, since: Instant::now() });
         }
     }
 }
@@ -259,17 +260,18 @@ impl Place {
 impl Lease {
     /// The answer has been read to its end: the connection may carry another request.
     pub(crate) fn give_back(self) {
-        let Self { upstream, mut sender, place, exchange } = self;
-        if exchange.is_some_and(|exchange| !exchange.is_sent()) || sender.is_closed() {
+        let Self { upstream, mut line, place, exchange } = self;
+        if exchange.is_some_and(|exchange| !exchange.is_sent()) || line.sender.is_closed() {
             return;
         }
-        if sender.is_ready() {
-            return upstream.keep(sender, place);
+        line.rest();
+        if line.sender.is_ready() {
+            return upstream.keep(line, place);
         }
         // The connection's own task has a last step to make.
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                upstream.keep(sender, place);
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, line.sender.ready()).await {
+                upstream.keep(line, place);
             }
         });
     }

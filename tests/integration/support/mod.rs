@@ -19,6 +19,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw_upstream;
+pub(crate) mod scripted;
 pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod upstream;

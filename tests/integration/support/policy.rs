@@ -125,3 +125,15 @@ pub(crate) fn outbound(port: u16, more: &Value) -> String {
     let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
     document("OutboundPolicy", "checkout", &spec)
 }
+
+/// Everybody may do everything on the port of the orders service: what is refused then is refused for its form.
+pub(crate) fn open_policy() -> Folder {
+    open_policy_with(&json!({}))
+}
+
+/// The same, with more fields.
+pub(crate) fn open_policy_with(more: &Value) -> Folder {
+    let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/*"]}}]);
+    let policy = issuer_with_file("keys.jwks") + &inbound_with(&rules, more);
+    Folder::with(&[("policy.yaml", &policy), ("keys.jwks", r#"{"keys":[]}"#)])
+}

@@ -1,5 +1,6 @@
 //! How is a sidecar started? The built `countersign-proxy`, as a pod would run it.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -110,6 +111,13 @@ impl Proxy {
         client::Connection::open(self.admin())
             .and_then(|mut admin| admin.request("GET", "/readyz", &[], b""))
             .is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// The most resident memory that it has had, in KiB.
+    pub(crate) fn peak(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// The version of policy that runs.

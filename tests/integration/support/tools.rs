@@ -82,7 +82,14 @@ pub(crate) fn grpc_server() -> (Process, u16) {
 
 /// Runs cases of grpcio's client; one value per case.
 pub(crate) fn grpc_client(arguments: &[&str]) -> Vec<Value> {
-    let done: Finished = run(python("grpc_client.py").args(arguments), LIMIT);
+    let done: Finished = run(python("grpc_client.py").args(arguments), 2 * LIMIT);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    done.stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+/// Runs the cases of grpc-js's client; one value per case.
+pub(crate) fn grpc_js_client(target: &str, more: &Value) -> Vec<Value> {
+    let done: Finished = run(node("grpc-client.mjs").args([target, &more.to_string()]), 2 * LIMIT);
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     done.stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }

@@ -34,6 +34,7 @@ type Body = BoxBody<Bytes, Infallible>;
 ///
 /// `/status/N` answers with that status (401 with an `invalid_token` challenge), `/stream` sends a line every 20 ms until
 /// the caller goes, `/flood` as much as is taken, `/challenge/CODE` answers 401 with that error in a Bearer challenge (`none`: without), `/slow/N` waits N ms, `/redirect/PORT` points to another port, `/trailers` ends with a trailer,
+/// `/bytes/N` has N of them, `/size` says how many came, `/unread` reads nothing for a minute,
 /// `/dpop-nonce/A/B` demands DPoP proofs with the nonce A, and names B in its answer to one (RFC 9449 §9).
 /// All of it below `/orders` too. Everything else answers 200 with the request as JSON.
 #[derive(Debug)]
@@ -208,6 +209,9 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let at = Instant::now();
     let (head, body) = request.into_parts();
+    if head.uri.path() == "/unread" {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
     let collected = match body.collect().await {
         Ok(collected) => collected,
         Err(_) => return Ok(plain(400, "the body broke off")),
@@ -236,6 +240,8 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(ms.parse().expect("milliseconds"))).await;
             plain(200, "at last")
         }
+        ["", "bytes", count] => Response::new(bytes(count.parse().expect("a number"))),
+        ["", "size"] => plain(200, &request.body.len().to_string()),
         ["", "redirect", port] => redirect(port),
         ["", "trailers"] => with_trailer(),
         ["", "dpop-nonce", demanded, next] => with_nonce(&request, demanded, next),
@@ -295,6 +301,8 @@ fn redirect(port: &str) -> Response<Body> {
 }
 
 fn plain(status: u16, text: &str) -> Response<Body> {
+    // Over HTTP/2 hyper sends whatever it is given.
+    let text = if matches!(status, 204 | 304) { "" } else { text };
     let mut response = Response::new(Full::from(text.to_owned()).boxed());
     *response.status_mut() = status.try_into().expect("a status");
     response
@@ -315,6 +323,15 @@ fn flood(flowing: Option<Flowing>) -> Body {
         Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))
     };
     BoxBody::new(StreamBody::new(stream::repeat_with(some)))
+}
+
+/// So many, in frames of 16 KiB.
+fn bytes(count: usize) -> Body {
+    const FRAME: &[u8] = &[b'x'; 16 * 1024];
+    BoxBody::new(StreamBody::new(stream::unfold(count, |left| async move {
+        let frame = FRAME.get(..left.min(FRAME.len())).unwrap_or_default();
+        (left > 0).then(|| (Ok(Frame::data(Bytes::from_static(frame))), left - frame.len()))
+    })))
 }
 
 fn with_trailer() -> Response<Body> {

@@ -1,4 +1,4 @@
-//! Who speaks WebSocket? The server and the client of npm `ws`, and what they say of themselves.
+//! Who speaks WebSocket? The servers of npm `ws` and PyPI `websockets`, the client of `ws`, and what they say of themselves.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::{tools, wait_until};
 #[derive(Debug)]
 pub(crate) struct Peer(Process);
 
-/// `ws-server.mjs`.
+/// `ws-server.mjs`, or the server of `ws_peer.py`.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) peer: Peer,
@@ -78,6 +78,11 @@ impl Server {
         Self::spawn(&mut tools::node("ws-server.mjs"))
     }
 
+    /// `ws_peer.py`.
+    pub(crate) fn start_python() -> Self {
+        Self::spawn(tools::python("ws_peer.py").arg("serve"))
+    }
+
     /// One that speaks TLS with this certificate and key, in PEM.
     pub(crate) fn start_tls(cert: &str, key: &str) -> Self {
         let given = json!({"cert": cert, "key": key}).to_string();
@@ -92,7 +97,7 @@ impl Server {
     }
 
     fn spawn(command: &mut Command) -> Self {
-        let peer = Peer(Process::spawn("ws-server.mjs", command));
+        let peer = Peer(Process::spawn("a WebSocket server", command));
         let port =
             peer.first("ready")["port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port");
         Self { peer, port }

@@ -1,0 +1,70 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+use super::*;
+
+/// How long it takes until the end is heard.
+async fn heard<S: AsyncRead + Unpin>(stream: &mut HalfOpen<S>) -> Duration {
+    let began = Instant::now();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_client_is_heard_at_once_but_where_it_is_owed_an_answer() {
+    let (near, mut far) = duplex(64);
+    let (mut stream, owed) = HalfOpen::over(near);
+    far.write_all(b"ab").await.unwrap();
+    far.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 2);
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "idle");
+    owed.begins(false);
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "the request lacks its end");
+    owed.is_whole();
+    let answer = owed.clone().with(Body::Empty);
+    assert_eq!(heard(&mut stream).await, PATIENCE, "nobody takes anything");
+    drop(answer);
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "answered");
+    owed.is_whole();
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "a body that is heard out after its answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_something_is_there() {
+    let (near, mut far) = duplex(4);
+    let (stream, owed) = HalfOpen::over(near);
+    far.shutdown().await.unwrap();
+    owed.begins(true);
+    let answer = owed.with(Body::Empty);
+    let (mut read, mut write) = tokio::io::split(stream);
+    let began = Instant::now();
+    let end = tokio::spawn(async move {
+        assert_eq!(read.read(&mut [0; 8]).await.unwrap(), 0);
+        began.elapsed()
+    });
+    tokio::time::sleep(PATIENCE / 2).await;
+    write.write_all(b"abcd").await.unwrap();
+    // The last of it does not fit: owed until it has been taken, whatever hyper has done with the body.
+    let last = tokio::spawn(async move {
+        write.write_all(b"efgh").await.unwrap();
+        write
+    });
+    tokio::task::yield_now().await;
+    drop(answer);
+    tokio::time::sleep(PATIENCE * 3 / 4).await;
+    assert!(!end.is_finished(), "it has taken something since");
+    far.read_exact(&mut [0; 8]).await.unwrap();
+    let _write = last.await.unwrap();
+    assert_eq!(end.await.unwrap(), PATIENCE / 2 + PATIENCE * 3 / 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_answer_wakes_who_waits() {
+    let (near, mut far) = duplex(4);
+    let (mut stream, owed) = HalfOpen::over(near);
+    far.shutdown().await.unwrap();
+    owed.begins(true);
+    let end = tokio::spawn(async move { heard(&mut stream).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(owed.with(Body::Empty));
+    assert_eq!(end.await.unwrap(), Duration::from_secs(1));
+}

@@ -1,0 +1,137 @@
+//! What if a kept connection ends just as a request goes out on it? No answer begins then, and the request can go out once more on
+//! a new one, if it may be sent twice (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderName, HeaderValue, Method, Request};
+use hyper::client::conn::http1;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::body::Body;
+
+/// An open HTTP/1 connection to an upstream.
+pub(crate) struct Line {
+    pub(crate) sender: http1::SendRequest<Body>,
+    heard: Heard,
+    /// Has it carried a request before?
+    is_used: bool,
+    sent: Sent,
+}
+
+/// Bytes that have come from the other side, so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicUsize>);
+
+/// A stream that says how much it has heard.
+pub(super) struct Listening<S> {
+    stream: S,
+    heard: Heard,
+}
+
+/// The head of a request as it was sent: hyper consumes its own. The room is used again, so that keeping it takes no allocation.
+#[derive(Default)]
+struct Sent {
+    method: Option<Method>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// What had been heard before.
+    heard: usize,
+}
+
+// === impl Line ===
+
+impl Line {
+    pub(super) fn new(sender: http1::SendRequest<Body>, heard: Heard) -> Self {
+        Self { sender, heard, is_used: false, sent: Sent::default() }
+    }
+
+    /// Notes what goes out, where that may have to go out once more: on a connection that the other side may be about to close
+    /// for being idle, and with a method that does the same if it is done twice.
+    pub(super) fn note(&mut self, request: &Request<Body>) {
+        if self.is_used && request.method().is_idempotent() {
+            self.sent.method = Some(request.method().clone());
+            self.sent.heard = self.heard.bytes();
+            let fields = request.headers().iter();
+            self.sent.fields.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+        }
+    }
+
+    /// The request that got no byte of an answer before the connection ended, if it may go out again; its body is the caller's to
+    /// add.
+    pub(super) fn unheard(self) -> Option<Request<Body>> {
+        let Sent { method, fields, heard } = self.sent;
+        let method = method.filter(|_| heard == self.heard.bytes())?;
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = method;
+        for (name, value) in fields {
+            request.headers_mut().append(name, value);
+        }
+        Some(request)
+    }
+
+    /// It has carried a request, of which nothing remains here.
+    pub(super) fn rest(&mut self) {
+        self.is_used = true;
+        self.sent.method = None;
+        self.sent.fields.clear();
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Listening ===
+
+impl<S> Listening<S> {
+    pub(super) fn to(stream: S) -> (Self, Heard) {
+        let heard = Heard::default();
+        (Self { stream, heard: heard.clone() }, heard)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.heard.0.fetch_add(buf.filled().len().saturating_sub(before), Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
