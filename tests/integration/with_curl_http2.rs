@@ -105,16 +105,15 @@ fn large_bodies_pass_whole_in_both_directions() {
     }
 }
 
-/// By eight curls at once; those of HTTP/1.1 ask for many at a time themselves, which curl 7.88 cannot where a connection begins with
-/// HTTP/2.
+/// By many curls; those of HTTP/1.1 ask for many at a time themselves. curl 7.88 cannot use a connection twice that begins with HTTP/2.
 #[test]
 fn many_at_once_are_all_answered_by_themselves() {
     let world = World::new();
     for way in WAYS {
-        for version in VERSIONS {
+        for (version, curls, each) in [(VERSIONS[0], 8, 50), (VERSIONS[1], 40, 1)] {
             thread::scope(|scope| {
-                for curl in 0..8 {
-                    let path = format!("/each/{curl}-[1-50]");
+                for curl in 0..curls {
+                    let path = format!("/each/{curl}-[1-{each}]");
                     let arguments = world.arguments(way, version, &path);
                     let output = world.folder.file(&format!("answer-{curl}-#1")).display().to_string();
                     scope.spawn(move || {
@@ -126,7 +125,7 @@ fn many_at_once_are_all_answered_by_themselves() {
                     });
                 }
             });
-            for (curl, index) in (0..8).flat_map(|curl| (1..=50).map(move |index| (curl, index))) {
+            for (curl, index) in (0..curls).flat_map(|curl| (1..=each).map(move |index| (curl, index))) {
                 let file = world.folder.file(&format!("answer-{curl}-{index}"));
                 let answer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
                 assert_eq!(answer["target"], format!("/each/{curl}-{index}"), "{way} {version}");
