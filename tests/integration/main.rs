@@ -12,6 +12,7 @@
 
 mod access_log;
 mod admin_pages;
+mod attacks;
 mod authoring;
 mod bindings;
 mod callers;
