@@ -13,6 +13,7 @@
 mod access_log;
 mod admin_pages;
 mod as_direct;
+mod attacks;
 mod authoring;
 mod bindings;
 mod callers;

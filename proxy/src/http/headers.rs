@@ -5,7 +5,7 @@ pub(crate) use countersign_policy::headers::{
 };
 use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Binding, Peer, Token};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
@@ -17,6 +17,17 @@ pub(crate) struct Stripped<'a> {
     /// The identity headers of the port.
     pub(crate) identity: &'a [String],
     pub(crate) underscores: Underscores,
+}
+
+/// Puts together what HTTP/2 may send in pieces, so that it is judged as applications read it (RFC 9113 §8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 /// Removes the credential, with the proof that came with it.
@@ -139,6 +150,18 @@ mod tests {
         };
         assert!(after(Binding::Key("k".to_owned())));
         assert!(!after(Binding::None) && !after(Binding::Certificate([7; 32])));
+    }
+
+    #[test]
+    fn in_22_cookies_in_pieces_are_one() {
+        let mut map = HeaderMap::new();
+        for crumb in ["a=b", "c=d", "e"] {
+            map.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=b; c=d; e")]));
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=b; c=d; e")]));
     }
 
     #[test]

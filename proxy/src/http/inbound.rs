@@ -151,6 +151,9 @@ impl Caller {
         // Framing, host and path are in order, or nothing is judged.
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
+        if head.version == HttpVersion::HTTP_2 {
+            headers::join_cookies(&mut head.headers);
+        }
         // Before anything of ours is added, which the caller's `Connection` could name and so remove (security IN-17).
         let websocket = websocket::asked(&mut head, &incoming)?;
         // What the caller says of itself in our words is neither judged nor forwarded.

@@ -120,6 +120,9 @@ impl Application {
         let _under_way = self.worker.begin()?;
         let target = target::inspect(&head, &Scheme::HTTP)?;
         target::plain(&head)?;
+        if head.version == HttpVersion::HTTP_2 {
+            headers::join_cookies(&mut head.headers);
+        }
         let websocket = websocket::asked(&mut head, &incoming)?;
         seen.asks_websocket = websocket.is_some();
         headers::strip_hop_by_hop(&mut head.headers)?;

@@ -25,6 +25,9 @@ pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     }
     sizes(head)?;
     framing(&head.headers)?;
+    if head.version == Version::HTTP_2 {
+        values(&head.headers)?;
+    }
     target(head, scheme)
 }
 
@@ -69,7 +72,7 @@ fn sizes(head: &Parts) -> Result<(), Reason> {
         return Err(Reason::UriTooLong);
     }
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if head.headers.len() > MAX_FIELDS || bytes > MAX_HEAD {
+    if head.headers.len() > MAX_FIELDS || bytes + head.method.as_str().len() + length > MAX_HEAD {
         return Err(Reason::HeadTooLarge);
     }
     Ok(())
@@ -99,6 +102,18 @@ fn framing(headers: &HeaderMap) -> Result<(), Reason> {
     Ok(())
 }
 
+/// A value with space around it is malformed in HTTP/2 (RFC 9113 §8.2.1), and would lose it in HTTP/1.1: rules would have judged
+/// another one than the application reads (security IN-22).
+fn values(headers: &HeaderMap) -> Result<(), Reason> {
+    let is_space = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    let ends_in_space = |value: &[u8]| is_space(value.first()) || is_space(value.last());
+    if headers.values().any(|value| ends_in_space(value.as_bytes())) {
+        Err(Reason::BadRequest)
+    } else {
+        Ok(())
+    }
+}
+
 /// Exactly one host, however it is spelled (security IN-15, IN-20, IN-22).
 fn target(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     let mut fields = head.headers.get_all(HOST).iter();
@@ -114,7 +129,13 @@ fn target(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
         None if head.version < Version::HTTP_2 => return Err(Reason::BadRequest),
         None => None,
     };
-    if head.version < Version::HTTP_2 && head.uri.scheme().is_some_and(|named| named != scheme) {
+    // Of HTTP/2, what says `https` in plain text may have been TLS before it came to us. Neither word is anything else: `HTTPS`
+    // is a scheme of its own to `Scheme`, and would not be what `plain` looks for.
+    let is_fine = |named: &Scheme| match head.version {
+        Version::HTTP_2 => *named == Scheme::HTTP || *named == Scheme::HTTPS,
+        _ => named == scheme,
+    };
+    if !head.uri.scheme().is_none_or(is_fine) {
         return Err(Reason::BadRequest);
     }
     let authority = match (head.uri.authority(), field) {
@@ -212,6 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn in_22_values_and_schemes_of_http2_have_one_spelling() {
+        let h2 = |uri: &str, value: &str| {
+            inspect(&head(|b| b.version(Version::HTTP_2).uri(uri).header("x-a", value))).map(drop)
+        };
+        for uri in ["http://a/x", "https://a/x"] {
+            assert_eq!(h2(uri, "b c\td"), Ok(()));
+            assert_eq!(h2(uri, ""), Ok(()));
+        }
+        for value in [" b", "b ", "\tb", "b\t", " "] {
+            assert_eq!(h2("http://a/x", value), Err(Reason::BadRequest), "{value:?}");
+        }
+        for uri in ["ftp://a/x", "httpss://a/x"] {
+            assert_eq!(h2(uri, "b"), Err(Reason::BadRequest), "{uri}");
+        }
+    }
+
+    #[test]
     fn out_3_https_is_not_taken_for_plain_text() {
         let h2 = |uri| head(|b| b.version(Version::HTTP_2).uri(uri));
         assert_eq!(plain(&h2("https://a/x")), Err(Reason::BadRequest));
@@ -244,6 +282,9 @@ mod tests {
         });
         assert_eq!(inspect(&many).unwrap_err(), Reason::HeadTooLarge);
         let large = head(|b| b.uri("/").header(HOST, "a").header("x", "a".repeat(MAX_HEAD)));
+        assert_eq!(inspect(&large).unwrap_err(), Reason::HeadTooLarge);
+        let method = "M".repeat(MAX_HEAD);
+        let large = head(|b| b.method(method.as_str()).uri("/").header(HOST, "a"));
         assert_eq!(inspect(&large).unwrap_err(), Reason::HeadTooLarge);
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
+    /// All of it: with scheme and authority in HTTP/2.
+    pub(crate) uri: String,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub(crate) version: String,
     pub(crate) headers: HeaderMap,
@@ -220,6 +222,7 @@ async fn answer(
         at,
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        uri: head.uri.to_string(),
         version: format!("{:?}", head.version),
         headers: head.headers,
         trailers: collected.trailers().cloned().unwrap_or_default(),
