@@ -10,6 +10,10 @@ use super::exchange::Exchange;
 use super::pool::{Carrier, Lease};
 
 /// What became of an attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every attempt is answered, and a box would cost each of them"
+)]
 pub(super) enum Attempt {
     Answered(Response<Incoming>, Option<Lease>),
     /// Nothing was sent, and here it is again.

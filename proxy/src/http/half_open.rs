@@ -20,8 +20,9 @@ use super::body::{Body, BodyError};
 pub(super) struct HalfOpen<S> {
     stream: S,
     owed: Owed,
-    /// Since the client has ended its side, or the last byte that it took after that.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// When the client ended its side, or took the last byte after that.
+    silent_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
     /// It does not take what we write.
     is_full: bool,
 }
@@ -103,7 +104,7 @@ impl HttpBody for Answer {
 impl<S> HalfOpen<S> {
     pub(super) fn over(stream: S) -> (Self, Owed) {
         let owed = Owed::default();
-        (Self { stream, owed: owed.clone(), patience: None, is_full: false }, owed)
+        (Self { stream, owed: owed.clone(), silent_since: None, timer: None, is_full: false }, owed)
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -113,10 +114,19 @@ impl<S> HalfOpen<S> {
     /// Ready when the end of the client is to be heard.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.owed.0.waker.register(cx.waker());
-        if !self.is_full && self.owed.0.phase.load(Ordering::Relaxed) != OWED {
-            return Poll::Ready(());
+        let limit = match self.owed.0.phase.load(Ordering::Relaxed) {
+            _ if self.is_full => PATIENCE,
+            IDLE => return Poll::Ready(()),
+            // The end of the request may have come along with that of the client, and not have been taken.
+            ARRIVING => MOMENT,
+            _ => PATIENCE,
+        };
+        let due = *self.silent_since.get_or_insert_with(Instant::now) + limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
         }
-        self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE))).as_mut().poll(cx)
+        timer.as_mut().poll(cx)
     }
 
     /// What it takes tells that it is there.
@@ -124,8 +134,8 @@ impl<S> HalfOpen<S> {
         if std::mem::replace(&mut self.is_full, written.is_pending()) && written.is_ready() {
             self.owed.0.waker.wake();
         }
-        if let (Some(patience), Poll::Ready(Ok(1..))) = (self.patience.as_mut(), written) {
-            patience.as_mut().reset(Instant::now() + PATIENCE);
+        if let (Some(since), Poll::Ready(Ok(1..))) = (self.silent_since.as_mut(), written) {
+            *since = Instant::now();
         }
     }
 }
@@ -137,7 +147,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfOpen<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        if self.patience.is_none() {
+        if self.silent_since.is_none() {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         }
         if buf.filled().len() > before || buf.remaining() == 0 {
@@ -179,6 +189,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HalfOpen<S> {
 
 /// How long a client that has ended its side may be silent while it is owed an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same, while its request has no end yet.
+const MOMENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

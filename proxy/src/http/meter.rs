@@ -87,7 +87,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 
 /// Puts as much of the end as there is room for into the place of what was read.
 fn say(end: &mut &'static [u8], buf: &mut ReadBuf<'_>) -> io::Result<()> {
-    let left: &'static [u8] = *end;
+    let left = *end;
     // h2 has heard it, and should have ended.
     if left.is_empty() {
         return Err(io::ErrorKind::ConnectionAborted.into());
