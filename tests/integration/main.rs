@@ -32,6 +32,7 @@ mod invariants;
 mod memory;
 mod mesh;
 mod open_streams;
+mod originated;
 mod readme;
 mod recipes;
 mod reload;

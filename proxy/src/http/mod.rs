@@ -12,6 +12,7 @@ mod forward;
 pub mod grant;
 mod headers;
 pub mod inbound;
+pub mod last_good;
 mod metadata;
 mod meter;
 pub mod outbound;
