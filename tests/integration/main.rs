@@ -18,6 +18,7 @@ mod callers;
 mod commands;
 mod connections;
 mod control_plane;
+mod cut_answers;
 mod destinations;
 mod drain;
 mod explanations;

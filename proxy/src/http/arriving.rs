@@ -20,6 +20,8 @@ use super::pace::Busy;
 pub(crate) struct Arriving {
     /// Gone only while being dropped.
     incoming: Option<Incoming>,
+    /// What has been looked at.
+    first: Option<Frame<Bytes>>,
     /// Of a request that has a body: its connection is not idle before all of it has been heard.
     busy: Option<Busy>,
     lingers: bool,
@@ -47,15 +49,20 @@ impl Arriving {
     pub(super) fn request(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
         request.map(|incoming| {
             let busy = Some(busy).filter(|_| !incoming.is_end_stream()).cloned();
-            Self { incoming: Some(incoming), busy, lingers: true }
+            Self { incoming: Some(incoming), first: None, busy, lingers: true }
         })
+    }
+
+    /// Looks at the next frame, which then is the first to come.
+    pub(super) fn begin(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), hyper::Error>>> {
+        Pin::new(&mut *self).poll_frame(context).map_ok(|frame| self.first = Some(frame))
     }
 }
 
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), busy: None, lingers: false }
+        Self { incoming: Some(incoming), first: None, busy: None, lingers: false }
     }
 }
 
@@ -77,18 +84,30 @@ impl HttpBody for Arriving {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().incoming {
+        let Self { incoming, first, .. } = self.get_mut();
+        if let Some(first) = first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        match incoming {
             Some(incoming) => Pin::new(incoming).poll_frame(context),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.first.is_none() && self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+        match (first, rest.exact()) {
+            (0, _) => rest,
+            (first, Some(rest)) => {
+                SizeHint::with_exact(rest.saturating_add(u64::try_from(first).unwrap_or(u64::MAX)))
+            }
+            (_, None) => SizeHint::default(),
+        }
     }
 }
 
