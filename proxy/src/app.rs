@@ -21,6 +21,7 @@ use crate::descriptors::TooFew;
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
+use crate::http::last_good::LastGood;
 use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
 use crate::listen::{self, ListenError, Listeners, Seating};
@@ -177,6 +178,7 @@ impl App {
             recorder,
             explainer: Explainer::new(clock.clone()),
             metrics,
+            last_good: LastGood::new(config.files.clone(), connector.clone()),
             connector,
             files: config.files,
             inbound_default: config.inbound_default,

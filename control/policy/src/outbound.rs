@@ -150,6 +150,11 @@ impl Snapshot {
         named
     }
 
+    /// Every rule that is in force.
+    pub fn outbound_rules(&self) -> &[OutboundRule] {
+        &self.outbound.rules
+    }
+
     /// Every host that a rule names exactly, in normal form.
     pub fn exact_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.outbound.exact.keys()

@@ -21,6 +21,8 @@ use super::pace::Busy;
 pub(crate) struct Arriving {
     /// Gone only while being dropped.
     incoming: Option<Incoming>,
+    /// What has been looked at.
+    first: Option<Frame<Bytes>>,
     /// Of a request that has a body: its connection is not idle before all of it has been heard.
     busy: Option<Busy>,
     lingers: bool,
@@ -50,7 +52,7 @@ impl Arriving {
     pub(super) fn request(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
         request.map(|incoming| {
             let busy = Some(busy).filter(|_| !incoming.is_end_stream()).cloned();
-            Self { incoming: Some(incoming), busy, lingers: true, owed: None }
+            Self { incoming: Some(incoming), first: None, busy, lingers: true, owed: None }
         })
     }
 
@@ -62,12 +64,17 @@ impl Arriving {
         request.body_mut().owed = (!is_whole).then(|| owed.clone());
         request
     }
+
+    /// Looks at the next frame, which then is the first to come.
+    pub(super) fn begin(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), hyper::Error>>> {
+        Pin::new(&mut *self).poll_frame(context).map_ok(|frame| self.first = Some(frame))
+    }
 }
 
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), busy: None, lingers: false, owed: None }
+        Self { incoming: Some(incoming), first: None, busy: None, lingers: false, owed: None }
     }
 }
 
@@ -89,8 +96,16 @@ impl HttpBody for Arriving {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming: Some(incoming), owed, .. } = self.get_mut() else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        let Self { incoming, first, owed, .. } = self.get_mut();
+        if let Some(first) = first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let Some(incoming) = incoming else { return Poll::Ready(None) };
+        let frame = Pin::new(&mut *incoming).poll_frame(context);
+        if let Some(waiting) = owed {
+            waiting.starves(frame.is_pending());
+        }
+        let frame = ready!(frame);
         if frame.is_none() || incoming.is_end_stream() {
             owed.take().inspect(Owed::is_whole);
         }
@@ -98,11 +113,19 @@ impl HttpBody for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.first.is_none() && self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+        match (first, rest.exact()) {
+            (0, _) => rest,
+            (first, Some(rest)) => {
+                SizeHint::with_exact(rest.saturating_add(u64::try_from(first).unwrap_or(u64::MAX)))
+            }
+            (_, None) => SizeHint::default(),
+        }
     }
 }
 

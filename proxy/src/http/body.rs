@@ -10,7 +10,6 @@ use countersign_policy::Reason;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
 use super::answer;
 use super::arriving::Arriving;
@@ -19,6 +18,9 @@ use super::grant::{Admitted, Ending};
 use super::headers::{self, Stripped, Underscores};
 use super::pool::Lease;
 use super::watch::{Place, Watch};
+use stall::Stall;
+
+mod stall;
 
 /// A body, in either direction.
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 enum Flow {
     On(Arriving),
+    /// It broke off, and nobody has been told.
+    Broken(hyper::Error),
     /// It may not go on, and nobody has been told.
     Ended(Ending),
     Over,
@@ -83,16 +87,6 @@ pub(crate) enum BodyError {
     /// Over HTTP/2 the stream is reset with the code that is the source of this.
     #[error("it may not go on: {0}")]
     Ended(Reason, #[source] h2::Error),
-}
-
-/// A timer between two frames, armed only while nothing is at hand.
-#[derive(Debug)]
-struct Stall {
-    limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
-    /// The frames of the exchange when the timer was set.
-    frames: usize,
 }
 
 // === impl Body ===
@@ -144,6 +138,14 @@ impl Body {
             relay.place = admitted.map(|admitted| admitted.enter(own.clone()));
             Mutex::new(relay)
         }))
+    }
+
+    /// Looks at an answer's first frame, if that is at hand: what has broken off by now is no answer.
+    pub(crate) fn begin(&self, context: &mut Context<'_>) -> Result<(), Reason> {
+        match self {
+            Self::Relay(relay) => lock(relay).begin(context),
+            Self::Empty | Self::Text(_) | Self::Again(_) => Ok(()),
+        }
     }
 
     /// The same body once more, if there was none or all of it was sent and kept; with what its answer is to know of it.
@@ -245,10 +247,23 @@ impl Relay {
         }
     }
 
+    fn begin(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+        let Flow::On(incoming) = &mut self.flow else { return Ok(()) };
+        match incoming.begin(context) {
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "an answer broke off before anything of its body came");
+                return Err(Reason::UpstreamUnreachable);
+            }
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Ok(()))) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let incoming = match &mut self.flow {
             Flow::On(incoming) => incoming,
-            Flow::Ended(_) => return Poll::Ready(self.cut()),
+            Flow::Broken(_) | Flow::Ended(_) => return Poll::Ready(self.cut()),
             Flow::Over => return Poll::Ready(None),
         };
         let frame = match Pin::new(incoming).poll_frame(context) {
@@ -267,7 +282,13 @@ impl Relay {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(self.broken(error))),
+            Some(Err(error)) if self.is_request => Some(Err(self.broken(error))),
+            Some(Err(error)) => {
+                // With the error hyper lets go of what it has not written yet, be it the head: that goes first.
+                self.flow = Flow::Broken(error);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => None,
         };
         if frame.is_none() || self.flow.is_end_stream() {
@@ -287,7 +308,11 @@ impl Relay {
 
     /// A gRPC caller is told why it ends; any other sees that the end is missing, and so does the application.
     fn cut(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        let Flow::Ended(ending) = std::mem::replace(&mut self.flow, Flow::Over) else { return None };
+        let ending = match std::mem::replace(&mut self.flow, Flow::Over) {
+            Flow::Ended(ending) => ending,
+            Flow::Broken(error) => return Some(Err(self.broken(error))),
+            Flow::On(_) | Flow::Over => return None,
+        };
         if ending.is_grpc && !self.is_request {
             return Some(Ok(Frame::trailers(answer::trailers(ending.reason()))));
         }
@@ -323,7 +348,7 @@ impl Flow {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::On(incoming) => incoming.is_end_stream(),
-            Self::Ended(_) => false,
+            Self::Broken(_) | Self::Ended(_) => false,
             Self::Over => true,
         }
     }
@@ -331,7 +356,7 @@ impl Flow {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::On(incoming) => incoming.size_hint(),
-            Self::Ended(_) | Self::Over => SizeHint::default(),
+            Self::Broken(_) | Self::Ended(_) | Self::Over => SizeHint::default(),
         }
     }
 }
@@ -368,31 +393,3 @@ fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscores }: 
 
 const CREDENTIALS_AND_FRAMING: [&str; 7] =
     ["authorization", "proxy-authorization", "dpop", "cookie", "host", "content-length", "transfer-encoding"];
-
-// === impl Stall ===
-
-impl Stall {
-    fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, armed: false, frames: 0 }
-    }
-
-    /// Ready when nothing has come for the limit.
-    fn poll(&mut self, context: &mut Context<'_>, exchange: Option<&Exchange>) -> Poll<()> {
-        let limit = self.limit;
-        let frames = exchange.map_or(0, Exchange::frames);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.armed {
-            sleep.as_mut().reset(Instant::now() + limit);
-            (self.armed, self.frames) = (true, frames);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(context));
-            if frames == self.frames {
-                return Poll::Ready(());
-            }
-            // The other direction was busy meanwhile.
-            sleep.as_mut().reset(Instant::now() + limit);
-            self.frames = frames;
-        }
-    }
-}

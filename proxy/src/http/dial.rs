@@ -13,14 +13,13 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use zeroize::Zeroizing;
 
 use super::body::Body;
+use super::last_good::{LastGood, Pem};
 use super::line::{Line, Listening};
 use crate::connect::{Connector, Guard};
 use crate::socket;
-use crate::state::certificate::{Certificate, CertificateError};
-use crate::state::files::{FileError, PolicyFiles};
+use crate::state::certificate::Certificate;
 
 /// Where an upstream is, and what is spoken on the way.
 #[derive(Clone, Debug)]
@@ -60,8 +59,8 @@ pub(crate) enum Client {
 /// A `caFile` as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct CaFile {
-    file: FileRef,
-    pub(crate) pem: Zeroizing<Vec<u8>>,
+    pub(crate) file: FileRef,
+    pub(crate) pem: Pem,
 }
 
 /// The HTTP version that is spoken.
@@ -117,19 +116,19 @@ impl Dial {
 
 impl Tls {
     /// Has a file that it was made of been replaced?
-    pub(crate) fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
-        self.ca.as_ref().is_some_and(|ca| ca.is_outdated(files, connector))
-            || self.client.as_ref().is_some_and(|client| client.is_outdated(files))
+    pub(crate) fn is_outdated(&self, last_good: &LastGood) -> bool {
+        let other_ca = self.ca.as_ref().is_some_and(|ca| last_good.has_other_ca(&ca.file, &ca.pem));
+        other_ca
+            || match &self.client {
+                Some(Client::Files { named, certificate }) => last_good.has_other_pair(named, certificate),
+                Some(Client::Bound(_)) | None => false,
+            }
     }
 }
 
 // === impl Client ===
 
 impl Client {
-    pub(crate) fn read(named: &CertificateFiles, files: &PolicyFiles) -> Result<Self, CertificateError> {
-        Ok(Self::Files { named: named.clone(), certificate: Certificate::read(named, files)? })
-    }
-
     /// What presents it to servers that ask.
     pub(crate) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
         let certificate = match self {
@@ -138,27 +137,9 @@ impl Client {
         };
         Arc::new(SingleCertAndKey::from(certificate.key.clone()))
     }
-
-    /// Are the files another pair now? One that cannot be used changes nothing.
-    fn is_outdated(&self, files: &PolicyFiles) -> bool {
-        let Self::Files { named, certificate } = self else { return false };
-        Certificate::read(named, files).is_ok_and(|now| now.key.cert != certificate.key.cert)
-    }
 }
 
-// === impl CaFile ===
-
-impl CaFile {
-    pub(crate) fn read(file: &FileRef, files: &PolicyFiles) -> Result<Self, FileError> {
-        Ok(Self { file: file.clone(), pem: files.read(file, MAX_CA_FILE)? })
-    }
-
-    /// Is the file another one now? One that cannot be used changes nothing.
-    fn is_outdated(&self, files: &PolicyFiles, connector: &Connector) -> bool {
-        let now = Self::read(&self.file, files);
-        now.is_ok_and(|now| now.pem != self.pem && connector.tls_config(Some(&now.pem), None, &[]).is_ok())
-    }
-}
+// === impl Version ===
 
 impl Version {
     /// What we offer by ALPN (RFC 7301).
@@ -238,7 +219,6 @@ fn unreachable(error: impl std::fmt::Display) -> Reason {
     Reason::UpstreamUnreachable
 }
 
-const MAX_CA_FILE: usize = 1024 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
 const H2_PING: Duration = Duration::from_secs(20);
 const MAX_ANSWER_HEAD: u32 = 64 * 1024;
@@ -248,50 +228,6 @@ const MAX_BUFFER: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ca_that_was_replaced_is_noticed_and_a_broken_one_is_not() {
-        let pem = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("ca.pem");
-        std::fs::write(&path, pem()).unwrap();
-        let declared_in = root.path().join("policy.yaml").display().to_string();
-        let file = FileRef { path: "ca.pem".to_owned(), declared_in };
-        let files = PolicyFiles::BesideDocument;
-        let ca = CaFile::read(&file, &files).unwrap();
-        let outdated = || ca.is_outdated(&files, &Connector::for_tests());
-        assert!(!outdated());
-        std::fs::write(&path, "half a certif").unwrap();
-        assert!(!outdated());
-        std::fs::remove_file(&path).unwrap();
-        assert!(!outdated());
-        std::fs::write(&path, pem()).unwrap();
-        assert!(outdated());
-    }
-
-    #[test]
-    fn a_certificate_that_was_replaced_is_noticed_and_a_broken_pair_is_not() {
-        let made = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let declared_in = root.path().join("policy.yaml").display().to_string();
-        let file = |path: &str| FileRef { path: path.to_owned(), declared_in: declared_in.clone() };
-        let named = CertificateFiles { cert_file: file("tls.crt"), key_file: file("tls.key") };
-        let write = |name: &str, text: String| std::fs::write(root.path().join(name), text).unwrap();
-        let (old, new) = (made(), made());
-        write("tls.crt", old.cert.pem());
-        write("tls.key", old.signing_key.serialize_pem());
-        let files = PolicyFiles::BesideDocument;
-        let client = Client::read(&named, &files).unwrap();
-        assert!(!client.is_outdated(&files));
-        write("tls.crt", new.cert.pem());
-        assert!(!client.is_outdated(&files), "half a pair");
-        write("tls.key", new.signing_key.serialize_pem());
-        assert!(client.is_outdated(&files));
-        let bound = Client::Bound(Arc::new(Certificate::read(&named, &files).unwrap()));
-        write("tls.crt", old.cert.pem());
-        write("tls.key", old.signing_key.serialize_pem());
-        assert!(!bound.is_outdated(&files), "the token goes on with the certificate that it is bound to");
-    }
 
     #[tokio::test]
     async fn our_own_listener_is_no_destination_however_it_is_written() {

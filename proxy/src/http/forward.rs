@@ -71,7 +71,9 @@ pub(crate) async fn forward(
             }
         }
     };
-    answer.relay(downstream, timeouts.idle, admitted, websocket)
+    let response = answer.relay(downstream, timeouts.idle, admitted, websocket)?;
+    poll_fn(|context| Poll::Ready(response.body().begin(context))).await?;
+    Ok(response)
 }
 
 /// Where a request goes.

@@ -48,8 +48,10 @@ pub(super) struct Answer {
 const IDLE: u8 = 0;
 /// A request without its end: there is more to come from the client.
 const ARRIVING: u8 = 1;
+/// The same, and who takes it waits for more.
+const STARVED: u8 = 2;
 /// A whole one.
-const OWED: u8 = 2;
+const OWED: u8 = 3;
 
 // === impl Owed ===
 
@@ -59,9 +61,21 @@ impl Owed {
         self.0.phase.store(if is_whole { OWED } else { ARRIVING }, Ordering::Relaxed);
     }
 
+    /// Who takes the request waits for more of it, or has just been given some.
+    pub(super) fn starves(&self, is_starved: bool) {
+        let (from, to) = if is_starved { (ARRIVING, STARVED) } else { (STARVED, ARRIVING) };
+        if self.turns(from, to) && is_starved {
+            self.0.waker.wake();
+        }
+    }
+
     /// All of the request has come, if it has not been answered before.
     pub(super) fn is_whole(&self) {
-        let _ = self.0.phase.compare_exchange(ARRIVING, OWED, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.turns(ARRIVING, OWED) || self.turns(STARVED, OWED);
+    }
+
+    fn turns(&self, from: u8, to: u8) -> bool {
+        self.0.phase.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The answer, which is owed until it is dropped.
@@ -117,8 +131,8 @@ impl<S> HalfOpen<S> {
         let limit = match self.owed.0.phase.load(Ordering::Relaxed) {
             _ if self.is_full => PATIENCE,
             IDLE => return Poll::Ready(()),
-            // The end of the request may have come along with that of the client, and not have been taken.
-            ARRIVING => MOMENT,
+            // The end of the request may have come along with that of the client, and not have been taken yet.
+            STARVED => MOMENT,
             _ => PATIENCE,
         };
         let due = *self.silent_since.get_or_insert_with(Instant::now) + limit;
@@ -189,7 +203,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HalfOpen<S> {
 
 /// How long a client that has ended its side may be silent while it is owed an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same, while its request has no end yet.
+/// The same, where its request has no end and all of it that came has been taken.
 const MOMENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

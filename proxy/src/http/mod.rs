@@ -14,6 +14,7 @@ pub mod grant;
 mod half_open;
 mod headers;
 pub mod inbound;
+pub mod last_good;
 mod line;
 mod metadata;
 mod meter;

@@ -267,18 +267,24 @@ impl Application {
         };
         let sidecar = &self.worker.sidecar;
         let ca = match ca_file {
-            Some(file) => Some(CaFile::read(file, &sidecar.files).map_err(|error| {
-                tracing::warn!(%error, "a caFile cannot be read; correct originate.caFile in the rule");
-                Reason::UpstreamUnreachable
-            })?),
+            Some(file) => {
+                let pem = sidecar.last_good.ca(file).map_err(|error| {
+                    tracing::warn!(%error, "a caFile cannot be used; correct originate.caFile in the rule");
+                    Reason::UpstreamUnreachable
+                })?;
+                Some(CaFile { file: file.clone(), pem })
+            }
             None => None,
         };
         let client = match (bound, client) {
             (Some(certificate), _) => Some(Client::Bound(certificate)),
-            (None, Some(named)) => Some(Client::read(named, &sidecar.files).map_err(|error| {
-                tracing::warn!(%error, "a client certificate cannot be used; correct originate.certFile and keyFile");
-                Reason::UpstreamUnreachable
-            })?),
+            (None, Some(named)) => {
+                let certificate = sidecar.last_good.pair(named).map_err(|error| {
+                    tracing::warn!(%error, "a client certificate cannot be used; correct originate.certFile and keyFile");
+                    Reason::UpstreamUnreachable
+                })?;
+                Some(Client::Files { named: named.clone(), certificate })
+            }
             (None, None) => None,
         };
         let config = sidecar.connector.tls_config(

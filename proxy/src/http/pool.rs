@@ -12,11 +12,11 @@ use hyper::client::conn::http2;
 use super::body::Body;
 use super::dial::{Address, Client, Dial, Sender, Version};
 use super::exchange::Exchange;
+use super::last_good::LastGood;
 use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::certificate::Certificate;
-use crate::state::files::PolicyFiles;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
@@ -226,8 +226,8 @@ impl Upstream {
     }
 
     /// Was it made with a CA or a certificate that has been replaced since?
-    fn is_outdated(&self, files: &PolicyFiles) -> bool {
-        self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(files, &self.connector))
+    fn is_outdated(&self, last_good: &LastGood) -> bool {
+        self.dial.tls.as_ref().is_some_and(|tls| tls.is_outdated(last_good))
     }
 
     fn keep(&self, line: Line, place: Arc<Place>) {
@@ -303,9 +303,9 @@ impl Pools {
 
     /// Closes what has been idle for long, and forgets upstreams that nobody uses or that use a CA or certificate of yesterday: what is
     /// in flight there ends, and no other request begins.
-    pub(crate) fn sweep(&self, files: &PolicyFiles) {
+    pub(crate) fn sweep(&self, last_good: &LastGood) {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        upstreams.retain(|_, upstream| !upstream.is_outdated(files) && upstream.sweep());
+        upstreams.retain(|_, upstream| !upstream.is_outdated(last_good) && upstream.sweep());
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus::IntGauge;
 
 use super::grant::Watched;
 use super::inbound::Application;
+use super::last_good::LastGood;
 use super::pool::Pools;
 use super::watch::Nursery;
 use crate::auth::active::Active;
@@ -36,6 +37,8 @@ pub struct Sidecar {
     pub metrics: Arc<Metrics>,
     pub connector: Connector,
     pub files: PolicyFiles,
+    /// With what TLS is originated.
+    pub last_good: LastGood,
     pub inbound_default: InboundDefault,
     pub header_underscores: Underscores,
     /// The outbound listener, which is never a destination.
@@ -100,7 +103,9 @@ impl Worker {
     pub async fn sweep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            self.pools.sweep(&self.sidecar.files);
+            let Sidecar { policy, last_good, .. } = &*self.sidecar;
+            last_good.look(policy.load().as_ref().as_ref().map(|active| &active.snapshot));
+            self.pools.sweep(last_good);
             let mut applications = self.applications.lock().unwrap_or_else(PoisonError::into_inner);
             applications.retain(|_, application| application.sweep() || Arc::strong_count(application) > 1);
         }
@@ -194,6 +199,7 @@ mod tests {
                 recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
                 metrics,
                 connector: Connector::for_tests(),
+                last_good: LastGood::new(files.clone(), Connector::for_tests()),
                 files,
                 inbound_default: InboundDefault::Deny,
                 header_underscores: Underscores::Drop,

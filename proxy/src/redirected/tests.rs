@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{AccessLog, InboundDefault};
 use crate::connect::Connector;
 use crate::http::grant::Watched;
+use crate::http::last_good::LastGood;
 use crate::http::sidecar::Sidecar;
 use crate::listen;
 use crate::metrics::Metrics;
@@ -27,6 +28,7 @@ fn worker() -> Arc<Worker> {
         metrics,
         connector: Connector::for_tests(),
         files: PolicyFiles::BesideDocument,
+        last_good: LastGood::new(PolicyFiles::BesideDocument, Connector::for_tests()),
         inbound_default: InboundDefault::Deny,
         header_underscores: Underscores::Drop,
         outbound: None,

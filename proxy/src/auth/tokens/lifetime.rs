@@ -16,6 +16,12 @@ const PERMANENT: Duration = Duration::from_secs(30);
 pub(crate) const MARGIN: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// The time that the last attempt before a token's end is given.
+const LAST_ATTEMPT: Duration = Duration::from_secs(1);
+/// How long one request for a token may take.
+pub(crate) const FETCH_LIMIT: Duration = Duration::from_secs(10);
+const LEAST_FETCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// Ages of a token, counted from before its request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +62,21 @@ pub(crate) fn pause(failures: u32, permanent: bool, retry_after: Option<Duration
     let backoff = backoff::pause(failures, FIRST_BACKOFF, LONGEST_BACKOFF, random);
     let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     backoff.max(asked).max(if permanent { PERMANENT } else { Duration::ZERO })
+}
+
+/// The same while a token is in hand that may be sent for so much longer: whatever went wrong, it is tried once more before
+/// that ends, unless the issuer asked for a longer pause.
+pub(crate) fn pause_within(pause: Duration, retry_after: Option<Duration>, left: Duration) -> Duration {
+    match left.checked_sub(LAST_ATTEMPT) {
+        Some(room) => pause.min(room.max(LEAST_PAUSE).max(retry_after.unwrap_or_default())),
+        None => pause,
+    }
+}
+
+/// How long one request for a token may take while one is in hand that may be sent for so much longer: so that another one
+/// fits before that ends, unless the issuer is just slow.
+pub(crate) fn fetch_limit(left: Duration) -> Duration {
+    (left / 2).clamp(LEAST_FETCH_LIMIT, FETCH_LIMIT)
 }
 
 #[cfg(test)]
@@ -108,6 +129,29 @@ mod tests {
         assert_eq!(longest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(pause(u32::MAX, false, None, 0.5), Duration::from_secs(30));
         assert_eq!(pause(5, false, None, 0.0), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn out_9_no_pause_outlasts_the_token_in_hand() {
+        let within = |pause, retry_after: Option<u64>, left| {
+            let [pause, left] = [pause, left].map(Duration::from_millis);
+            pause_within(pause, retry_after.map(Duration::from_secs), left).as_millis()
+        };
+        assert_eq!(within(6600, None, 5500), 4500, "a second before its end");
+        assert_eq!(within(30_000, None, 5500), 4500, "though it will hardly mend by itself");
+        assert_eq!(within(2000, None, 5500), 2000);
+        assert_eq!(within(2000, None, 1050), 100, "it never hurries");
+        assert_eq!(within(2000, None, 900), 2000, "no other attempt fits");
+        assert_eq!(within(2000, None, 0), 2000);
+        assert_eq!(within(20_000, Some(20), 5500), 20_000);
+        assert_eq!(within(6600, Some(2), 5500), 4500);
+        assert_eq!(within(6600, Some(5), 5500), 5000);
+    }
+
+    #[test]
+    fn out_9_two_attempts_fit_before_a_token_ends() {
+        let within = |left| fetch_limit(Duration::from_secs(left)).as_secs_f64();
+        assert_eq!([300, 20, 7, 5, 0].map(within), [10.0, 10.0, 3.5, 3.0, 3.0]);
     }
 
     #[test]

@@ -29,8 +29,8 @@ use crate::fetch::{Limits, Trust};
 use crate::state::backoff;
 use crate::state::certificate::Certificate;
 
-/// Of one token request.
-const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), body: 1024 * 1024 };
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Where one token comes from. Immutable: what policy says of it is part of the slot's key.
 #[derive(Clone, Debug)]
@@ -83,8 +83,8 @@ pub(crate) type Fingerprint = Option<[u8; 32]>;
 // === impl TokenSource ===
 
 impl TokenSource {
-    /// Fetches a token, and says with which content of the credential's file.
-    pub(crate) async fn fetch(&self) -> (Result<Held, Failure>, Fingerprint) {
+    /// Fetches a token, with so much time for each request, and says with which content of the credential's file.
+    pub(crate) async fn fetch(&self, limit: Duration) -> (Result<Held, Failure>, Fingerprint) {
         // Held to the end: of the answer, not only of the request.
         let Some(_turn) = self.endpoint.turn(self.subject.is_some()).await else {
             return (Err(Failure::new(Cause::Internal, "the sidecar is shutting down")), None);
@@ -100,7 +100,7 @@ impl TokenSource {
         }
         let result = match self.client().ourselves() {
             Ok(ourselves) => {
-                let fetched = self.fetch_as(ourselves, fingerprint).await;
+                let fetched = self.fetch_as(ourselves, fingerprint, limit).await;
                 fetched.inspect_err(|failure| self.endpoint.directory.doubt(failure))
             }
             Err(failure) => Err(failure),
@@ -108,16 +108,22 @@ impl TokenSource {
         (result, Some(fingerprint))
     }
 
-    async fn fetch_as(&self, ourselves: Ourselves, files: [u8; 32]) -> Result<Held, Failure> {
+    async fn fetch_as(
+        &self,
+        ourselves: Ourselves,
+        files: [u8; 32],
+        limit: Duration,
+    ) -> Result<Held, Failure> {
         let mut trust = discovery::trust(&self.services, &self.issuer)
             .map_err(|error| Failure::new(Cause::Tls, format!("the issuer cannot be trusted: {error}")))?;
         let certificate = ourselves.certificate.as_deref();
         let endpoint = self.endpoint.url(&self.services, &self.issuer, &trust, certificate).await?;
         trust.client = certificate.map(|certificate| certificate.key.clone());
-        let mut answered = self.ask(&ourselves, &endpoint, &trust).await?;
+        let limits = Limits { timeout: limit, body: MAX_ANSWER };
+        let mut answered = self.ask(&ourselves, &endpoint, &trust, limits).await?;
         if answered.renewed_nonce && grant::demands_nonce(&answered.answer) {
             // Once: an issuer that refuses its own nonce will not mend it by being asked again.
-            answered = self.ask(&ourselves, &endpoint, &trust).await?;
+            answered = self.ask(&ourselves, &endpoint, &trust, limits).await?;
         }
         let Answered { sent, answer, grant, .. } = answered;
         let clock = &self.services.clock;
@@ -144,7 +150,13 @@ impl TokenSource {
     }
 
     /// One request, with an assertion and a proof that no other has had.
-    async fn ask(&self, ourselves: &Ourselves, endpoint: &str, trust: &Trust) -> Result<Answered, Failure> {
+    async fn ask(
+        &self,
+        ourselves: &Ourselves,
+        endpoint: &str,
+        trust: &Trust,
+        limits: Limits,
+    ) -> Result<Answered, Failure> {
         let (proof, grant) = self.proof(ourselves, endpoint)?;
         let mut request = grant::request(endpoint, &self.request, &grant, proof)?;
         if let Some(key) = self.key()? {
@@ -152,7 +164,7 @@ impl TokenSource {
             request.headers_mut().insert(DPOP, proof);
         }
         let sent = Moment::now(&self.services.clock);
-        let answer = self.services.fetcher.send(request, trust, LIMITS).await;
+        let answer = self.services.fetcher.send(request, trust, limits).await;
         let took = sent.instant.elapsed();
         self.metrics.observe_fetch(took);
         let answer = answer?;

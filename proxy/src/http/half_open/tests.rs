@@ -18,10 +18,13 @@ async fn the_end_of_a_client_is_heard_at_once_but_where_it_is_owed_an_answer() {
     assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 2);
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "idle");
     owed.begins(false);
+    owed.starves(true);
     assert_eq!(heard(&mut stream).await, MOMENT, "the request lacks its end");
+    owed.starves(false);
+    assert_eq!(heard(&mut stream).await, PATIENCE - MOMENT, "what has come of it has not been taken");
     owed.is_whole();
     let answer = owed.clone().with(Body::Empty);
-    assert_eq!(heard(&mut stream).await, PATIENCE - MOMENT, "nobody takes anything");
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "and nobody has taken anything since");
     drop(answer);
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "answered");
     owed.is_whole();

@@ -179,17 +179,17 @@ async fn in_24_a_connection_of_http2_without_streams_is_told_to_go() {
 /// Frames that are no request keep nothing alive.
 #[tokio::test(start_paused = true)]
 async fn in_24_pings_are_no_activity() {
-    let (mut far, serving, _signal) = served(true, 64 * 1024);
-    far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let (mut reading, mut writing) = tokio::io::split(far);
-    tokio::spawn(async move { while let Ok(1..) = reading.read(&mut [0; 1024]).await {} });
-    let ping = async {
-        while writing.write_all(b"\0\0\x08\x06\0\0\0\0\0pingpong").await.is_ok() {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-        }
-    };
-    let (ended, ()) = tokio::join!(serving, ping);
-    let (overdue, took) = ended.unwrap();
+    let (far, serving, _signal) = served(true, 64 * 1024);
+    // It answers ours, too.
+    let (_sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .handshake::<_, Body>(TokioIo::new(far))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let (overdue, took) = serving.await.unwrap();
     assert_eq!(overdue, Some(Overdue::Idle));
     assert!(took <= IDLE + PARTING + Duration::from_secs(1), "{took:?}");
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::{Landing, LastError, Setback, State, TokenSlot, Unavailable};
 use crate::auth::tokens::exchange::Trouble;
 use crate::auth::tokens::failure::{Cause, Failure};
-use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE};
+use crate::auth::tokens::lifetime::{self, DEFAULT_LIFE, FETCH_LIMIT};
 use crate::auth::tokens::source::{Fingerprint, Held, Moment, TokenSource};
 use crate::state::backoff;
 
@@ -125,20 +125,19 @@ impl TokenSlot {
         }
     }
 
-    /// How long the token that is held may still be sent; without one, longer than any flight.
-    fn left_to_hard(&self) -> Duration {
-        let held = self.held.load_full();
-        held.map_or(2 * LONGEST_FLIGHT, |held| {
-            held.lifetime.hard.saturating_sub(held.sent.elapsed(&self.source.services.clock))
-        })
+    /// How long the token that is held may still be sent, if one is.
+    fn left_to_hard(&self) -> Option<Duration> {
+        let held = self.held.load_full()?;
+        Some(held.lifetime.hard.saturating_sub(held.sent.elapsed(&self.source.services.clock)))
     }
 
     async fn fly(&self) {
-        let source = self.source.clone();
+        let (source, left) = (self.source.clone(), self.left_to_hard());
+        let limit = left.map_or(FETCH_LIMIT, lifetime::fetch_limit);
         // A task of its own: a panic in it is one failure, not the keeper's end.
         let mut flight =
-            tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch()).await });
-        let landed = match tokio::time::timeout(self.left_to_hard(), &mut flight).await {
+            tokio::spawn(async move { tokio::time::timeout(LONGEST_FLIGHT, source.fetch(limit)).await });
+        let landed = match tokio::time::timeout(left.unwrap_or(2 * LONGEST_FLIGHT), &mut flight).await {
             Ok(landed) => landed,
             Err(_) => {
                 // What is held ends on its way too, whatever the wall clock says meanwhile.
@@ -200,6 +199,11 @@ impl TokenSlot {
         let subject = self.source.subject.as_ref().filter(|_| cause != Cause::Subject && !failure.is_known);
         let failures = subject.map_or(state.failures, |subject| subject.count_failure());
         let pause = lifetime::pause(failures, cause.is_permanent(), failure.retry_after, backoff::random());
+        // What the subjects share waits for all of them, whichever token is about to end.
+        let pause = match self.left_to_hard() {
+            Some(left) if subject.is_none() => lifetime::pause_within(pause, failure.retry_after, left),
+            _ => pause,
+        };
         if let Some(subject) = subject {
             subject.is_in_trouble(Trouble { at, pause, failure: failure.clone(), file });
         }

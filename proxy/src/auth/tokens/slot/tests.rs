@@ -133,6 +133,63 @@ async fn a_token_is_never_sent_past_its_hard_limit() {
     eventually(|| slot.status().held.is_none()).await;
 }
 
+/// A slot whose token lives 40 s, is past its soft limit and sent for 5 s more.
+async fn near_its_end(world: &World) -> Arc<TokenSlot> {
+    let slot = warm(world).await;
+    world.clock.advance(after(31));
+    slot
+}
+
+/// Until there is another, without a moment between the two.
+async fn replaced(slot: &Arc<TokenSlot>) {
+    while token(slot.ready()) == "token-0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_9_a_failure_is_tried_again_before_the_token_ends() {
+    let server = TokenServer::start(|before, _| match before {
+        0 | 2 => Answer::token(&format!("token-{before}"), 40),
+        // The longest pause that does not depend on chance.
+        _ => Answer::error("400 No", "invalid_scope"),
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = near_its_end(&world).await;
+    replaced(&slot).await;
+    assert_eq!((server.count(), token(slot.ready())), (3, "token-2".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_9_an_issuer_that_asks_for_more_time_than_the_token_has_gets_it() {
+    let server = TokenServer::start(|before, _| match before {
+        0 => Answer::token("token-0", 40),
+        _ => Answer::new("503 Busy", "retry-after: 20\r\n", ""),
+    })
+    .await;
+    let world = World::new(&server);
+    let slot = near_its_end(&world).await;
+    let _ = slot.ready();
+    eventually(|| slot.status().retry_in.is_some()).await;
+    assert!(slot.status().retry_in.unwrap() > after(15));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_9_an_endpoint_that_hangs_is_given_up_in_time_for_another_attempt() {
+    let server = TokenServer::start(|before, _| Answer::token(&format!("token-{before}"), 40)).await;
+    let world = World::new(&server);
+    let slot = near_its_end(&world).await;
+    server.hold();
+    let _ = slot.ready();
+    server.count_reaches(2).await;
+    let begun = Instant::now();
+    eventually(|| slot.status().failed == 1).await;
+    assert!(begun.elapsed() < after(4), "{:?}", begun.elapsed());
+    server.release();
+    replaced(&slot).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_9_issuer_down_for_two_lifetimes() {
     let down = Arc::new(AtomicBool::new(false));

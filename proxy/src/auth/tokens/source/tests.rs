@@ -4,10 +4,11 @@ use countersign_policy::snapshot::{Algorithm, AssertionAudience, AssertionType};
 
 use super::*;
 use crate::auth::tokens::authority::{Asks, Authority};
+use crate::auth::tokens::lifetime::FETCH_LIMIT;
 use crate::auth::tokens::server::{Answer, Asked, TokenServer, World};
 
 async fn fetch(world: &World) -> Result<Held, Failure> {
-    world.source().fetch().await.0
+    world.source().fetch(FETCH_LIMIT).await.0
 }
 
 async fn cause_of(answer: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static) -> Cause {
@@ -206,12 +207,12 @@ async fn c24_the_token_endpoint_is_found_in_the_metadata_once() {
     ] {
         let (server, world) = discovering(path, "/realms/shop").await;
         let source = world.source();
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         let asked = server.count();
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         assert_eq!(server.count(), asked + 1);
         world.clock.advance(Duration::from_secs(3600));
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         assert!(server.count() > asked + 2);
     }
 }
@@ -236,7 +237,7 @@ async fn out_7_a_secret_that_is_rotated_is_used_for_the_next_token() {
             .enumerate()
     {
         world.write_secret(secret);
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         assert_eq!(server.asked(index).header("authorization"), Some(sent));
     }
 }

@@ -36,7 +36,7 @@ async fn c26_a_token_request_carries_a_proof_and_the_token_is_shown_as_dpop() {
     let world = binding(&server);
     let source = world.source();
     let before = source.services.clock.unix();
-    let held = source.fetch().await.0.unwrap();
+    let held = source.fetch(FETCH_LIMIT).await.0.unwrap();
     assert_eq!(held.shown.authorization, "DPoP b0und");
     let (said, thumbprint) = proof(&server.asked(0));
     assert_eq!(
@@ -96,7 +96,7 @@ async fn c26_c20_a_nonce_that_is_demanded_goes_into_a_second_try_that_repeats_no
             audience: AssertionAudience::Issuer,
         };
         let source = world.source();
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         assert_eq!(server.count(), 2, "one more, within the flight");
         let [(first, _), (second, _)] = [0, 1].map(|index| proof(&server.asked(index)));
         assert_eq!((first.get("nonce"), &second["nonce"]), (None, &json!("first")));
@@ -105,7 +105,7 @@ async fn c26_c20_a_nonce_that_is_demanded_goes_into_a_second_try_that_repeats_no
         assert_ne!(assertion(0), assertion(1), "its jti is fresh too");
 
         // The newest is remembered, from a token's answer too: the next request needs no second try.
-        source.fetch().await.0.unwrap();
+        source.fetch(FETCH_LIMIT).await.0.unwrap();
         assert_eq!(server.count(), 3);
         assert_eq!(proof(&server.asked(2)).0["nonce"], "second");
     }
@@ -146,6 +146,6 @@ async fn c26_without_a_key_nobody_is_asked_for_a_bound_token() {
     let server = TokenServer::start(|_, _| bound("")).await;
     let world = binding(&server);
     let source = TokenSource { key: None, ..world.source() };
-    assert_eq!(source.fetch().await.0.unwrap_err().cause, Cause::Internal);
+    assert_eq!(source.fetch(FETCH_LIMIT).await.0.unwrap_err().cause, Cause::Internal);
     assert_eq!(server.count(), 0);
 }
