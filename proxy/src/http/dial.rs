@@ -210,6 +210,7 @@ where
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_UNTAKEN)
             .max_header_list_size(MAX_ANSWER_HEAD)
             .keep_alive_interval(H2_PING)
             .keep_alive_while_idle(false)
@@ -264,6 +265,8 @@ const H2_WINDOW: u32 = 256 * 1024;
 /// The most there is (RFC 9113 §6.9.1): hyper takes no more of a stream than its reader does, so that with less, few callers who read
 /// nothing would use up what all streams share.
 const H2_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// What is held of a request's body that the server does not take, in bytes for each stream.
+const MAX_UNTAKEN: usize = 64 * 1024;
 const H2_PING: Duration = Duration::from_secs(20);
 const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// Read buffer of a connection; an answer's head must fit.

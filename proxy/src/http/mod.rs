@@ -243,6 +243,7 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_stream_window_size(H2_WINDOW)
         .initial_connection_window_size(H2_WINDOW * 4)
+        .max_send_buf_size(MAX_UNTAKEN)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     server
@@ -267,6 +268,8 @@ const MAX_PARSED_FIELDS: usize = 2 * target::MAX_FIELDS;
 const MAX_STREAMS: u32 = 100;
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
+/// What is held of an answer that its caller does not take, in bytes for each stream.
+const MAX_UNTAKEN: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
