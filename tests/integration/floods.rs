@@ -225,6 +225,16 @@ fn in_24_strangers_do_not_fill_the_log() {
             heard.extend(&some[..read]);
         }
     }
+    // More than that on one connection are too many.
+    let mut caller = TcpStream::connect(proxy.inbound()).expect("a connection");
+    let said = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(settings, 0, b"")].concat();
+    caller.write_all(&said).expect("it reads");
+    // It may be cut off before the last of them.
+    let _ = caller.write_all(&frame(ping, ack, b"unasked!").repeat(5000));
+    let labels = [("direction", "inbound"), ("cause", "frames")];
+    wait_until("the end to be counted", Duration::from_secs(10), || {
+        proxy.scrape().sum("countersign_connections_timed_out_total", &labels) > 0.5
+    });
     let log = proxy.log();
     assert!(log.len() < 10_000, "{} bytes, the last of them {:?}", log.len(), log.lines().last());
     assert!(log.contains("the sidecar serves"), "our own words are written: {log}");

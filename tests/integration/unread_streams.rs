@@ -179,6 +179,20 @@ fn in_24_who_holds_many_streams_leaves_some_to_others() {
     assert_holds_up_nobody(3, 90);
 }
 
+/// Thousands of windows, opened one after the other: honest, if slow.
+#[test]
+fn who_takes_little_at_a_time_gets_all_of_it() {
+    let world = World::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut sender = connect_with(&world, 64).await;
+        let (mut answer, mut read) = (open(&mut sender, &world, "/flood", 300).await, 0);
+        while read < 512 * 1024 {
+            read += answer.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+    });
+}
+
 async fn connect(world: &World) -> SendRequest<Empty<Bytes>> {
     connect_with(world, 1024).await
 }

@@ -101,7 +101,7 @@ where
 {
     let beginning = pace.clone();
     if is_h2 {
-        let io = TokioIo::new(Paced::new(Metered::new(stream), pace.clone()));
+        let io = TokioIo::new(Paced::new(Metered::new(stream, pace.clone()), pace.clone()));
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -123,7 +123,8 @@ where
                 () = answered.notified() => {}
             }
         };
-        until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await
+        let overdue = until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await;
+        overdue.or_else(|| pace.flooded())
     } else {
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = Busy::on(&beginning);
