@@ -200,11 +200,14 @@ pub fn serve(config: Config) -> Result<ExitCode, StartError> {
     })
 }
 
-/// One JSON line per event on stderr; `COUNTERSIGN_LOG` says which, `info` is the default.
+/// One JSON line per event on stderr; `COUNTERSIGN_LOG` says which.
 pub fn log() {
-    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt().json().with_writer(io::stderr).with_env_filter(filter).init();
 }
+
+/// Our own words, and of what we are built on only errors: h2 warns of frames that any stranger may send.
+const LOG: &str = "error,countersign=info";
 
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 /// Runs until SIGTERM, SIGINT or `POST /drain`. Exit code 0 after an orderly end.
 async fn run(args: RunArgs) -> ExitCode {
-    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     hide_memory();
     let config = match Config::try_from(args) {
@@ -98,6 +98,9 @@ fn redirect(args: &InitArgs) -> ExitCode {
         Err(error) => fail(format!("init: {error}")),
     }
 }
+
+/// Our own words, and of what we are built on only errors: h2 warns of frames that any stranger may send.
+const LOG: &str = "error,countersign=info";
 
 fn fail(error: impl std::fmt::Display) -> ExitCode {
     eprintln!("countersign-proxy: {error}");

@@ -99,7 +99,7 @@ metrics! {
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
     connections_timed_out: IntCounterVec "countersign_connections_timed_out_total" ["direction", "cause"]
-        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s).";
+        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s); or too much: frames (of HTTP/2, that ask for nothing).";
     max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
         "How many downstream connections may be open at once.";
     connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
@@ -173,7 +173,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Counts a connection that was closed since it took too long, if it was.
+    /// Counts a connection that was closed since it took too long or too much, if it was.
     pub fn timed_out(&self, direction: &str, cause: Option<&str>) {
         if let Some(cause) = cause {
             self.connections_timed_out.with_label_values(&[direction, cause]).inc();

@@ -1,6 +1,6 @@
 //! What does a flood cost? Bad tokens without number take no memory, and keys that change under load cost no request.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -195,4 +195,47 @@ fn in_11_in_13_keys_rotate_under_load_and_a_withdrawn_key_is_worth_nothing() {
     }
     let wrong = load.end();
     assert!(wrong.is_empty(), "{} of them: {:?}", wrong.len(), wrong.first());
+}
+
+/// A frame of HTTP/2 for the whole connection.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("a short one");
+    [&[0, 0, length, kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+/// Answers to pings that nobody sent, over as many connections as it takes; h2 has a word for each.
+#[test]
+fn in_24_strangers_do_not_fill_the_log() {
+    let (key, upstream) = (Key::new("k1"), Upstream::start());
+    let (proxy, _folder) = orders(upstream.address(), &[&key]);
+    let (settings, ping, ack) = (4, 6, 1);
+    for _ in 0..20 {
+        let mut caller = TcpStream::connect(proxy.inbound()).expect("a connection");
+        caller.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        said.extend(frame(settings, 0, b""));
+        said.extend(frame(ping, ack, b"unasked!").repeat(500));
+        said.extend(frame(ping, 0, b"all read"));
+        caller.write_all(&said).expect("it reads");
+        let (mut heard, pong) = (Vec::<u8>::new(), frame(ping, ack, b"all read"));
+        while !heard.windows(pong.len()).any(|window| window == pong) {
+            let mut some = [0; 1024];
+            let read = caller.read(&mut some).expect("an answer");
+            assert!(read > 0, "it was cut off before it was heard");
+            heard.extend(&some[..read]);
+        }
+    }
+    // More than that on one connection are too many.
+    let mut caller = TcpStream::connect(proxy.inbound()).expect("a connection");
+    let said = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(settings, 0, b"")].concat();
+    caller.write_all(&said).expect("it reads");
+    // It may be cut off before the last of them.
+    let _ = caller.write_all(&frame(ping, ack, b"unasked!").repeat(5000));
+    let labels = [("direction", "inbound"), ("cause", "frames")];
+    wait_until("the end to be counted", Duration::from_secs(10), || {
+        proxy.scrape().sum("countersign_connections_timed_out_total", &labels) > 0.5
+    });
+    let log = proxy.log();
+    assert!(log.len() < 10_000, "{} bytes, the last of them {:?}", log.len(), log.lines().last());
+    assert!(log.contains("the sidecar serves"), "our own words are written: {log}");
 }

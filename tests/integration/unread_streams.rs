@@ -28,6 +28,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> Self {
         let (key, upstream) = (Key::new("k1"), Upstream::start());
         let issuer = json!({"issuer": LOCAL_ISSUER, "jwks": {"file": "keys.jwks"}, "leeway": "0s"});
         let rules = json!([{"name": "listen", "to": {"paths": ["/flood", "/stream"]}, "from": {}}]);
@@ -36,7 +40,8 @@ impl World {
             ("orders.yaml", &inbound(&rules)),
             ("keys.jwks", &key_set(&[&key]).to_string()),
         ]);
-        let proxy = Settings::policies(folder.path(), "orders").before(upstream.address()).start();
+        let proxy =
+            Settings::policies(folder.path(), "orders").before(upstream.address()).with(flags).start();
         Self { key, _folder: folder, upstream, proxy }
     }
 
@@ -131,10 +136,71 @@ fn in_24_who_takes_nothing_for_half_a_minute_is_cut_off() {
     wait_until("both to be counted", Duration::from_secs(5), || cut() > 1.5);
 }
 
+/// Each of these callers asks for so many answers and takes not one byte of them; others are answered all the same.
+fn assert_holds_up_nobody(callers: usize, streams: usize) {
+    // All on the same upstream connections.
+    let world = World::with(&["--workers", "1"]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut unread = Vec::new();
+        for _ in 0..callers {
+            let mut sender = connect_with(&world, 0).await;
+            for _ in 0..streams {
+                let answer = open(&mut sender, &world, "/flood", 300);
+                unread.push(tokio::time::timeout(SOON, answer).await.expect("they hold up each other"));
+            }
+        }
+        // So that what they are sent has come.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.upstream.flowing(), callers * streams);
+        for _ in 0..3 {
+            let answered = async {
+                let mut sender = connect(&world).await;
+                let mut other = open(&mut sender, &world, "/stream", 300).await;
+                for _ in 0..10 {
+                    other.frame().await.unwrap().unwrap();
+                }
+            };
+            tokio::time::timeout(SOON, answered).await.expect("others wait for those who read nothing");
+        }
+    });
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn in_24_who_opens_no_window_holds_up_nobody_else() {
+    assert_holds_up_nobody(1, 10);
+}
+
+/// More streams than the application allows on one connection, which are 200.
+#[test]
+fn in_24_who_holds_many_streams_leaves_some_to_others() {
+    assert_holds_up_nobody(3, 90);
+}
+
+/// Thousands of windows, opened one after the other: honest, if slow.
+#[test]
+fn who_takes_little_at_a_time_gets_all_of_it() {
+    let world = World::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut sender = connect_with(&world, 64).await;
+        let (mut answer, mut read) = (open(&mut sender, &world, "/flood", 300).await, 0);
+        while read < 512 * 1024 {
+            read += answer.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+    });
+}
+
 async fn connect(world: &World) -> SendRequest<Empty<Bytes>> {
+    connect_with(world, 1024).await
+}
+
+async fn connect_with(world: &World, window: u32) -> SendRequest<Empty<Bytes>> {
     let stream = tokio::net::TcpStream::connect(world.proxy.inbound()).await.unwrap();
     let mut http2 = Builder::new(TokioExecutor::new());
-    http2.initial_stream_window_size(1024).initial_connection_window_size(1024 * 1024);
+    http2.initial_stream_window_size(window).initial_connection_window_size(1024 * 1024);
     let (sender, connection) = http2.handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender

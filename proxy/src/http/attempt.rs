@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::body::Body;
 use super::exchange::Exchange;
-use super::pool::{Carrier, Lease};
+use super::pool::{Carrier, Hold};
 
 /// What became of an attempt.
 #[expect(
@@ -15,7 +15,7 @@ use super::pool::{Carrier, Lease};
     reason = "nearly every attempt is answered, and a box would cost each of them"
 )]
 pub(super) enum Attempt {
-    Answered(Response<Incoming>, Option<Lease>),
+    Answered(Response<Incoming>, Hold),
     /// Nothing was sent, and here it is again.
     Returned(Box<Request<Body>>),
     /// It was sent on a kept connection that ended without a byte of an answer, and may be sent twice. Here is its head.
@@ -32,21 +32,26 @@ impl Attempt {
         request: Request<Body>,
         exchange: Option<Arc<Exchange>>,
     ) -> Self {
-        let (result, lease) = match carrier {
+        let (result, hold) = match carrier {
             Carrier::Http1(mut lease) => {
                 lease.exchange = exchange;
                 lease.line.note(&request);
-                (lease.line.sender.try_send_request(request).await, Some(lease))
+                (lease.line.sender.try_send_request(request).await, Hold::Connection(lease))
             }
-            Carrier::Http2(mut sender) => (sender.try_send_request(request).await, None),
+            Carrier::Http2(mut sender, stream) => {
+                (sender.try_send_request(request).await, Hold::Stream(stream))
+            }
         };
         match result {
-            Ok(response) => Self::Answered(response, lease),
+            Ok(response) => Self::Answered(response, hold),
             Err(mut error) => match error.take_message() {
                 Some(request) => Self::Returned(Box::new(request)),
                 None => {
                     tracing::debug!(error = %error.error(), "an upstream did not answer");
-                    let head = lease.and_then(|lease| lease.line.unheard());
+                    let head = match hold {
+                        Hold::Connection(lease) => lease.line.unheard(),
+                        Hold::Stream(_) => None,
+                    };
                     head.map_or(Self::Broken, |head| Self::Unheard(Box::new(head)))
                 }
             },

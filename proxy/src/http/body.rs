@@ -16,7 +16,7 @@ use super::arriving::Arriving;
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending};
 use super::headers::{self, Stripped, Underscores};
-use super::pool::Lease;
+use super::pool::Hold;
 use super::watch::{Place, Watch};
 use stall::Stall;
 
@@ -45,8 +45,8 @@ pub(crate) struct Relay {
     /// Shared with the body of the other direction, where the request has one.
     exchange: Option<Arc<Exchange>>,
     is_request: bool,
-    /// The upstream connection, given back when an answer's body has ended well.
-    lease: Option<Lease>,
+    /// Of the upstream connection, given back when an answer's body has ended well.
+    hold: Option<Hold>,
     /// Over an exchange without a body of the request; else it is there.
     watch: Watch,
     /// Until it is watched.
@@ -115,22 +115,22 @@ impl Body {
         (Self::relay(relay, admitted), Some(exchange))
     }
 
-    /// An answer's body; the lease goes back to its pool at the end. Without an `exchange` the watch is its own.
+    /// An answer's body; what it holds of its connection is given back at the end. Without an `exchange` the watch is its own.
     pub(crate) fn response(
         incoming: Incoming,
         idle: Duration,
-        lease: Option<Lease>,
+        hold: Option<Hold>,
         exchange: Option<Arc<Exchange>>,
         watch: Watch,
         admitted: Option<&Admitted<'_>>,
     ) -> Self {
         if incoming.is_end_stream() {
-            if let Some(lease) = lease {
-                lease.give_back();
+            if let Some(hold) = hold {
+                hold.give_back();
             }
             return Self::Empty;
         }
-        Self::relay(Relay { exchange, lease, watch, ..Relay::new(incoming.into(), idle) }, admitted)
+        Self::relay(Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle) }, admitted)
     }
 
     fn relay(mut relay: Relay, admitted: Option<&Admitted<'_>>) -> Self {
@@ -208,7 +208,7 @@ impl Relay {
             forbidden: Forbidden::None,
             exchange: None,
             is_request: false,
-            lease: None,
+            hold: None,
             watch: Watch::Nothing,
             place: None,
             waker: None,
@@ -239,7 +239,7 @@ impl Relay {
                 return;
             }
             let flow = std::mem::replace(&mut this.flow, Flow::Ended(ending.clone()));
-            ((flow, this.lease.take()), this.waker.take())
+            ((flow, this.hold.take()), this.waker.take())
         };
         drop(held);
         if let Some(waker) = waker {
@@ -332,8 +332,8 @@ impl Relay {
         if let Some(exchange) = self.exchange.take().filter(|_| self.is_request) {
             exchange.ended();
         }
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(hold) = self.hold.take() {
+            hold.give_back();
         }
     }
 }

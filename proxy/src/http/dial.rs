@@ -1,7 +1,10 @@
 //! How is an upstream reached? Plain TCP or verified TLS, then HTTP/1.1 or HTTP/2 on top.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign_policy::Reason;
@@ -75,7 +78,8 @@ pub(crate) enum Version {
 /// An open connection that is ready for a request.
 pub(crate) enum Sender {
     Http1(Line),
-    Http2(http2::SendRequest<Body>),
+    /// With how many streams the server allows at once, as it says by now.
+    Http2(http2::SendRequest<Body>, Arc<AtomicUsize>),
 }
 
 // === impl Dial ===
@@ -186,15 +190,17 @@ where
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_WINDOW)
-            .initial_connection_window_size(H2_WINDOW * 4)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_UNTAKEN)
             .max_header_list_size(MAX_ANSWER_HEAD)
             .keep_alive_interval(H2_PING)
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(unreachable)?;
-        tokio::spawn(drive(connection));
-        return Ok(Sender::Http2(sender));
+        let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        tokio::spawn(drive(telling(connection, allowed.clone())));
+        return Ok(Sender::Http2(sender, allowed));
     }
     let (stream, heard) = Listening::to(stream);
     let (sender, connection) = http1::Builder::new()
@@ -214,12 +220,34 @@ async fn drive(connection: impl Future<Output = Result<(), hyper::Error>>) {
     }
 }
 
+/// Says at each turn how many streams the server allows: its settings come after the handshake, and may change.
+async fn telling<S>(
+    mut connection: http2::Connection<TokioIo<S>, Body, TokioExecutor>,
+    allowed: Arc<AtomicUsize>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    poll_fn(|context| {
+        let ended = Pin::new(&mut connection).poll(context);
+        allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        ended
+    })
+    .await
+}
+
 fn unreachable(error: impl std::fmt::Display) -> Reason {
     tracing::debug!(%error, "an upstream cannot be reached");
     Reason::UpstreamUnreachable
 }
 
-const H2_WINDOW: u32 = 1024 * 1024;
+/// Of a stream. What lies here unread of the answers of one connection is no more than this for each of its streams.
+const H2_WINDOW: u32 = 256 * 1024;
+/// The most there is (RFC 9113 §6.9.1): hyper takes no more of a stream than its reader does, so that with less, few callers who read
+/// nothing would use up what all streams share.
+const H2_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// What is held of a request's body that the server does not take, in bytes for each stream.
+const MAX_UNTAKEN: usize = 64 * 1024;
 const H2_PING: Duration = Duration::from_secs(20);
 const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// Read buffer of a connection; an answer's head must fit.

@@ -23,7 +23,7 @@ use super::challenge;
 use super::exchange::Exchange;
 use super::grant::Admitted;
 use super::headers::{self, Stripped};
-use super::pool::{Carrier, Lease, Upstream};
+use super::pool::{Carrier, Hold, Upstream};
 use super::watch::{Open, Watch};
 use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
@@ -96,8 +96,8 @@ struct Kept {
 /// An answer, whose body has not been read.
 struct Answer {
     response: Response<Incoming>,
-    /// What can carry another request.
-    lease: Option<Lease>,
+    /// What can carry another request at its end.
+    hold: Option<Hold>,
     exchange: Option<Arc<Exchange>>,
     /// It names a nonce for the next proof.
     new_nonce: bool,
@@ -145,11 +145,11 @@ impl Road<'_> {
             let sent = Attempt::make(carrier, request, exchange.clone());
             let mut open = None;
             match self.answer(sent, exchange.as_ref(), &mut open).await? {
-                Attempt::Answered(mut response, lease) => {
-                    let lease = lease.filter(|_| !self.alone);
+                Attempt::Answered(mut response, hold) => {
+                    let hold = Some(hold).filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
                     let new_nonce = bound && self.remember_nonce(&mut response);
-                    return Ok(Answer { response, lease, exchange, new_nonce, open });
+                    return Ok(Answer { response, hold, exchange, new_nonce, open });
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
@@ -294,7 +294,7 @@ fn address(
                 request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
         }
-        Carrier::Http2(_) => {
+        Carrier::Http2(..) => {
             *request.version_mut() = Version::HTTP_2;
             let uri =
                 Uri::builder().scheme(scheme).authority(authority.clone()).path_and_query(target.clone());
@@ -347,17 +347,19 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
         head.version = downstream;
         head.extensions.clear();
-        let body = Body::response(incoming, idle, self.lease, self.exchange, watch, admitted);
+        let body = Body::response(incoming, idle, self.hold, self.exchange, watch, admitted);
         Ok(Response::from_parts(head, body))
     }
 
     /// Nobody wants it any more: what is left of a short body is read, so that its connection can carry another request.
     fn hear_out(self, idle: Duration) {
-        if self.lease.is_none() || self.response.body().size_hint().lower() > MAX_HEARD_OUT {
+        if !matches!(self.hold, Some(Hold::Connection(_)))
+            || self.response.body().size_hint().lower() > MAX_HEARD_OUT
+        {
             return;
         }
         let mut body =
-            Body::response(self.response.into_body(), idle, self.lease, self.exchange, Watch::Nothing, None);
+            Body::response(self.response.into_body(), idle, self.hold, self.exchange, Watch::Nothing, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

@@ -3,11 +3,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::pace::Pace;
 
 /// A stream whose reader is told to end once its peer has spent what it had.
 pub(super) struct Metered<S> {
@@ -15,6 +18,8 @@ pub(super) struct Metered<S> {
     read: Frames,
     written: Frames,
     budget: Budget,
+    /// Told of the end.
+    pace: Arc<Pace>,
     /// What is still to be read of [`CALM`], after which there is nothing more.
     end: Option<&'static [u8]>,
 }
@@ -48,16 +53,16 @@ struct Budget {
 
 impl<S> Metered<S> {
     /// For a server, whose peer begins with the preface.
-    pub(super) fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S, pace: Arc<Pace>) -> Self {
         let budget = Budget { left: BURST, since: Instant::now() };
-        Self { stream, read: Frames::after(PREFACE), written: Frames::after(0), budget, end: None }
+        Self { stream, read: Frames::after(PREFACE), written: Frames::after(0), budget, pace, end: None }
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
         let budget = &mut self.budget;
         self.written.pass(bytes, |head| {
             if head.kind == DATA {
-                budget.earn(FOR_DATA);
+                budget.earn(for_data(head.length));
             }
             true
         });
@@ -80,6 +85,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let bytes = buf.filled().get(before..).unwrap_or_default();
         let Some(cut) = me.read.pass(bytes, |head| budget.allows(head)) else { return Poll::Ready(Ok(())) };
         tracing::debug!("a connection of HTTP/2 sends too many frames that ask for nothing");
+        me.pace.flood();
         buf.set_filled(before + cut);
         Poll::Ready(say(me.end.insert(CALM), buf))
     }
@@ -222,6 +228,10 @@ impl Budget {
     }
 }
 
+fn for_data(length: usize) -> u32 {
+    u32::try_from(length / BYTES).unwrap_or(MOST).saturating_add(FOR_DATA)
+}
+
 const HEAD: usize = 9;
 /// In bytes (RFC 9113 §3.4).
 const PREFACE: usize = 24;
@@ -239,6 +249,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const FOR_REQUEST: u32 = 4;
 /// With each DATA of ours: WINDOW_UPDATE of stream and connection, and a PING by which gRPC measures the road.
 const FOR_DATA: u32 = 3;
+/// And one more with so many bytes of it, since who reads piece by piece opens both windows as often: Go does for each 4 KiB.
+const BYTES: usize = 512;
 const FOR_SETTINGS: u32 = 5;
 /// Those that may be saved up by work.
 const MOST: u32 = 100_000;

@@ -106,7 +106,7 @@ where
 {
     let beginning = pace.clone();
     if is_h2 {
-        let io = TokioIo::new(Paced::new(Metered::new(stream), pace.clone()));
+        let io = TokioIo::new(Paced::new(Metered::new(stream, pace.clone()), pace.clone()));
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -128,7 +128,8 @@ where
                 () = answered.notified() => {}
             }
         };
-        until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await
+        let overdue = until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await;
+        overdue.or_else(|| pace.flooded())
     } else {
         let (stream, owed) = HalfOpen::over(stream);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -249,6 +250,7 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_stream_window_size(H2_WINDOW)
         .initial_connection_window_size(H2_WINDOW * 4)
+        .max_send_buf_size(MAX_UNTAKEN)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     server
@@ -273,6 +275,8 @@ const MAX_PARSED_FIELDS: usize = 2 * target::MAX_FIELDS;
 const MAX_STREAMS: u32 = 100;
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
+/// What is held of an answer that its caller does not take, in bytes for each stream.
+const MAX_UNTAKEN: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

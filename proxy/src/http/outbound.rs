@@ -25,10 +25,15 @@ use super::websocket::{self, Handshake, Open};
 use super::{destination, headers, passthrough};
 use crate::auth::active::Active;
 use crate::auth::attach::{Attached, attach};
+use crate::clock::Clock;
 use crate::drain::Drain;
+use crate::limit::Limit;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 use crate::state::certificate::Certificate;
+
+/// Lines about strangers, who may be many.
+static TURNED_AWAY: Limit = Limit::of_lines();
 
 /// One connection of the application.
 struct Application {
@@ -44,7 +49,10 @@ struct Application {
 /// would be an open relay that lends out our tokens (security OUT-12).
 pub async fn serve(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr, drain: Drain) {
     if !address.ip().to_canonical().is_loopback() {
-        return tracing::warn!(peer = %address, "a peer that is not local was turned away from the outbound listener");
+        if let Some(unlogged) = TURNED_AWAY.admit(Clock::default().now()) {
+            tracing::warn!(peer = %address, unlogged, "a peer that is not local was turned away from the outbound listener");
+        }
+        return;
     }
     serve_to(worker, stream, address, None, drain).await;
 }

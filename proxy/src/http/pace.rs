@@ -36,6 +36,8 @@ struct State {
     /// From when on what is the case now is. Asked for only once it has been the case for a whole turn, since a head mostly comes in
     /// one piece.
     since: Option<Instant>,
+    /// The caller sends too many frames that ask for nothing.
+    is_flooded: bool,
     /// A write waits for the caller, and from when on.
     is_blocked: bool,
     blocked_since: Option<Instant>,
@@ -50,6 +52,8 @@ pub(crate) enum Overdue {
     Idle,
     /// The caller does not take what it is sent.
     Write,
+    /// Too many frames of HTTP/2 that ask for nothing.
+    Frames,
 }
 
 /// Something is under way on a connection, until this is dropped.
@@ -78,6 +82,7 @@ impl Pace {
             asked: None,
             is_parting: false,
             since: first,
+            is_flooded: false,
             is_blocked: false,
             blocked_since: None,
         })))
@@ -93,6 +98,16 @@ impl Pace {
     pub(super) fn part(&self) {
         let mut state = self.lock();
         (state.is_parting, state.since) = (true, None);
+    }
+
+    /// It ends since its caller sends too many frames that ask for nothing.
+    pub(super) fn flood(&self) {
+        self.lock().is_flooded = true;
+    }
+
+    /// Why it has ended, if that was said.
+    pub(super) fn flooded(&self) -> Option<Overdue> {
+        self.lock().is_flooded.then_some(Overdue::Frames)
     }
 
     fn poll_overdue(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Overdue> {
@@ -195,6 +210,7 @@ impl Overdue {
             Self::Head => "head",
             Self::Idle => "idle",
             Self::Write => "write",
+            Self::Frames => "frames",
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Which connection carries the request? The open connections to each upstream of one worker, last in first out.
+//! Which connection carries the request? The open connections to each upstream of one worker: of HTTP/1 last in first out, of HTTP/2
+//! several for many streams.
+
+mod http2;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_policy::Reason;
-use hyper::client::conn::http2;
+use hyper::client::conn::http2::SendRequest;
 
 use super::body::Body;
 use super::dial::{Address, Client, Dial, Sender, Version};
@@ -17,6 +20,7 @@ use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::state::certificate::Certificate;
+use http2::{Shared, Stream};
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
@@ -25,10 +29,10 @@ pub(crate) struct Upstream {
     /// Our own listener, which is never a destination.
     own: Option<SocketAddr>,
     http1: Mutex<Vec<Idle>>,
-    http2: Mutex<Option<(http2::SendRequest<Body>, Arc<Place>)>>,
+    http2: Shared,
     /// Where the connections lead that are open, in use or not.
     places: Mutex<Vec<Weak<Place>>>,
-    /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it.
+    /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it, or opens the next.
     opening: tokio::sync::Mutex<()>,
     /// For proofs that go there (RFC 9449 §9).
     pub(crate) nonce: NewestNonce,
@@ -50,10 +54,18 @@ struct Place {
 /// A connection that carries a request.
 pub(crate) enum Carrier {
     Http1(Lease),
-    Http2(http2::SendRequest<Body>),
+    Http2(SendRequest<Body>, Stream),
 }
 
-/// An HTTP/1 connection in use. It goes back to its pool only by [`Lease::give_back`]; dropped, it is closed.
+/// What an answer keeps of its carrier until its body has ended.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    Connection(Lease),
+    /// Dropped, there is room for another.
+    Stream(Stream),
+}
+
+/// An HTTP/1 connection in use. It goes back to its pool only by [`Hold::give_back`]; dropped, it is closed.
 pub(crate) struct Lease {
     upstream: Arc<Upstream>,
     pub(crate) line: Line,
@@ -91,7 +103,7 @@ impl Upstream {
             connector,
             own,
             http1: Mutex::default(),
-            http2: Mutex::default(),
+            http2: Shared::default(),
             places: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             nonce: NewestNonce::default(),
@@ -113,16 +125,15 @@ impl Upstream {
 
     /// A connection that is open and ready, if there is one.
     pub(crate) fn ready(self: &Arc<Self>) -> Option<Carrier> {
-        if self.dial.version != Version::Http1 {
-            let mut kept = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
-            match kept.as_ref() {
-                Some((sender, _)) if !sender.is_closed() => return Some(Carrier::Http2(sender.clone())),
-                _ => *kept = None,
-            }
+        let on_http2 = || self.http2.stream().map(|(sender, stream)| Carrier::Http2(sender, stream));
+        match self.dial.version {
+            Version::Http1 => self.idle(),
+            Version::Http2 => on_http2(),
+            Version::Negotiated => on_http2().or_else(|| self.idle()),
         }
-        if self.dial.version == Version::Http2 {
-            return None;
-        }
+    }
+
+    fn idle(self: &Arc<Self>) -> Option<Carrier> {
         let mut idle = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Idle { line, place, since }) = idle.pop() {
             if since.elapsed() > MAX_IDLE {
@@ -156,10 +167,14 @@ impl Upstream {
     async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;
-            match self.ready() {
-                Some(carrier) => Ok(carrier),
-                None => self.open(limit).await,
+            if let Some(carrier) = self.ready() {
+                return Ok(carrier);
             }
+            let opened = self.open(limit).await;
+            // A server that takes no other connection has one already.
+            opened.or_else(|reason| {
+                self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(reason)
+            })
         } else {
             self.open(limit).await
         }
@@ -173,9 +188,9 @@ impl Upstream {
                 line.sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
                 Carrier::Http1(self.lease(line, place))
             }
-            Sender::Http2(sender) => {
-                *self.http2.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender.clone(), place));
-                Carrier::Http2(sender)
+            Sender::Http2(sender, allowed) => {
+                let (sender, stream) = self.http2.begin(sender, allowed, place);
+                Carrier::Http2(sender, stream)
             }
         })
     }
@@ -199,10 +214,8 @@ impl Upstream {
         idle.retain(|idle| {
             idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
-        let mut http2 = self.http2.lock().unwrap_or_else(PoisonError::into_inner);
-        // The streams that are on it have senders of their own.
-        let _ = http2.take_if(|(sender, place)| sender.is_closed() || place.is_left());
-        Arc::strong_count(self) > 1 || !idle.is_empty() || http2.is_some()
+        let is_shared = self.http2.sweep();
+        Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared
     }
 
     /// New connections follow the name; one that is kept busy would stay where the name was.
@@ -255,11 +268,23 @@ impl Place {
     }
 }
 
+// === impl Hold ===
+
+impl Hold {
+    /// The answer has been read to its end.
+    pub(crate) fn give_back(self) {
+        match self {
+            Self::Connection(lease) => lease.give_back(),
+            Self::Stream(stream) => drop(stream),
+        }
+    }
+}
+
 // === impl Lease ===
 
 impl Lease {
-    /// The answer has been read to its end: the connection may carry another request.
-    pub(crate) fn give_back(self) {
+    /// The connection may carry another request.
+    fn give_back(self) {
         let Self { upstream, mut line, place, exchange } = self;
         if exchange.is_some_and(|exchange| !exchange.is_sent()) || line.sender.is_closed() {
             return;

@@ -26,7 +26,8 @@ pub(crate) struct Proxy {
 pub(crate) struct Settings {
     arguments: Vec<String>,
     target: Option<SocketAddr>,
-    log: String,
+    /// `None`: what it logs when it is not told.
+    log: Option<&'static str>,
 }
 
 impl Settings {
@@ -42,7 +43,7 @@ impl Settings {
 
     /// Nothing said of where policy comes from.
     pub(crate) fn bare() -> Self {
-        Self { arguments: Vec::new(), target: None, log: "info".to_owned() }
+        Self { arguments: Vec::new(), target: None, log: None }
     }
 
     /// More flags.
@@ -59,7 +60,7 @@ impl Settings {
 
     /// Logs all there is to log.
     pub(crate) fn tracing(mut self) -> Self {
-        "trace".clone_into(&mut self.log);
+        self.log = Some("trace");
         self
     }
 
@@ -82,7 +83,11 @@ impl Settings {
 
 fn spawn(settings: &Settings, inbound: &Port, outbound: &Port, admin: &Port) -> Process {
     let mut command = Command::new(binary("countersign-proxy"));
-    command.arg("run").args(&settings.arguments).env("COUNTERSIGN_LOG", &settings.log);
+    command.arg("run").args(&settings.arguments);
+    match settings.log {
+        Some(log) => command.env("COUNTERSIGN_LOG", log),
+        None => command.env_remove("COUNTERSIGN_LOG"),
+    };
     if let Some(target) = settings.target {
         command.args(["--inbound", &format!("{}={target}", inbound.address())]);
     }

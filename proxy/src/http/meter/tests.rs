@@ -19,7 +19,7 @@ fn ping() -> Vec<u8> {
 async fn pair() -> (Metered<DuplexStream>, DuplexStream) {
     let (near, mut far) = duplex(1024 * 1024);
     far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    let mut near = Metered::new(near);
+    let mut near = Metered::new(near, Pace::new(true, None));
     near.read_exact(&mut [0; PREFACE]).await.unwrap();
     (near, far)
 }
@@ -106,6 +106,32 @@ async fn answers_to_our_work_are_free() {
     assert_eq!(arrive(&mut near, &mut far, &given_up, 5000).await, (5000, false));
 }
 
+/// Answers to so many DATA of this size with so many WINDOW_UPDATE for each, of which none may be lost.
+async fn assert_goes_on(count: usize, size: usize, updates: usize) {
+    let (mut near, mut far) = pair().await;
+    let batch = 100;
+    let (data, update) = (frame(DATA, 0, &vec![7; size]), frame(WINDOW_UPDATE, 0, &[0, 0, 0, 5]));
+    let mut sent = vec![0; data.len()];
+    for _ in 0..count / batch {
+        for _ in 0..batch {
+            near.write_all(&data).await.unwrap();
+            far.read_exact(&mut sent).await.unwrap();
+        }
+        let passed = arrive(&mut near, &mut far, &update, updates * batch).await;
+        assert_eq!(passed, (updates * batch, false), "{size} bytes, {updates} updates");
+    }
+}
+
+/// Time stands still: what they may send they have from our DATA alone.
+#[tokio::test(start_paused = true)]
+async fn an_honest_reader_is_never_cut_off_however_much_it_reads() {
+    assert_goes_on(100_000, 1, 2).await;
+    assert_goes_on(100_000, 300, 2).await;
+    // Go's client, of which a program reads 4 KiB at a time, and one that reads a KiB.
+    assert_goes_on(5_000, 16_384, 8).await;
+    assert_goes_on(5_000, 16_384, 32).await;
+}
+
 /// Heads and payloads come in pieces of any size; the end comes between two frames, wherever reads end.
 #[tokio::test(start_paused = true)]
 async fn pieces_of_any_size_are_the_same_frames() {
@@ -133,8 +159,9 @@ async fn pieces_of_any_size_are_the_same_frames() {
 #[tokio::test]
 async fn in_24_who_sends_too_many_is_told_to_be_calm() {
     let (near, mut far) = duplex(1024 * 1024);
+    let pace = Pace::new(true, None);
     let server = super::super::http2_server().serve_connection(
-        hyper_util::rt::TokioIo::new(Metered::new(near)),
+        hyper_util::rt::TokioIo::new(Metered::new(near, pace.clone())),
         hyper::service::service_fn(|_: http::Request<hyper::body::Incoming>| async {
             Ok::<_, std::convert::Infallible>(http::Response::new(super::super::body::Body::Empty))
         }),
@@ -152,4 +179,5 @@ async fn in_24_who_sends_too_many_is_told_to_be_calm() {
     let code = said.len() - end.len() - 4;
     assert_eq!(said[code..code + 4], 11_u32.to_be_bytes(), "ENHANCE_YOUR_CALM");
     assert!(served.await.unwrap().is_err());
+    assert_eq!(pace.flooded(), Some(super::super::Overdue::Frames));
 }

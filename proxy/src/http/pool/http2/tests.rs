@@ -1,0 +1,103 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::AtomicBool;
+
+use hyper::client::conn::http2::{Connection as Driver, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{DuplexStream, duplex};
+
+use super::*;
+
+/// Connections that nobody drives, which end with this.
+#[derive(Default)]
+struct World {
+    shared: Shared,
+    drivers: Vec<(Driver<TokioIo<DuplexStream>, Body, TokioExecutor>, DuplexStream)>,
+}
+
+impl World {
+    async fn open(&mut self, allowed: usize) -> (SendRequest<Body>, Stream) {
+        let (near, far) = duplex(64 * 1024);
+        let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+        self.drivers.push((driver, far));
+        let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
+        self.shared.begin(sender, Arc::new(AtomicUsize::new(allowed)), Arc::new(place))
+    }
+
+    /// As a request does.
+    async fn stream(&mut self, allowed: usize) -> Stream {
+        match self.shared.stream() {
+            Some((_, stream)) => stream,
+            None => self.open(allowed).await.1,
+        }
+    }
+
+    fn loads(&self) -> Vec<usize> {
+        self.shared.lock().iter().map(Connection::under_way).collect()
+    }
+}
+
+#[tokio::test]
+async fn another_connection_is_opened_where_there_is_no_room_and_never_without_number() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..250 {
+        streams.push(world.stream(1000).await);
+    }
+    assert_eq!(world.loads(), [100, 100, 50], "as many as one carries");
+    streams.drain(..30);
+    streams.push(world.stream(1000).await);
+    assert_eq!(world.loads(), [71, 100, 50], "the first that has room");
+    for _ in 0..2000 {
+        streams.push(world.stream(1000).await);
+    }
+    let loads = world.loads();
+    assert!(
+        loads.len() == MAX_CONNECTIONS && loads.iter().all(|load| (277..=278).contains(load)),
+        "{loads:?}"
+    );
+    drop(streams);
+    assert_eq!(world.loads(), [0; MAX_CONNECTIONS]);
+}
+
+#[tokio::test]
+async fn a_server_that_allows_few_streams_gets_no_more_on_one_connection() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..7 {
+        streams.push(world.stream(3).await);
+    }
+    assert_eq!(world.loads(), [3, 3, 1]);
+    // It says so later.
+    world.shared.lock()[0].allowed.store(5, Ordering::Relaxed);
+    streams.push(world.stream(3).await);
+    assert_eq!(world.loads(), [4, 3, 1]);
+}
+
+#[tokio::test]
+async fn those_beyond_the_first_are_let_go_once_they_are_idle() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(world.stream(1).await);
+    }
+    assert!(world.shared.sweep() && world.loads() == [1, 1, 1]);
+    streams.remove(1);
+    assert!(world.shared.sweep() && world.loads() == [1, 1]);
+    streams.clear();
+    assert!(world.shared.sweep() && world.loads() == [0], "one is kept");
+    world.shared.lock()[0].place.is_left.store(true, Ordering::Relaxed);
+    assert!(!world.shared.sweep() && world.loads().is_empty(), "not where the name is not any more");
+}
+
+#[tokio::test]
+async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
+    let mut world = World::default();
+    let (_, first) = world.open(1).await;
+    assert!(world.shared.stream().is_none(), "there may be another");
+    let (_, crowd) = world.shared.crowded().unwrap();
+    assert_eq!(world.loads(), [2]);
+    drop((first, crowd));
+    world.drivers.clear();
+    assert!(world.shared.crowded().is_none() && world.shared.stream().is_none());
+    assert!(world.loads().is_empty());
+}
