@@ -129,7 +129,7 @@ pub struct RunArgs {
     /// Connections open at once, inbound and outbound each [default: what the limit of file descriptors carries, at most 20000].
     #[arg(long, env = "COUNTERSIGN_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<NonZeroUsize>,
-    /// Of them inbound from one source, an IPv4 address or an IPv6 /64 [default: half].
+    /// Of them inbound from one source, an IPv4 address or an IPv6 /64 [default: a third].
     #[arg(long, env = "COUNTERSIGN_MAX_CONNECTIONS_PER_SOURCE", value_name = "N")]
     pub max_connections_per_source: Option<NonZeroUsize>,
     /// Requests to log on stdout: off, denied, all or N% [default: denied].
@@ -167,7 +167,7 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// In each direction; by default what the limit of file descriptors carries.
     pub max_connections: Option<NonZeroUsize>,
-    /// By default half of that.
+    /// By default a third of that.
     pub max_connections_per_source: Option<NonZeroUsize>,
     pub access_log: AccessLog,
 }

@@ -60,8 +60,8 @@ impl Room {
             Some(asked) => asked.get(),
             None => carried.min(ENOUGH),
         };
-        // Who is the one source of everything, a gateway say, still leaves as much to probes and to everybody else.
-        let per_source = asked_per_source.map_or(connections.div_ceil(2), NonZeroUsize::get);
+        // A host that has both families is two sources, and even so leaves as much to everybody else.
+        let per_source = asked_per_source.map_or(connections.div_ceil(3), NonZeroUsize::get);
         // A quarter of what is left, two descriptors each.
         let pipes = left / 4 / 2;
         Ok(Self { connections, per_source, pipes })
@@ -113,7 +113,7 @@ mod tests {
                 "{limit}: {room:?}"
             );
             assert!(room.connections <= ENOUGH);
-            assert!(room.per_source * 2 >= room.connections && room.per_source <= room.connections);
+            assert!(room.per_source * 3 >= room.connections && room.per_source <= room.connections);
         }
         assert_eq!(Room::plan(1024, 8, 1, None, None).unwrap().connections, (1024 - OURS - 8) / 4);
         assert_eq!(Room::plan(usize::MAX, 8, 2, None, None).unwrap().connections, ENOUGH);

@@ -29,5 +29,19 @@ pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
+/// The same to an address that nobody has, in packets that no router passes on.
+pub async fn open_to_nobody(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    match address {
+        SocketAddr::V4(_) => SockRef::from(&socket).set_ttl_v4(1)?,
+        SocketAddr::V6(_) => SockRef::from(&socket).set_unicast_hops_v6(1)?,
+    }
+    let mark = MARK.load(Ordering::Relaxed);
+    if mark != 0 {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    socket.connect(address).await
+}
+
 /// What every socket of this process is marked with; 0 is no mark. One process has one network namespace, and one answer.
 static MARK: AtomicU32 = AtomicU32::new(0);

@@ -225,7 +225,7 @@ fn every_metric_is_alive() {
     });
 
     // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; where tokens
-    // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`); where streams end (`open_streams.rs`), bytes
+    // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`, `connections.rs`); where callers are slow (`slow_callers.rs`); where streams end (`open_streams.rs`), bytes
     // pass (`with_pods_transparent.rs`) and names have no answer (`with_dnsmasq.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
@@ -235,6 +235,8 @@ fn every_metric_is_alive() {
         "countersign_introspection_duration_seconds",
         "countersign_access_log_dropped_total",
         "countersign_streams_ended_total",
+        "countersign_connections_refused_total",
+        "countersign_connections_timed_out_total",
         "countersign_tcp_bytes_total",
         "countersign_names_unanswered",
     ];

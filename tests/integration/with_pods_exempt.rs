@@ -78,6 +78,13 @@ fn timed_another_user_is_left_alone_where_both_are_told_and_says_so_when_the_rul
     init.install(a, &[]);
     wait_until("it to see that it is not known", LIMIT, || ready().ends_with("not ready: redirect\n"));
     assert!(sidecar.stderr().contains("leads our own connections back to us"), "{}", sidecar.stderr());
+    // The same where nothing is redirected on its way in, so that its own addresses tell nothing.
+    init.install(a, &["--exclude-inbound-ports=1-65535"]);
+    wait_until("it to see that it is not known", LIMIT, || ready().ends_with("not ready: redirect\n"));
+    std::thread::sleep(Duration::from_secs(12));
+    assert!(ready().ends_with("not ready: redirect\n"), "{}", sidecar.stderr());
+    let refused = a.ask(As::Application, &b.at(7000));
+    assert!(refused.iter().all(|answer| answer.contains("error")), "{refused:?}");
     init.install(a, &OTHER);
     wait_until("it to be left alone again", LIMIT, || ready().ends_with("\nready\n"));
     assert!(bypassed(), "none of its own came back: {}", sidecar.stderr());

@@ -287,7 +287,7 @@ impl<B: HttpBody + Unpin> HttpBody for Kept<B> {
 const PREFACE: usize = 24;
 /// A request's head is complete so long after its first byte (security IN-24).
 pub(super) const HEAD: Duration = Duration::from_secs(10);
-/// A connection without a request is closed after so long; one to us, shorter than ours to the application.
+/// A connection without a request is closed after so long; those to the application and to destinations are closed before.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// A caller takes something in this time.
 pub(super) const STALL: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use crate::drain::Drain;
 use crate::http;
 use crate::http::sidecar::Worker;
 use crate::record::{Direction, Outcome};
-use crate::tcp::Meters;
+use crate::tcp::{self, Meters};
 
 /// What is known of a connection that a verdict rests on.
 #[derive(Debug, Default)]
@@ -44,6 +44,13 @@ pub async fn serve(
         return http::outbound::serve(worker, stream, peer, drain).await;
     }
     let Redirected { peer, destination, .. } = &connection;
+    if redirect.probe.is_look(*destination) {
+        return tcp::reset(&stream);
+    }
+    if redirect.leads_back() {
+        // It may be our own, and would come back again and again.
+        return connection.refuse(&stream, DIRECTION, &Reason::AmbiguousDestination.into());
+    }
     let refusal = match (redirect.local.has(*peer), redirect.local.has(*destination)) {
         (Ok(true), Ok(is_own)) if !destination.ip().is_loopback() => {
             return if is_own {

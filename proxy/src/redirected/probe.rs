@@ -2,7 +2,7 @@
 //! every connection of ours would come back to us.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub(super) struct Probe {
     /// Where we listen for ourselves at the moment. Nobody else is let in there: a connection that came back to us would be
     /// opened again and again.
     port: AtomicU16,
+    /// What we dialled outside has arrived here.
+    came_back: AtomicBool,
     leads_back: AtomicBool,
 }
 
@@ -26,17 +28,19 @@ impl Probe {
     /// Looks again and again: rules may come, or be others, after we have started.
     pub(super) async fn watch(&self) {
         loop {
-            tokio::time::sleep(INTERVAL).await;
             // Twice, before we say that we are not ready.
-            let leads_back = self.look().await && self.look().await;
-            if self.leads_back.swap(leads_back, Ordering::Relaxed) == leads_back {
-                continue;
+            let leads_back = self.look_around().await && self.look_around().await;
+            if self.leads_back.swap(leads_back, Ordering::Relaxed) != leads_back {
+                if leads_back {
+                    tracing::error!(
+                        "the redirect leads our own connections back to us: {}",
+                        super::TELL_BOTH
+                    );
+                } else {
+                    tracing::info!("the redirect leaves our own connections alone again");
+                }
             }
-            if leads_back {
-                tracing::error!("the redirect leads our own connections back to us: {}", super::TELL_BOTH);
-            } else {
-                tracing::info!("the redirect leaves our own connections alone again");
-            }
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 
@@ -49,11 +53,42 @@ impl Probe {
         self.port.load(Ordering::Relaxed) == port
     }
 
+    /// Is this what a look dials outside? Then it has come back.
+    pub(super) fn is_look(&self, destination: SocketAddr) -> bool {
+        let is_look = FAR.contains(&destination.ip()) && self.has(destination.port());
+        if is_look {
+            self.came_back.store(true, Ordering::Relaxed);
+        }
+        is_look
+    }
+
+    async fn look_around(&self) -> bool {
+        self.look().await || self.look_outside().await.unwrap_or(false)
+    }
+
+    /// Does what we open to others come back to us? Where the way in is not redirected, or not on every port, that is not seen on
+    /// addresses of ours. For listeners that are served.
+    async fn look_outside(&self) -> io::Result<bool> {
+        // A port that nobody else uses at the moment.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        self.came_back.store(false, Ordering::Relaxed);
+        self.port.store(port, Ordering::Relaxed);
+        for far in FAR.into_iter().filter(|far| speaks_from(*far).is_some()) {
+            let dialled = timeout(SHORTLY, socket::open_to_nobody(SocketAddr::new(far, port))).await;
+            if matches!(dialled, Ok(Ok(_))) {
+                // The kernel has taken it; who serves it takes a moment.
+                tokio::time::sleep(SHORTLY).await;
+            }
+        }
+        self.port.store(0, Ordering::Relaxed);
+        Ok(self.came_back.load(Ordering::Relaxed))
+    }
+
     /// Does the redirect lead what we open back to us? Opens a connection to each address that this machine speaks from, where
     /// a redirect that does not know us turns it away to the inbound listener. Where there is no redirect yet, it does not.
     pub(super) async fn look(&self) -> bool {
-        let far: [IpAddr; 2] = [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION_V6.into()];
-        for own in far.into_iter().filter_map(speaks_from) {
+        for own in FAR.into_iter().filter_map(speaks_from) {
             if let Ok(false) = self.arrives(own).await {
                 return true;
             }
@@ -69,14 +104,16 @@ impl Probe {
         let (dialled, accepted) =
             tokio::join!(timeout(PATIENCE, socket::open(address)), timeout(PATIENCE, listener.accept()));
         self.port.store(0, Ordering::Relaxed);
-        match dialled? {
+        let dialled = dialled?;
+        let ours = dialled.as_ref().ok().and_then(|dialled| dialled.local_addr().ok());
+        match dialled {
             // Whoever turned it away was not us: we listen.
             Err(error)
                 if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused) =>
             {
                 Err(error)
             }
-            _ => Ok(accepted.is_ok()),
+            _ => Ok(matches!(accepted, Ok(Ok((_, peer))) if Some(peer) == ours)),
         }
     }
 }
@@ -91,10 +128,13 @@ fn speaks_from(far: IpAddr) -> Option<IpAddr> {
     (!own.is_loopback() && !own.is_unspecified() && !needs_scope).then_some(own)
 }
 
+/// Addresses that nobody has.
+const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(DOCUMENTATION_V6)];
 /// For documentation (RFC 3849): nobody's, like 192.0.2.0/24 (RFC 5737).
 pub(super) const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const DISCARD: u16 = 9;
 const PATIENCE: Duration = Duration::from_millis(500);
+const SHORTLY: Duration = Duration::from_millis(200);
 const INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
