@@ -7,11 +7,14 @@ use tokio::io::{DuplexStream, duplex};
 
 use super::*;
 
-/// Connections that nobody drives, which end with this.
+/// A connection that nobody drives, and the far end of it.
+type Undriven = (Driver<TokioIo<DuplexStream>, Body, TokioExecutor>, DuplexStream);
+
+/// They end with this.
 #[derive(Default)]
 struct World {
     shared: Shared,
-    drivers: Vec<(Driver<TokioIo<DuplexStream>, Body, TokioExecutor>, DuplexStream)>,
+    drivers: Vec<Undriven>,
 }
 
 impl World {
