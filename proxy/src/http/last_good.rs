@@ -182,7 +182,6 @@ apiVersion: countersign.dev/v1alpha1
 kind: OutboundPolicy
 metadata: { name: a }
 spec:
-  workloads: { labels: {} }
   rules:
   - name: a
     to: { hosts: [a.test] }

@@ -198,6 +198,27 @@ fn in_19_a_raw_path_hides_no_dot_segment() {
 }
 
 #[test]
+fn a_pattern_covers_what_it_matches_and_no_more() {
+    for (wide, narrow, expected) in [
+        ("/a/b", "/a/b", true),
+        ("/a/*", "/a/b", true),
+        ("/a/*", "/a/b/*", true),
+        ("/a", "/a/*", false),
+        ("/a", "/a/b", false),
+        ("/a/b", "/a/{x}", false),
+        ("/{x}", "/{y}", true),
+        ("/{x}", "/a", true),
+        ("/{x}", "/{claims.tenant}", true),
+        ("/{claims.tenant}", "/{x}", false),
+        // The one path without a segment.
+        ("/{x}", "/", false),
+    ] {
+        let pattern = |written| PathPattern::parse(written).unwrap();
+        assert_eq!(pattern(wide).covers(&pattern(narrow)), expected, "{wide} over {narrow}");
+    }
+}
+
+#[test]
 fn patterns_end_where_the_path_is_raw_or_cannot_be_told() {
     let path = raw("/a/b/c%2Fd/e").unwrap();
     for (pattern, judged, covers) in [
