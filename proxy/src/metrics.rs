@@ -99,7 +99,7 @@ metrics! {
     connections: IntGaugeVec "countersign_connections" ["direction", "protocol"]
         "Open downstream connections.";
     connections_timed_out: IntCounterVec "countersign_connections_timed_out_total" ["direction", "cause"]
-        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s); or too much: frames (of HTTP/2, that ask for nothing).";
+        "Downstream connections that were closed since they took too long: head (a request's head, 10 s from its first byte), idle (60 s without a request), write (nothing was taken for 30 s), stream (the same of one of HTTP/2, which is reset while the connection goes on); or too much: frames (of HTTP/2, that ask for nothing).";
     max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
         "How many downstream connections may be open at once.";
     connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]

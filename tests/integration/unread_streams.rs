@@ -114,16 +114,14 @@ fn in_24_who_takes_nothing_for_half_a_minute_is_cut_off() {
     let world = World::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut sender = runtime.block_on(connect(&world));
-    let _unread = runtime.block_on(open(&mut sender, &world, "/flood", 300));
+    let mut unread = runtime.block_on(open(&mut sender, &world, "/flood", 300));
     let mut caller = Connection::open(world.proxy.inbound()).unwrap();
     let bearer = world.bearer(300);
     let head = format!("GET /flood HTTP/1.1\r\nHost: orders.shop\r\nAuthorization: {bearer}\r\n\r\n");
     caller.send(head.as_bytes()).unwrap();
     assert_eq!(caller.head().unwrap().0, 200);
-    let mut other = runtime.block_on(async {
-        let mut sender = connect(&world).await;
-        open(&mut sender, &world, "/stream", 300).await
-    });
+    // Of the same connection, which moves all the while.
+    let mut other = runtime.block_on(open(&mut sender, &world, "/stream", 300));
     let began = Instant::now();
     assert_eq!(world.upstream.flowing(), 2);
     while world.upstream.flowing() > 0 {
@@ -131,9 +129,21 @@ fn in_24_who_takes_nothing_for_half_a_minute_is_cut_off() {
         runtime.block_on(other.frame()).unwrap().unwrap();
     }
     assert!(began.elapsed() > Duration::from_secs(25), "{:?}", began.elapsed());
-    let labels = [("direction", "inbound"), ("cause", "write")];
-    let cut = || world.proxy.scrape().sum("countersign_connections_timed_out_total", &labels);
-    wait_until("both to be counted", Duration::from_secs(5), || cut() > 1.5);
+    for cause in ["write", "stream"] {
+        let labels = [("direction", "inbound"), ("cause", cause)];
+        let cut = || world.proxy.scrape().sum("countersign_connections_timed_out_total", &labels);
+        wait_until("it to be counted", Duration::from_secs(5), || cut() == 1.0);
+    }
+    let error = runtime.block_on(async {
+        loop {
+            match unread.frame().await.expect("it ended as if it were whole") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        }
+    });
+    assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+    runtime.block_on(other.frame()).unwrap().unwrap();
 }
 
 /// Each of these callers asks for so many answers and takes not one byte of them; others are answered all the same.

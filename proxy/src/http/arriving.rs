@@ -1,7 +1,8 @@
 //! What if we answer before the request has ended? Its body is heard out for a moment, so that the answer is heard too.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use super::half_open::Owed;
-use super::pace::Busy;
+use super::body::BodyError;
+use super::pace::{Busy, Stream};
 
 /// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
 /// bytes in it, and the reset that follows can overtake the answer (RFC 9112 §9.6); over HTTP/2 it resets the stream, and
@@ -26,8 +27,11 @@ pub(crate) struct Arriving {
     /// Of a request that has a body: its connection is not idle before all of it has been heard.
     busy: Option<Busy>,
     lingers: bool,
-    /// Whom to tell that all of it has come.
-    owed: Option<Owed>,
+    /// On a connection of HTTP/1: the connection is told how much has come.
+    is_told: bool,
+    is_starved: bool,
+    /// Of HTTP/2.
+    stream: Option<Arc<Stream>>,
 }
 
 /// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
@@ -48,25 +52,38 @@ async fn hear_out(mut body: Incoming, _busy: Option<Busy>) {
 // === impl Arriving ===
 
 impl Arriving {
-    /// The same request with its body as one that is heard out.
-    pub(super) fn request(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
+    /// The same request with its body as one that is heard out, on a connection of HTTP/1 or as a stream of HTTP/2.
+    pub(super) fn request(
+        request: Request<Incoming>,
+        busy: &Busy,
+        stream: Option<&Arc<Stream>>,
+    ) -> Request<Self> {
         request.map(|incoming| {
-            let busy = Some(busy).filter(|_| !incoming.is_end_stream()).cloned();
-            Self { incoming: Some(incoming), first: None, busy, lingers: true, owed: None }
+            let mut arriving = Self::from(incoming);
+            if !arriving.is_end_stream() {
+                arriving.lingers = true;
+                arriving.busy = Some(busy.body());
+                arriving.is_told = stream.is_none();
+                arriving.stream = stream.cloned();
+            }
+            arriving
         })
     }
 
-    /// The same on a connection of HTTP/1, whose client is owed an answer once it has come.
-    pub(super) fn owed(request: Request<Incoming>, busy: &Busy, owed: &Owed) -> Request<Self> {
-        let is_whole = request.body().is_end_stream();
-        owed.begins(is_whole);
-        let mut request = Self::request(request, busy);
-        request.body_mut().owed = (!is_whole).then(|| owed.clone());
-        request
+    /// Tells a connection of HTTP/1 how much has come.
+    fn tell(&mut self, is_starved: bool, is_whole: bool) {
+        let Some(busy) = self.busy.as_ref().filter(|_| self.is_told) else { return };
+        if std::mem::replace(&mut self.is_starved, is_starved) != is_starved {
+            busy.starves(is_starved);
+        }
+        if is_whole {
+            busy.is_whole();
+            self.is_told = false;
+        }
     }
 
     /// Looks at the next frame, which then is the first to come.
-    pub(super) fn begin(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), hyper::Error>>> {
+    pub(super) fn begin(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), BodyError>>> {
         Pin::new(&mut *self).poll_frame(context).map_ok(|frame| self.first = Some(frame))
     }
 }
@@ -74,7 +91,15 @@ impl Arriving {
 /// The body of an answer: what we do not read of it is the upstream's loss.
 impl From<Incoming> for Arriving {
     fn from(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming), first: None, busy: None, lingers: false, owed: None }
+        Self {
+            incoming: Some(incoming),
+            first: None,
+            busy: None,
+            lingers: false,
+            is_told: false,
+            is_starved: false,
+            stream: None,
+        }
     }
 }
 
@@ -90,26 +115,25 @@ impl Drop for Arriving {
 
 impl HttpBody for Arriving {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, first, owed, .. } = self.get_mut();
-        if let Some(first) = first.take() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        let Some(incoming) = incoming else { return Poll::Ready(None) };
+        if this.stream.as_ref().is_some_and(|stream| stream.is_cut(context)) {
+            this.incoming = None;
+            return Poll::Ready(Some(Err(BodyError::Untaken(h2::Reason::CANCEL.into()))));
+        }
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *incoming).poll_frame(context);
-        if let Some(waiting) = owed {
-            waiting.starves(frame.is_pending());
-        }
-        let frame = ready!(frame);
-        if frame.is_none() || incoming.is_end_stream() {
-            owed.take().inspect(Owed::is_whole);
-        }
-        Poll::Ready(frame)
+        let is_whole = matches!(frame, Poll::Ready(None)) || incoming.is_end_stream();
+        this.tell(frame.is_pending(), is_whole);
+        frame.map_err(BodyError::from)
     }
 
     fn is_end_stream(&self) -> bool {

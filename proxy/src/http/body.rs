@@ -59,7 +59,7 @@ pub(crate) struct Relay {
 enum Flow {
     On(Arriving),
     /// It broke off, and nobody has been told.
-    Broken(hyper::Error),
+    Broken(BodyError),
     /// It may not go on, and nobody has been told.
     Ended(Ending),
     Over,
@@ -87,6 +87,9 @@ pub(crate) enum BodyError {
     /// Over HTTP/2 the stream is reset with the code that is the source of this.
     #[error("it may not go on: {0}")]
     Ended(Reason, #[source] h2::Error),
+    /// The same, of a request whose caller let its answer lie.
+    #[error("nobody takes its answer")]
+    Untaken(#[source] h2::Error),
 }
 
 // === impl Body ===
@@ -319,11 +322,11 @@ impl Relay {
         Some(Err(self.broken(BodyError::Ended(ending.reason(), h2::Reason::CANCEL.into()))))
     }
 
-    fn broken(&self, error: impl Into<BodyError>) -> BodyError {
+    fn broken(&self, error: BodyError) -> BodyError {
         if let Some(exchange) = self.exchange.as_ref().filter(|_| self.is_request) {
             exchange.broke_off();
         }
-        error.into()
+        error
     }
 
     /// All of it has passed: what may still lie in a buffer is the caller's.

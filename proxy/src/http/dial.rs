@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 
 use super::body::Body;
 use super::last_good::{LastGood, Pem};
-use super::line::{Line, Listening};
+use super::line::{Heard, Line};
+use super::wire::Wire;
 use crate::connect::{Connector, Guard};
 use crate::socket;
 use crate::state::certificate::Certificate;
@@ -202,7 +203,8 @@ where
         tokio::spawn(drive(telling(connection, allowed.clone())));
         return Ok(Sender::Http2(sender, allowed));
     }
-    let (stream, heard) = Listening::to(stream);
+    let heard = Heard::default();
+    let stream = Wire::new(stream, heard.clone());
     let (sender, connection) = http1::Builder::new()
         .writev(false)
         .max_buf_size(MAX_BUFFER)

@@ -4,22 +4,19 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::body::{Body, BodyError};
+use super::pace::{Exchange, Pace};
+use super::wire::Tap;
 
-/// An HTTP/1 connection of a client, whose end is not heard while it is owed an answer.
-pub(super) struct HalfOpen<S> {
-    stream: S,
-    owed: Owed,
+/// Hears an HTTP/1 connection of a client, whose end its reader does not hear while it is owed an answer.
+#[derive(Debug)]
+pub(super) struct HalfOpen {
+    pace: Arc<Pace>,
     /// When the client ended its side, or took the last byte after that.
     silent_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -27,113 +24,21 @@ pub(super) struct HalfOpen<S> {
     is_full: bool,
 }
 
-/// Is an answer owed? Shared with the request and the answer, of which there is one at a time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Owed(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    phase: AtomicU8,
-    /// Who waits for the end of the client.
-    waker: AtomicWaker,
-}
-
-/// The body of an answer, with which the debt ends.
-pub(super) struct Answer {
-    body: Body,
-    owed: Owed,
-}
-
-/// No request, or one that is answered.
-const IDLE: u8 = 0;
-/// A request without its end: there is more to come from the client.
-const ARRIVING: u8 = 1;
-/// The same, and who takes it waits for more.
-const STARVED: u8 = 2;
-/// A whole one.
-const OWED: u8 = 3;
-
-// === impl Owed ===
-
-impl Owed {
-    /// A request has come, or the beginning of one.
-    pub(super) fn begins(&self, is_whole: bool) {
-        self.0.phase.store(if is_whole { OWED } else { ARRIVING }, Ordering::Relaxed);
-    }
-
-    /// Who takes the request waits for more of it, or has just been given some.
-    pub(super) fn starves(&self, is_starved: bool) {
-        let (from, to) = if is_starved { (ARRIVING, STARVED) } else { (STARVED, ARRIVING) };
-        if self.turns(from, to) && is_starved {
-            self.0.waker.wake();
-        }
-    }
-
-    /// All of the request has come, if it has not been answered before.
-    pub(super) fn is_whole(&self) {
-        let _ = self.turns(ARRIVING, OWED) || self.turns(STARVED, OWED);
-    }
-
-    fn turns(&self, from: u8, to: u8) -> bool {
-        self.0.phase.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    /// The answer, which is owed until it is dropped.
-    pub(super) fn with(self, body: Body) -> Answer {
-        Answer { body, owed: self }
-    }
-}
-
-// === impl Answer ===
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.owed.0.phase.store(IDLE, Ordering::Relaxed);
-        self.owed.0.waker.wake();
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 // === impl HalfOpen ===
 
-impl<S> HalfOpen<S> {
-    pub(super) fn over(stream: S) -> (Self, Owed) {
-        let owed = Owed::default();
-        (Self { stream, owed: owed.clone(), silent_since: None, timer: None, is_full: false }, owed)
-    }
-
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+impl HalfOpen {
+    pub(super) fn new(pace: Arc<Pace>) -> Self {
+        Self { pace, silent_since: None, timer: None, is_full: false }
     }
 
     /// Ready when the end of the client is to be heard.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.owed.0.waker.register(cx.waker());
-        let limit = match self.owed.0.phase.load(Ordering::Relaxed) {
-            _ if self.is_full => PATIENCE,
-            IDLE => return Poll::Ready(()),
+        let limit = match self.pace.standing(cx) {
+            (_, true) => PATIENCE,
+            (Exchange::None, _) => return Poll::Ready(()),
             // The end of the request may have come along with that of the client, and not have been taken yet.
-            STARVED => MOMENT,
-            _ => PATIENCE,
+            (Exchange::Starved, _) => MOMENT,
+            (Exchange::Arriving | Exchange::Owed, _) => PATIENCE,
         };
         let due = *self.silent_since.get_or_insert_with(Instant::now) + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -142,62 +47,37 @@ impl<S> HalfOpen<S> {
         }
         timer.as_mut().poll(cx)
     }
-
-    /// What it takes tells that it is there.
-    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
-        if std::mem::replace(&mut self.is_full, written.is_pending()) && written.is_ready() {
-            self.owed.0.waker.wake();
-        }
-        if let (Some(since), Poll::Ready(Ok(1..))) = (self.silent_since.as_mut(), written) {
-            *since = Instant::now();
-        }
-    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for HalfOpen<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Tap for HalfOpen {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.silent_since.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            ready!(Pin::new(stream).poll_read(cx, buf))?;
         }
-        if buf.filled().len() > before || buf.remaining() == 0 {
+        let read = buf.filled().len().saturating_sub(before);
+        if read > 0 {
+            self.pace.heard(read);
+        }
+        if read > 0 || buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
         self.poll_end(cx).map(Ok)
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for HalfOpen<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn wrote(&mut self, _: &[IoSlice<'_>], taken: Option<usize>) {
+        if std::mem::replace(&mut self.is_full, taken.is_none()) != taken.is_none() {
+            self.pace.wrote(taken);
+        }
+        // What it takes tells that it is there.
+        if let (Some(since), Some(1..)) = (self.silent_since.as_mut(), taken) {
+            *since = Instant::now();
+        }
     }
 }
 

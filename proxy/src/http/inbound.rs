@@ -25,7 +25,7 @@ use super::seen::Seen;
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{Demand, Secured, Spoken};
 use super::websocket::{self, Farewell, Handshake, Open};
-use super::{Overdue, metadata, target};
+use super::{Counts, metadata, target};
 use crate::auth::active::Active;
 use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
@@ -89,28 +89,27 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let metrics = worker.sidecar.metrics.clone();
+    let counts = Counts { metrics: worker.sidecar.metrics.clone(), direction: Direction::Inbound };
     let spoken = Spoken::on(&worker.sidecar, application.target.port());
     let is_early = matches!(spoken, Spoken::Unknown);
     let (last, drain_of) = (LastVerdict::default(), drain.clone());
     let caller = Caller { worker, application, address, tls: None, is_early, last, drain: drain_of };
-    let overdue = match spoken {
+    match spoken {
         Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
-            super::serve(stream, drain, move |request| caller.clone().handle(request)).await
+            super::serve(stream, drain, counts, move |request| caller.clone().handle(request)).await;
         }
         // In a box of its own, so that a connection in plain text is none the larger for it.
-        Spoken::Tls(demand) => Box::pin(serve_tls(caller, demand, stream, drain)).await,
-    };
-    metrics.timed_out(Direction::Inbound.as_str(), overdue.map(Overdue::as_str));
+        Spoken::Tls(demand) => Box::pin(serve_tls(caller, demand, stream, drain, counts)).await,
+    }
 }
 
-async fn serve_tls(mut caller: Caller, demand: Demand, stream: TcpStream, drain: Drain) -> Option<Overdue> {
+async fn serve_tls(mut caller: Caller, demand: Demand, stream: TcpStream, drain: Drain, counts: Counts) {
     let met = demand.meet(stream, drain.clone(), &caller.worker.sidecar.metrics).await;
-    let (stream, secured) = met?;
+    let Some((stream, secured)) = met else { return };
     caller.tls = Some(secured);
     let caller = Arc::new(caller);
-    super::serve_tls(stream, drain, move |request| caller.clone().handle(request)).await
+    super::serve_tls(stream, drain, counts, move |request| caller.clone().handle(request)).await;
 }
 
 // === impl Caller ===

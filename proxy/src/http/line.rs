@@ -1,7 +1,7 @@
 //! What if a kept connection ends just as a request goes out on it? No answer begins then, and the request can go out once more on
 //! a new one, if it may be sent twice (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderName, HeaderValue, Method, Request};
 use hyper::client::conn::http1;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::body::Body;
+use super::wire::Tap;
 
 /// An open HTTP/1 connection to an upstream.
 pub(crate) struct Line {
@@ -25,12 +26,6 @@ pub(crate) struct Line {
 /// Bytes that have come from the other side, so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard(Arc<AtomicUsize>);
-
-/// A stream that says how much it has heard.
-pub(super) struct Listening<S> {
-    stream: S,
-    heard: Heard,
-}
 
 /// The head of a request as it was sent: hyper consumes its own. The room is used again, so that keeping it takes no allocation.
 #[derive(Default)]
@@ -82,56 +77,22 @@ impl Line {
 
 // === impl Heard ===
 
-impl Heard {
-    fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-// === impl Listening ===
-
-impl<S> Listening<S> {
-    pub(super) fn to(stream: S) -> (Self, Heard) {
-        let heard = Heard::default();
-        (Self { stream, heard: heard.clone() }, heard)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Tap for Heard {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.heard.0.fetch_add(buf.filled().len().saturating_sub(before), Ordering::Relaxed);
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        self.0.fetch_add(buf.filled().len().saturating_sub(before), Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+impl Heard {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::pace::Pace;
+use super::wire::Tap;
 
-/// A stream whose reader is told to end once its peer has spent what it had.
-pub(super) struct Metered<S> {
-    stream: S,
+/// Hears a connection of HTTP/2, whose reader is told to end once its peer has spent what it had.
+#[derive(Debug)]
+pub(super) struct Meter {
     read: Frames,
     written: Frames,
     budget: Budget,
@@ -25,6 +26,7 @@ pub(super) struct Metered<S> {
 }
 
 /// Where a sequence of frames is, as its bytes pass in whatever pieces.
+#[derive(Debug)]
 struct Frames {
     /// What is left of the preface or of a payload.
     skip: usize,
@@ -43,51 +45,60 @@ struct Head {
 }
 
 /// Frames that may come without work: some at once, more with time, and more with each request and each DATA of ours.
+#[derive(Debug)]
 struct Budget {
     left: u32,
     /// Until when what time brings was added.
     since: Instant,
 }
 
-// === impl Metered ===
+// === impl Meter ===
 
-impl<S> Metered<S> {
+impl Meter {
     /// For a server, whose peer begins with the preface.
-    pub(super) fn new(stream: S, pace: Arc<Pace>) -> Self {
+    pub(super) fn new(pace: Arc<Pace>) -> Self {
         let budget = Budget { left: BURST, since: Instant::now() };
-        Self { stream, read: Frames::after(PREFACE), written: Frames::after(0), budget, pace, end: None }
-    }
-
-    fn wrote(&mut self, bytes: &[u8]) {
-        let budget = &mut self.budget;
-        self.written.pass(bytes, |head| {
-            if head.kind == DATA {
-                budget.earn(for_data(head.length));
-            }
-            true
-        });
+        Self { read: Frames::after(PREFACE), written: Frames::after(0), budget, pace, end: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Tap for Meter {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let me = &mut *self;
-        if let Some(end) = &mut me.end {
+        if let Some(end) = &mut self.end {
             return Poll::Ready(say(end, buf));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut me.stream).poll_read(cx, buf))?;
-        let budget = &mut me.budget;
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        let budget = &mut self.budget;
         let bytes = buf.filled().get(before..).unwrap_or_default();
-        let Some(cut) = me.read.pass(bytes, |head| budget.allows(head)) else { return Poll::Ready(Ok(())) };
+        if !bytes.is_empty() {
+            self.pace.heard(bytes.len());
+        }
+        let Some(cut) = self.read.pass(bytes, |head| budget.allows(head)) else { return Poll::Ready(Ok(())) };
         tracing::debug!("a connection of HTTP/2 sends too many frames that ask for nothing");
-        me.pace.flood();
+        self.pace.flood();
         buf.set_filled(before + cut);
-        Poll::Ready(say(me.end.insert(CALM), buf))
+        Poll::Ready(say(self.end.insert(CALM), buf))
+    }
+
+    fn wrote(&mut self, bytes: &[IoSlice<'_>], taken: Option<usize>) {
+        self.pace.wrote(taken);
+        let (mut left, budget) = (taken.unwrap_or_default(), &mut self.budget);
+        for bytes in bytes {
+            let (part, _) = bytes.split_at(left.min(bytes.len()));
+            left -= part.len();
+            self.written.pass(part, |head| {
+                if head.kind == DATA {
+                    budget.earn(for_data(head.length));
+                }
+                true
+            });
+        }
     }
 }
 
@@ -102,41 +113,6 @@ fn say(end: &mut &'static [u8], buf: &mut ReadBuf<'_>) -> io::Result<()> {
     buf.put_slice(now);
     *end = later;
     Ok(())
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.wrote(buf.get(..written).unwrap_or_default());
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        let mut left = written;
-        for buf in bufs {
-            let part = left.min(buf.len());
-            self.wrote(buf.get(..part).unwrap_or_default());
-            left -= part;
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 // === impl Frames ===

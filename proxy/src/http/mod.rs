@@ -29,6 +29,7 @@ pub(crate) mod tls;
 mod trace;
 mod watch;
 mod websocket;
+mod wire;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -40,10 +41,10 @@ use countersign_policy::Reason;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -56,39 +57,45 @@ use crate::rejection::Refusal;
 use arriving::Arriving;
 use body::Body;
 use half_open::HalfOpen;
-use meter::Metered;
-use pace::{Busy, HEAD, IDLE, Kept, Pace, Paced};
+use meter::Meter;
+use pace::{Busy, HEAD, IDLE, Kept, Pace, Stream, Streams};
+use wire::Wire;
 
-pub(crate) use pace::Overdue;
+pub(crate) use pace::{Counts, Overdue};
 
 /// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it, or
 /// it is overdue.
 pub(crate) async fn serve<F>(
     stream: TcpStream,
     drain: Drain,
+    counts: Counts,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) -> Option<Overdue>
-where
+) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    match speaks_h2(&stream, drain.clone()).await {
-        Ok((is_h2, first)) => drive(stream, Pace::new(is_h2, first), is_h2, drain, handle).await,
+    let overdue = match speaks_h2(&stream, drain.clone()).await {
+        Ok((is_h2, first)) => {
+            let pace = Pace::new(is_h2, first, counts.clone());
+            drive(stream, pace, is_h2, drain, handle).await
+        }
         Err(overdue) => overdue,
-    }
+    };
+    counts.timed_out(overdue);
 }
 
 /// Serves one connection over TLS, whose handshake says which of the two is spoken.
 pub(crate) async fn serve_tls<S, F>(
     stream: TlsStream<S>,
     drain: Drain,
+    counts: Counts,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) -> Option<Overdue>
-where
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let is_h2 = tls::speaks_h2(&stream);
-    drive(stream, Pace::new(is_h2, None), is_h2, drain, handle).await
+    let overdue = drive(stream, Pace::new(is_h2, None, counts.clone()), is_h2, drain, handle).await;
+    counts.timed_out(overdue);
 }
 
 /// Serves one connection of any kind. An answer with `Connection: close` is the last one, of HTTP/2 too: what is in flight
@@ -106,22 +113,22 @@ where
 {
     let beginning = pace.clone();
     if is_h2 {
-        let io = TokioIo::new(Paced::new(Metered::new(stream, pace.clone()), pace.clone()));
+        let io = TokioIo::new(Wire::new(stream, Meter::new(pace.clone())));
         let last = Arc::new(Notify::new());
         let answered = last.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let busy = Busy::on(&beginning);
-            let (response, last) = (handle(Arriving::request(request, &busy)), last.clone());
+            let (busy, handle, last) = (Busy::on(&beginning), handle.clone(), last.clone());
             async move {
-                let mut response = response.await;
+                let stream = Stream::current();
+                let mut response = handle(Arriving::request(request, &busy, stream.as_ref())).await;
                 // No field of HTTP/2 (RFC 9113 §8.2.2).
                 if response.headers_mut().remove(CONNECTION).is_some() {
                     last.notify_one();
                 }
-                Ok::<_, Infallible>(response.map(|body| Kept::new(body, busy)))
+                Ok::<_, Infallible>(response.map(|body| Kept::new(body, busy, stream)))
             }
         });
-        let connection = pin!(http2_server().serve_connection(io, service));
+        let connection = pin!(http2_server(&pace).serve_connection(io, service));
         let end = async {
             tokio::select! {
                 () = drain.signaled() => {}
@@ -131,13 +138,12 @@ where
         let overdue = until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await;
         overdue.or_else(|| pace.flooded())
     } else {
-        let (stream, owed) = HalfOpen::over(stream);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (busy, owed) = (Busy::on(&beginning), owed.clone());
-            let response = handle(Arriving::owed(request, &busy, &owed));
-            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(owed.with(body), busy))) }
+            let busy = Busy::exchange(&beginning, request.body().is_end_stream());
+            let response = handle(Arriving::request(request, &busy, None));
+            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy, None))) }
         });
-        let io = TokioIo::new(Paced::new(stream, pace.clone()));
+        let io = TokioIo::new(Wire::new(stream, HalfOpen::new(pace.clone())));
         let connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
         until_over(connection, |connection| connection.graceful_shutdown(), &pace, drain.signaled()).await
     }
@@ -242,8 +248,8 @@ fn http1_server() -> http1::Builder {
     server
 }
 
-fn http2_server() -> http2::Builder<TokioExecutor> {
-    let mut server = http2::Builder::new(TokioExecutor::new());
+fn http2_server(pace: &Arc<Pace>) -> http2::Builder<Streams> {
+    let mut server = http2::Builder::new(Streams::of(pace));
     server
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -281,9 +287,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::TokioExecutor;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+
+    fn pace(is_h2: bool) -> Arc<Pace> {
+        Pace::new(is_h2, None, Counts::for_tests())
+    }
 
     #[tokio::test]
     async fn in_1_os_1_a_panic_refuses_one_request_and_is_counted() {
@@ -320,9 +331,7 @@ mod tests {
             far.write_all(said.as_bytes()).await.unwrap();
             let (_signal, drain) = crate::drain::channel();
             let start = began();
-            let served =
-                tokio::time::timeout(IDLE * 2, drive(near, Pace::new(true, None), true, drain, closing))
-                    .await;
+            let served = tokio::time::timeout(IDLE * 2, drive(near, pace(true), true, drain, closing)).await;
             let took = start.elapsed();
             assert!(served.is_ok() && took >= limit && took < limit + LAST_WORD * 2, "{said:?}: {took:?}");
 
@@ -330,7 +339,7 @@ mod tests {
             let (signal, drain) = crate::drain::channel();
             signal.start();
             let start = began();
-            drive(near, Pace::new(true, None), true, drain, closing).await;
+            drive(near, pace(true), true, drain, closing).await;
             assert!(start.elapsed() <= LAST_WORD * 2, "{:?}", start.elapsed());
         }
     }
@@ -339,7 +348,7 @@ mod tests {
     async fn a_last_answer_ends_a_connection_of_http2_after_what_is_in_flight() {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (_signal, drain) = crate::drain::channel();
-        let served = tokio::spawn(drive(near, Pace::new(true, None), true, drain, closing));
+        let served = tokio::spawn(drive(near, pace(true), true, drain, closing));
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far)).await.unwrap();
         tokio::spawn(connection);

@@ -12,7 +12,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
-use super::Overdue;
+use super::Counts;
 use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
@@ -66,14 +66,13 @@ pub async fn serve_to(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Outbound);
-    let metrics = worker.sidecar.metrics.clone();
+    let counts = Counts { metrics: worker.sidecar.metrics.clone(), direction: Direction::Outbound };
     let application = Arc::new(Application { worker, address, destination, drain: drain.clone() });
-    let overdue = super::serve(stream, drain, move |request| {
+    super::serve(stream, drain, counts, move |request| {
         let application = application.clone();
         async move { application.handle(request).await }
     })
     .await;
-    metrics.timed_out(Direction::Outbound.as_str(), overdue.map(Overdue::as_str));
 }
 
 // === impl Application ===

@@ -1,22 +1,36 @@
 //! How long may a connection take? For a request's head, for silence, for a caller who does not read: one timer for each connection,
 //! which is moved when it rings and not with every request.
 
-mod stream;
+mod streams;
+mod under_way;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-pub(super) use stream::Paced;
+use crate::metrics::Metrics;
+use crate::record::Direction;
 
-/// What a connection is doing, as far as its timer has to know. Belongs to one worker, so its lock is never contended.
+pub(super) use streams::{Stream, Streams};
+pub(super) use under_way::{Busy, Kept};
+
+/// What a connection of a caller is doing, as far as its timers have to know. Belongs to one worker, so its lock is never contended.
 #[derive(Debug)]
-pub(super) struct Pace(Mutex<State>);
+pub(super) struct Pace {
+    counts: Counts,
+    state: Mutex<State>,
+}
+
+/// Where it is counted that something took too long.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) direction: Direction,
+}
 
 #[derive(Debug)]
 struct State {
@@ -27,10 +41,10 @@ struct State {
     is_begun: bool,
     /// What keeps the connection from being idle: requests that have not been read, or answers that have not been said to their end.
     busy: usize,
-    /// Answers of which a part was handed over, and nobody has asked for the next one: over HTTP/2 a window is closed.
-    unasked: usize,
-    /// From when on nobody has asked any answer.
-    asked: Option<Instant>,
+    /// Of HTTP/1, which has one at a time.
+    exchange: Exchange,
+    /// Who waits until the end of the caller is to be heard.
+    listener: Option<Waker>,
     /// It is to end as soon as nothing is under way.
     is_parting: bool,
     /// From when on what is the case now is. Asked for only once it has been the case for a whole turn, since a head mostly comes in
@@ -41,6 +55,21 @@ struct State {
     /// A write waits for the caller, and from when on.
     is_blocked: bool,
     blocked_since: Option<Instant>,
+    /// Bytes that the caller was sent, of HTTP/2.
+    written: u64,
+}
+
+/// What there is between a caller of HTTP/1 and us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// No request, or one that is answered.
+    None,
+    /// A request without its end: there is more to come from the caller.
+    Arriving,
+    /// The same, and who takes it waits for more.
+    Starved,
+    /// A whole one, whose answer is owed.
+    Owed,
 }
 
 /// Why a connection is ended though the caller has not ended it: a value of the label `cause`.
@@ -52,40 +81,32 @@ pub(crate) enum Overdue {
     Idle,
     /// The caller does not take what it is sent.
     Write,
+    /// It does not take one of the answers of HTTP/2, whose stream is reset: the connection goes on.
+    Stream,
     /// Too many frames of HTTP/2 that ask for nothing.
     Frames,
-}
-
-/// Something is under way on a connection, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Busy(Arc<Pace>);
-
-/// An answer's body, which keeps its connection busy.
-#[derive(Debug)]
-pub(super) struct Kept<B> {
-    body: B,
-    busy: Busy,
-    is_unasked: bool,
 }
 
 // === impl Pace ===
 
 impl Pace {
     /// Of a connection whose first byte was seen at this time, if it was seen.
-    pub(super) fn new(is_h2: bool, first: Option<Instant>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+    pub(super) fn new(is_h2: bool, first: Option<Instant>, counts: Counts) -> Arc<Self> {
+        let state = Mutex::new(State {
             preface: if is_h2 { PREFACE } else { 0 },
             is_h2,
             is_begun: first.is_some(),
             busy: 0,
-            unasked: 0,
-            asked: None,
+            exchange: Exchange::None,
+            listener: None,
             is_parting: false,
             since: first,
             is_flooded: false,
             is_blocked: false,
             blocked_since: None,
-        })))
+            written: 0,
+        });
+        Arc::new(Self { counts, state })
     }
 
     /// Resolves when the connection has taken too long. To be polled after the connection, so that what it has just done counts.
@@ -126,7 +147,8 @@ impl Pace {
         Poll::Pending
     }
 
-    fn heard(&self, bytes: usize) {
+    /// Bytes came from the caller.
+    pub(super) fn heard(&self, bytes: usize) {
         let mut state = self.lock();
         if state.preface > 0 {
             state.preface = state.preface.saturating_sub(bytes);
@@ -140,25 +162,42 @@ impl Pace {
         }
     }
 
-    /// Does a write wait for the caller?
-    fn block(&self, is_blocked: bool) {
+    /// So many bytes were taken by the caller; or, for `None`, it has to be waited for.
+    pub(super) fn wrote(&self, taken: Option<usize>) {
         let mut state = self.lock();
-        (state.is_blocked, state.blocked_since) = (is_blocked, None);
+        state.written += taken.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+        if state.is_blocked == taken.is_none() {
+            return;
+        }
+        (state.is_blocked, state.blocked_since) = (taken.is_none(), None);
         if !state.is_begun {
             // What has just been taken was the end of an answer, or a part of it.
             state.since = None;
         }
+        let listener = state.listener.take_if(|_| taken.is_some());
+        drop(state);
+        listener.inspect(Waker::wake_by_ref);
     }
 
-    /// An answer was asked for its next part: was it unasked before, and is it from now on?
-    fn ask(&self, was_unasked: bool, is_unasked: bool) {
+    /// What is between the caller and us, and does a write wait for it? Who asks is woken when that changes.
+    pub(super) fn standing(&self, context: &mut Context<'_>) -> (Exchange, bool) {
         let mut state = self.lock();
-        state.unasked = (state.unasked + usize::from(is_unasked)).saturating_sub(usize::from(was_unasked));
-        state.asked = None;
+        state.listener = Some(context.waker().clone());
+        (state.exchange, state.is_blocked)
+    }
+
+    fn written(&self) -> u64 {
+        self.lock().written
+    }
+
+    /// Would each stream have been sent some of what it has, since so much was written? h2 takes them in turns, a frame of each.
+    fn had_turns(&self, written: u64) -> bool {
+        let state = self.lock();
+        !state.is_blocked || state.written.saturating_sub(written) > ROUND
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,9 +211,7 @@ impl State {
             return Some((now(&mut self.blocked_since) + STALL, Overdue::Write));
         }
         if self.busy > 0 {
-            // An answer that waits for the application is asked for, and so is none of these.
-            let is_stalled = self.unasked == self.busy;
-            return is_stalled.then(|| (now(&mut self.asked) + STALL, Overdue::Write));
+            return None;
         }
         let (limit, overdue) = match (self.is_begun, self.is_parting) {
             (_, true) if self.preface > 0 => (super::LAST_WORD, Overdue::Head),
@@ -210,76 +247,22 @@ impl Overdue {
             Self::Head => "head",
             Self::Idle => "idle",
             Self::Write => "write",
+            Self::Stream => "stream",
             Self::Frames => "frames",
         }
     }
 }
 
-// === impl Busy ===
+// === impl Counts ===
 
-impl Busy {
-    pub(super) fn on(pace: &Arc<Pace>) -> Self {
-        pace.lock().busy += 1;
-        Self(pace.clone())
-    }
-}
-
-impl Clone for Busy {
-    fn clone(&self) -> Self {
-        Self::on(&self.0)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.busy = state.busy.saturating_sub(1);
-        if state.busy == 0 {
-            state.rest();
-        }
-    }
-}
-
-// === impl Kept ===
-
-impl<B> Kept<B> {
-    pub(super) fn new(body: B, busy: Busy) -> Self {
-        Self { body, busy, is_unasked: false }
+impl Counts {
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self { metrics: Metrics::new().unwrap(), direction: Direction::Inbound }
     }
 
-    fn ask(&mut self, is_unasked: bool) {
-        if self.is_unasked || is_unasked {
-            self.busy.0.ask(self.is_unasked, is_unasked);
-            self.is_unasked = is_unasked;
-        }
-    }
-}
-
-impl<B> Drop for Kept<B> {
-    fn drop(&mut self) {
-        self.ask(false);
-    }
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Kept<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.ask(matches!(frame, Poll::Ready(Some(Ok(_)))));
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    pub(super) fn timed_out(&self, overdue: Option<Overdue>) {
+        self.metrics.timed_out(self.direction.as_str(), overdue.map(Overdue::as_str));
     }
 }
 
@@ -291,6 +274,8 @@ pub(super) const HEAD: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// A caller takes something in this time.
 pub(super) const STALL: Duration = Duration::from_secs(30);
+/// A frame of each of so many streams, twice, in bytes: of 16 KiB, since we keep to that where a peer would take larger ones.
+const ROUND: u64 = 2 * super::MAX_STREAMS as u64 * 16 * 1024;
 /// How long a connection that is to end may take to do so, or to complete a head.
 pub(super) const PARTING: Duration = Duration::from_secs(5);
 

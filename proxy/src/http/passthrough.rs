@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 
 use super::body::Body;
 use super::half_open::HalfOpen;
-use super::pace::Paced;
 use super::seen::Seen;
 use super::sidecar::{Connected, Worker};
+use super::wire::Wire;
 use super::{destination, dial, last_word, target};
 use crate::auth::active::Active;
 use crate::drain::Drain;
@@ -97,11 +97,10 @@ impl Tunnel {
     async fn run(self, client: OnUpgrade) {
         let begun = tokio::time::timeout(PATIENCE, client).await;
         let Ok(Ok(upgraded)) = begun else { return tracing::debug!("a tunnel ended before it began") };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Paced<HalfOpen<TcpStream>>>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<Wire<TcpStream, HalfOpen>>>() else {
             return tracing::error!("a tunnel is not over TCP");
         };
-        let (mut near, said) =
-            (parts.io.into_inner().into_inner().into_inner(), BytesMut::from(&*parts.read_buf));
+        let (mut near, said) = (parts.io.into_inner().into_inner(), BytesMut::from(&*parts.read_buf));
         let heard = tokio::select! {
             biased;
             heard = tokio::time::timeout(PATIENCE, hear(&mut near, said)) => heard,

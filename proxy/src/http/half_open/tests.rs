@@ -1,9 +1,16 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use super::super::pace::{Busy, Counts};
+use super::super::wire::Wire;
 use super::*;
 
+fn over(stream: DuplexStream) -> (Wire<DuplexStream, HalfOpen>, Arc<Pace>) {
+    let pace = Pace::new(false, None, Counts::for_tests());
+    (Wire::new(stream, HalfOpen::new(pace.clone())), pace)
+}
+
 /// How long it takes until the end is heard.
-async fn heard<S: AsyncRead + Unpin>(stream: &mut HalfOpen<S>) -> Duration {
+async fn heard(stream: &mut Wire<DuplexStream, HalfOpen>) -> Duration {
     let began = Instant::now();
     assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
     began.elapsed()
@@ -12,32 +19,31 @@ async fn heard<S: AsyncRead + Unpin>(stream: &mut HalfOpen<S>) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_client_is_heard_at_once_but_where_it_is_owed_an_answer() {
     let (near, mut far) = duplex(64);
-    let (mut stream, owed) = HalfOpen::over(near);
+    let (mut stream, pace) = over(near);
     far.write_all(b"ab").await.unwrap();
     far.shutdown().await.unwrap();
     assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 2);
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "idle");
-    owed.begins(false);
-    owed.starves(true);
+    let request = Busy::exchange(&pace, false);
+    request.starves(true);
     assert_eq!(heard(&mut stream).await, MOMENT, "the request lacks its end");
-    owed.starves(false);
+    request.starves(false);
     assert_eq!(heard(&mut stream).await, PATIENCE - MOMENT, "what has come of it has not been taken");
-    owed.is_whole();
-    let answer = owed.clone().with(Body::Empty);
+    request.is_whole();
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "and nobody has taken anything since");
-    drop(answer);
+    let body = request.body();
+    drop(request);
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "answered");
-    owed.is_whole();
+    body.is_whole();
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "a body that is heard out after its answer");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_takes_something_is_there() {
     let (near, mut far) = duplex(4);
-    let (stream, owed) = HalfOpen::over(near);
+    let (stream, pace) = over(near);
     far.shutdown().await.unwrap();
-    owed.begins(true);
-    let answer = owed.with(Body::Empty);
+    let answer = Busy::exchange(&pace, true);
     let (mut read, mut write) = tokio::io::split(stream);
     let began = Instant::now();
     let end = tokio::spawn(async move {
@@ -63,11 +69,11 @@ async fn who_takes_something_is_there() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_an_answer_wakes_who_waits() {
     let (near, mut far) = duplex(4);
-    let (mut stream, owed) = HalfOpen::over(near);
+    let (mut stream, pace) = over(near);
     far.shutdown().await.unwrap();
-    owed.begins(true);
+    let answer = Busy::exchange(&pace, true);
     let end = tokio::spawn(async move { heard(&mut stream).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    drop(owed.with(Body::Empty));
+    drop(answer);
     assert_eq!(end.await.unwrap(), Duration::from_secs(1));
 }

@@ -1,5 +1,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use super::super::pace::Counts;
+use super::super::wire::Wire;
 use super::*;
 
 const PING: u8 = 0x6;
@@ -16,28 +18,28 @@ fn ping() -> Vec<u8> {
 }
 
 /// A metered server's end, after the preface, and the peer's.
-async fn pair() -> (Metered<DuplexStream>, DuplexStream) {
+async fn pair() -> (Wire<DuplexStream, Meter>, DuplexStream) {
     let (near, mut far) = duplex(1024 * 1024);
     far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    let mut near = Metered::new(near, Pace::new(true, None));
+    let mut near = Wire::new(near, Meter::new(Pace::new(true, None, Counts::for_tests())));
     near.read_exact(&mut [0; PREFACE]).await.unwrap();
     (near, far)
 }
 
 /// How many of these frames arrive before the end, if that comes.
 async fn arrive(
-    near: &mut Metered<DuplexStream>,
+    near: &mut Wire<DuplexStream, Meter>,
     far: &mut DuplexStream,
     one: &[u8],
     count: usize,
 ) -> (usize, bool) {
     far.write_all(&one.repeat(count)).await.unwrap();
     let mut read = Vec::new();
-    while read.len() < one.len() * count && near.end.is_none() {
+    while read.len() < one.len() * count && near.tap().end.is_none() {
         near.read_buf(&mut read).await.unwrap();
     }
-    let ended = near.end.is_some();
-    while near.end.is_some_and(|end| !end.is_empty()) {
+    let ended = near.tap().end.is_some();
+    while near.tap().end.is_some_and(|end| !end.is_empty()) {
         near.read_buf(&mut read).await.unwrap();
     }
     let frames = read.len() - if ended { CALM.len() } else { 0 };
@@ -159,9 +161,9 @@ async fn pieces_of_any_size_are_the_same_frames() {
 #[tokio::test]
 async fn in_24_who_sends_too_many_is_told_to_be_calm() {
     let (near, mut far) = duplex(1024 * 1024);
-    let pace = Pace::new(true, None);
-    let server = super::super::http2_server().serve_connection(
-        hyper_util::rt::TokioIo::new(Metered::new(near, pace.clone())),
+    let pace = Pace::new(true, None, Counts::for_tests());
+    let server = super::super::http2_server(&pace).serve_connection(
+        hyper_util::rt::TokioIo::new(Wire::new(near, Meter::new(pace.clone()))),
         hyper::service::service_fn(|_: http::Request<hyper::body::Incoming>| async {
             Ok::<_, std::convert::Infallible>(http::Response::new(super::super::body::Body::Empty))
         }),

@@ -1,8 +1,6 @@
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::Response;
-use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::super::*;
@@ -20,7 +18,7 @@ fn served(
     let (signal, drain) = crate::drain::channel();
     let serving = tokio::spawn(async move {
         let start = Instant::now();
-        let overdue = drive(near, Pace::new(is_h2, None), is_h2, drain, sized).await;
+        let overdue = drive(near, Pace::new(is_h2, None, Counts::for_tests()), is_h2, drain, sized).await;
         (overdue, start.elapsed())
     });
     (far, serving, signal)
@@ -134,32 +132,6 @@ async fn in_24_who_takes_nothing_is_cut_off_and_who_takes_little_is_not() {
     assert_about(took, (STALL - Duration::from_secs(1)) * 3 + STALL);
 }
 
-/// Over HTTP/2 no write waits where a window is closed: hyper does not ask for the rest of the answer.
-#[tokio::test(start_paused = true)]
-async fn in_24_answers_that_nobody_asks_for_end_a_connection_and_those_that_wait_do_not() {
-    let pace = Pace::new(true, None);
-    let kept = |parts: Vec<&'static str>| {
-        let parts = parts.into_iter().map(|part| Ok::<_, hyper::Error>(Frame::data(Bytes::from(part))));
-        let endless = futures_util::stream::iter(parts).chain(futures_util::stream::pending());
-        Kept::new(StreamBody::new(endless), Busy::on(&pace))
-    };
-    pace.heard(24);
-    let (mut stuck, mut waiting) = (kept(vec!["a", "b", "c"]), kept(vec![]));
-    let overdue = |seconds| tokio::time::timeout(Duration::from_secs(seconds), pace.overdue());
-    stuck.frame().await.unwrap().unwrap();
-    assert!(waiting.frame().now_or_never().is_none());
-    assert!(overdue(1000).await.is_err(), "it waits for the application");
-    drop(waiting);
-    for _ in 0..2 {
-        assert!(overdue(29).await.is_err());
-        stuck.frame().await.unwrap().unwrap();
-    }
-    assert_eq!(overdue(31).await, Ok(Overdue::Write));
-    drop(stuck);
-    let state = pace.lock();
-    assert!(state.busy == 0 && state.unasked == 0, "{state:?}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn in_24_a_connection_of_http2_without_streams_is_told_to_go() {
     let (far, serving, _signal) = served(true, 64 * 1024);
@@ -181,13 +153,14 @@ async fn in_24_a_connection_of_http2_without_streams_is_told_to_go() {
 async fn in_24_pings_are_no_activity() {
     let (far, serving, _signal) = served(true, 64 * 1024);
     // It answers ours, too.
-    let (_sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
-        .handshake::<_, Body>(TokioIo::new(far))
-        .await
-        .unwrap();
+    let (_sender, connection) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
+            .handshake::<_, Body>(TokioIo::new(far))
+            .await
+            .unwrap();
     tokio::spawn(connection);
     let (overdue, took) = serving.await.unwrap();
     assert_eq!(overdue, Some(Overdue::Idle));

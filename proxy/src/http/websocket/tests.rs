@@ -4,7 +4,7 @@ use hyper::service::service_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::http::pace::{Busy, Pace};
+use crate::http::pace::{Busy, Counts, Pace};
 
 /// The example of RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -17,7 +17,9 @@ async fn said_of(request: &str) -> Result<Option<String>, Reason> {
     far.shutdown().await.unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (mut head, body) = Arriving::request(request, &Busy::on(&Pace::new(false, None))).into_parts();
+        let (mut head, body) =
+            Arriving::request(request, &Busy::on(&Pace::new(false, None, Counts::for_tests())), None)
+                .into_parts();
         let _ = sender.send(asked(&mut head, &body).map(|asked| asked.map(|handshake| handshake.accept)));
         async { Ok::<_, std::convert::Infallible>(Response::new(Empty::<bytes::Bytes>::new())) }
     });

@@ -1,0 +1,139 @@
+//! Does a caller of HTTP/2 take its answer? Where a window is closed no write waits, and hyper does not ask the answer for more: a stream
+//! of which nothing is taken is reset, and holds nothing of the application's any longer. Its connection goes on.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use hyper::rt::Executor;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::{Overdue, Pace, STALL};
+
+/// Runs the streams of one connection, each as a task, as hyper hands them over.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct Streams(Arc<Pace>);
+
+/// What is known of one stream, shared by its answer, its request's body and its task.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Stream {
+    /// How often the answer was asked for more.
+    asked: AtomicU64,
+    /// It was handed over, and has not been asked since.
+    is_handed: AtomicBool,
+    is_cut: AtomicBool,
+    /// Who waits for more of the request.
+    reader: AtomicWaker,
+}
+
+/// Since when has nobody asked the answer for more?
+struct Stall {
+    /// How often it had been asked.
+    asked: u64,
+    /// What the connection had written by then, in bytes.
+    written: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+tokio::task_local! {
+    /// The stream whose task this is.
+    static STREAM: Arc<Stream>;
+}
+
+// === impl Streams ===
+
+impl Streams {
+    pub(in crate::http) fn of(pace: &Arc<Pace>) -> Self {
+        Self(pace.clone())
+    }
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, running: F) {
+        let (stream, pace) = (Arc::new(Stream::default()), self.0.clone());
+        tokio::spawn(STREAM.scope(stream.clone(), run(running, stream, pace)));
+    }
+}
+
+/// Runs a stream to its end, or until nothing was taken of it for too long. Dropped, it is reset (`CANCEL`).
+async fn run(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Arc<Pace>) {
+    let mut running = pin!(running);
+    // Few come to one: an answer mostly leaves at once.
+    let mut stall = None;
+    let is_over = poll_fn(|context| match running.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending => stream.poll_stalled(&mut stall, &pace, context).map(|()| false),
+    });
+    if !is_over.await {
+        tracing::debug!("a stream of HTTP/2 is reset: nothing was taken of it");
+        stream.cut();
+        pace.counts.timed_out(Some(Overdue::Stream));
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// That whose task this is.
+    pub(in crate::http) fn current() -> Option<Arc<Self>> {
+        STREAM.try_with(Arc::clone).ok()
+    }
+
+    /// The answer was asked for more, and there was some or not.
+    pub(super) fn asked(&self, is_handed: bool) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.is_handed.store(is_handed, Ordering::Relaxed);
+    }
+
+    /// Is it over, for whoever waits for more of the request?
+    pub(in crate::http) fn is_cut(&self, context: &Context<'_>) -> bool {
+        self.reader.register(context.waker());
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.reader.wake();
+    }
+
+    /// Ready when nothing was taken for too long, though it was its turn.
+    fn poll_stalled(&self, stall: &mut Option<Stall>, pace: &Pace, context: &mut Context<'_>) -> Poll<()> {
+        if !self.is_handed.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let asked = self.asked.load(Ordering::Relaxed);
+        let stall = stall.get_or_insert_with(|| Stall::begin(asked, pace));
+        if stall.asked != asked {
+            (stall.asked, stall.written) = (asked, pace.written());
+            stall.timer.as_mut().reset(Instant::now() + STALL);
+        }
+        while stall.timer.as_mut().poll(context).is_ready() {
+            if pace.had_turns(stall.written) {
+                return Poll::Ready(());
+            }
+            stall.timer.as_mut().reset(Instant::now() + LATER);
+        }
+        Poll::Pending
+    }
+}
+
+// === impl Stall ===
+
+impl Stall {
+    fn begin(asked: u64, pace: &Pace) -> Self {
+        Self { asked, written: pace.written(), timer: Box::pin(sleep(STALL)) }
+    }
+}
+
+/// The road was not free: when to look again.
+const LATER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
