@@ -1,5 +1,6 @@
 // The application behind the sidecar: says what reached it, so that whoever asked can tell whether it was his request, and
-// writes down the nonce of each request that it sees. HTTP/1.1 and HTTP/2 without TLS on one port, as callers speak.
+// writes down of each request that it sees the port that it came from, and its nonce. HTTP/1.1 and HTTP/2 without TLS on one
+// port, as callers speak.
 //
 //   node application.mjs PORT FILE
 //
@@ -17,7 +18,7 @@ const seen = createWriteStream(file);
 async function answer(request, response) {
   const { method, url, headers } = request;
   const nonce = headers['x-nonce'] ?? '-';
-  seen.write(`${method} ${url} ${nonce}\n`);
+  seen.write(`${method} ${url} ${(request.stream ?? request.socket).from} ${nonce}\n`);
   const parts = [];
   try {
     for await (const part of request) parts.push(part);
@@ -38,9 +39,15 @@ const http2 = createHttp2(answer);
 // Peers that go away in the middle are what this is for.
 for (const server of [http1, http2]) server.on('clientError', (_error, socket) => socket.destroy());
 http2.on('sessionError', () => {});
+http2.on('session', (session) => {
+  const { from } = session.socket;
+  session.prependListener('stream', (stream) => (stream.from = from));
+});
 
 createServer({ noDelay: true }, (socket) => {
   socket.on('error', () => {});
+  // By the time that a request is read its peer, or its session, may have gone.
+  socket.from = socket.remotePort;
   // Looked at and put back: no method of HTTP/1 begins with PRI.
   socket.once('readable', () => {
     const first = socket.read();

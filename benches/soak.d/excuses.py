@@ -1,4 +1,5 @@
-"""Does a fault explain an answer? Each fault of a connection that carries one request at a time explains one answer and no more."""
+"""Does a fault explain an answer? Each fault of a connection that carries one request at a time explains one answer and no more;
+of the connections to the application it is known which carried whose request."""
 
 import collections
 import dataclasses
@@ -18,18 +19,22 @@ class Excuse:
     kinds: frozenset
     begin: float
     end: float
+    nonce: str
     # One fault may explain any number of these.
     shared: bool = False
+    # Without a connection to the application there is no such answer.
+    arrived: bool = False
 
 
-def unexplained(excuses, events):
-    """Those that no fault explains, when the faults are shared out so that they explain as many as they can."""
+def unexplained(excuses, events, ports):
+    """Those that no fault explains, when the faults are shared out so that they explain as many as they can. `ports` are those
+    from which a nonce reached the application."""
     sys.setrecursionlimit(LONGEST_CHAIN)
     by_second = index(events)
     found, taken = set(), {}
     for one in sorted(excuses, key=lambda one: one.begin):
         near = {number for link in one.links for second in seconds(one.begin, one.end) for number in by_second[link, second]}
-        one.fits = sorted(number for number in near if explains(events[number], one))
+        one.fits = sorted(number for number in near if explains(events[number], one, ports.get(one.nonce)))
         if not any(one.shared or events[number]["shared"] for number in one.fits) and not give(one, taken, set()):
             found.add(one)
     return found
@@ -48,9 +53,11 @@ def seconds(begin, end):
     return range(int(begin - SLACK), int(end + SLACK) + 1)
 
 
-def explains(event, one):
+def explains(event, one, ports):
     meanwhile = event["begin"] <= one.end + SLACK and one.begin <= event["end"] + SLACK
-    return meanwhile and event["link"] in one.links and event["kind"] in one.kinds
+    # What never arrived may have been under way on any connection.
+    theirs = event["link"] != "application" or (str(event["from"]) in ports if ports else not one.arrived)
+    return meanwhile and theirs and event["link"] in one.links and event["kind"] in one.kinds
 
 
 def give(one, taken, tried):

@@ -6,7 +6,7 @@ falsifies what passes. What it does follows from a seed; what it has done stands
 LINK is {"listen": PORT, "to": PORT, "kinds": [...], "shared": false, "sparse": false}; `start` is of the monotonic clock, which all
 processes of a machine share. Without faults it passes bytes, ends and resets on. A fault befalls one exchange: what a client
 sends, after an answer or at first, and what comes back for it. Each event is one line of JSON: link, kind, begin, end, bytes of
-the answer that got through, and whether the connection may have carried others' too.
+the answer that got through, whether the connection may have carried others' too, and the port from which it reached the server.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Conversation:
     def __init__(self, link, draw, reader, writer):
         self.link, self.draw = link, draw
         self.reader, self.writer = reader, writer
-        self.far_reader = self.far_writer = None
+        self.far_reader = self.far_writer = self.far_port = None
         self.answering = True
         self.event = None
         self.kind = None
@@ -65,6 +65,7 @@ class Conversation:
             if self.kind == schedule.REFUSE:
                 return
             self.far_reader, self.far_writer = await asyncio.open_connection("127.0.0.1", self.link.to, limit=CHUNK)
+            self.far_port = self.far_writer.get_extra_info("sockname")[1]
             tasks = [asyncio.ensure_future(self.up()), asyncio.ensure_future(self.down())]
             try:
                 await asyncio.gather(*tasks)
@@ -87,13 +88,17 @@ class Conversation:
         self.end_event()
         now = time.monotonic()
         self.kind = self.draw.next(now - self.link.start)
+        if self.kind == schedule.REFUSE and self.far_writer:
+            # What is open cannot be refused, and whatever is under way on it ends.
+            self.kind = schedule.RESET
         self.answering = False
         if self.kind:
             self.event = {"link": self.link.name, "kind": self.kind, "begin": now, "passed": 0}
 
     def end_event(self):
         if self.event:
-            self.link.events.write(json.dumps({**self.event, "end": time.monotonic(), "shared": self.shared}) + "\n")
+            told = {**self.event, "end": time.monotonic(), "shared": self.shared, "from": self.far_port}
+            self.link.events.write(json.dumps(told) + "\n")
             self.event = None
 
     async def up(self):
@@ -105,7 +110,7 @@ class Conversation:
                 self.begin_exchange()
             if self.kind == schedule.DELAY:
                 await asyncio.sleep(self.draw.chance.uniform(0.05, 0.5))
-            elif self.kind in (schedule.RESET, schedule.REFUSE):
+            elif self.kind == schedule.RESET:
                 raise Ended
             elif self.kind == schedule.HALF_OPEN:
                 await self.keep_silent()

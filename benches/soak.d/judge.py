@@ -2,8 +2,8 @@
 
 Right is one of the answers that the case allows, whole and with the words that belong to it. An upstream that is ill excuses
 502, 503 and 504 with our reason, an issuer that is 503 `token_unavailable`; an upstream that broke off its answer excuses that
-ours breaks off too. Nothing excuses a wrong body, a
-200 for what is denied, a 401 or 403 for what is allowed, or silence.
+ours breaks off too. Nothing excuses a wrong body, a 200 for what is denied, a 401 or 403 for what is allowed, or silence, but for
+a fault between the caller and us.
 """
 
 import collections
@@ -11,6 +11,7 @@ import json
 import time
 
 import excuses
+from cases import ALLOWED
 from schedule import BREAK, DELAY, DRIP, GARBAGE, HALF_OPEN, KINDS, REFUSE, RESET, SURPLUS, TRUNCATE
 
 # What the sidecar may say of an upstream that is ill.
@@ -45,11 +46,13 @@ class Judge:
         if not request.reaches_application:
             self.denied.add(request.nonce)
         said = (answer.status, answer.reason)
-        cut = excuses.Excuse(links(request), frozenset(CUTTING), begin, end)
+        nonce = request.nonce
+        # What has begun to be answered has arrived where answers come from, if that was not us.
+        cut = excuses.Excuse(links(request), frozenset(CUTTING), begin, end, nonce, arrived=said == ALLOWED)
         if answer.status == 0:
-            # A reset of the stream, or the end of the connection, may overtake the head of an answer that broke off.
-            kinds = ENDING | SLOW if request.road == "caller" else CUTTING
-            lost = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+            if request.road != "caller":
+                return self.blame(self.lost, "no answer", request, answer)
+            lost = excuses.Excuse(("caller",), frozenset(ENDING | SLOW), begin, end, nonce)
             return self.excuse_or(self.lost, "no answer", request, answer, lost)
         if said in request.may:
             if answer.trouble:
@@ -64,10 +67,10 @@ class Judge:
                 return self.excuse_or(self.lost, "broke off", request, answer, cut)
             if not flaw_of(request, answer):
                 kinds = ENDING | SLOW if answer.status == 504 else ENDING
-                ill = excuses.Excuse(links(request), frozenset(kinds), begin, end)
+                ill = excuses.Excuse(links(request), frozenset(kinds), begin, end, nonce)
                 return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
         if said == NO_TOKEN and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
-            ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, shared=True)
+            ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, nonce, shared=True)
             return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
         self.blame(self.wrong, "unexpected", request, answer)
 
@@ -83,9 +86,9 @@ class Judge:
         self.answers[(request.road, answer.status, answer.reason)] += 1
         blamed.append(told(what, request, answer))
 
-    def settle(self, events):
-        """Holds the excuses against what the fault proxies did. Returns how many were good."""
-        unexplained = excuses.unexplained([one for _, _, one in self.excuses], events)
+    def settle(self, events, seen):
+        """Holds the excuses against what the fault proxies did, and what the application saw. Returns how many were good."""
+        unexplained = excuses.unexplained([one for _, _, one in self.excuses], events, seen)
         for blamed, what, one in self.excuses:
             if one in unexplained:
                 when = f"{one.begin - self.start:.2f} s to {one.end - self.start:.2f} s"
@@ -93,8 +96,9 @@ class Judge:
         return len(self.excuses) - len(unexplained)
 
     def compare(self, seen):
-        """What the application saw: nothing that was denied, and nothing twice but what may be repeated."""
-        for nonce, times in seen.items():
+        """What the application saw, {nonce: the ports that it came from}: nothing that was denied, and nothing twice but what may
+        be repeated."""
+        for nonce, times in ((nonce, len(ports)) for nonce, ports in seen.items()):
             if nonce in self.denied:
                 self.wrong.append(f"request {nonce} was denied, and reached the application")
             if times > (2 if self.asked.get(nonce) == "GET" else 1):

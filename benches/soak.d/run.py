@@ -143,9 +143,12 @@ class Soak:
         self.asked, self.skipped = len(self.judge.asked), self.traffic.skipped
         self.growth = list(self.samples.growth())
         self.events = [json.loads(line) for line in self.stage.events.read_text().splitlines()]
-        self.excused = self.judge.settle(self.events)
-        seen = collections.Counter(line.split()[-1] for line in self.stage.seen.read_text().splitlines())
+        seen = collections.defaultdict(list)
+        for line in self.stage.seen.read_text().splitlines():
+            *_, port, nonce = line.split()
+            seen[nonce].append(port)
         seen.pop("rude", None)
+        self.excused = self.judge.settle(self.events, seen)
         self.judge.compare(seen)
         self.shown = len(traffic.client.Connection.certificates)
         if self.shown < 2:

@@ -5,7 +5,7 @@ import random
 
 # What may happen to an exchange: bytes of a request and of its answer.
 DELAY = "delay"  # the request waits a moment, and passes
-REFUSE = "refuse"  # the connection is reset before anything is read
+REFUSE = "refuse"  # the connection is reset before anything is read; one that is open already, as by the next
 RESET = "reset"  # ... when the request has arrived
 HALF_OPEN = "half-open"  # nothing of the request gets further, and nothing is said
 TRUNCATE = "truncate"  # the answer ends early, with FIN

@@ -22,7 +22,7 @@ import keys
 import policies
 import schedule
 from failure import Failure
-from process import Process, wait_until
+from process import Servers, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERVERS = HERE.parent.parent / "tests" / "servers"
@@ -33,12 +33,13 @@ TTL = 30
 CERTIFICATES = 6
 
 
-class Stage:
+class Stage(Servers):
     """All processes of a soak, while they run."""
 
     def __init__(self, folder, programs, seed):
+        super().__init__()
         self.folder, self.programs, self.seed = folder, programs, seed
-        self.processes, self.measured = [], {}
+        self.measured = {}
         self.ports = free_ports(PORTS.split())
         self.corp = f"http://127.0.0.1:{self.ports['behind_issuer']}"
         self.secret = secrets.token_hex(16)
@@ -46,18 +47,6 @@ class Stage:
         self.pairs = {name: [] for name in ("server", "client")}
         self.seen, self.events = folder / "seen.log", folder / "events.log"
         self.events.touch()
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.stop()
 
     def start(self):
         self.certify()
@@ -165,16 +154,12 @@ class Stage:
     def run(self, name, argv, port):
         log = self.folder / f"{name.replace(' ', '-')}.log"
         cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        process = Process(name, cpus, argv, log)
-        self.processes.append(process)
 
-        def listening():
-            process.check_running()
+        def listening(_):
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.ports[port])) == 0
 
-        wait_until(f"{name} should listen on port {self.ports[port]}", 20, listening)
-        return process
+        return self.serve(name, cpus, argv, log, listening, f"listen on port {self.ports[port]}")
 
     def made(self, name):
         (self.folder / name).mkdir(mode=0o700)
@@ -211,7 +196,7 @@ def put_in_place(root, folder):
     for name in ("countersign-proxy", "countersign-control"):
         if not (folder / name).is_file():
             raise Failure(f"{folder / name} is not there; leave --bin out to build it")
-    missing = [name for name in ("node", "npm", "openssl", "taskset", "curl") if not shutil.which(name)]
+    missing = [name for name in ("node", "npm", "openssl", "taskset") if not shutil.which(name)]
     if missing:
         raise Failure(f"missing: {' '.join(missing)}; tests/run installs them")
     if not (SERVERS / "node_modules" / "oidc-provider").is_dir():

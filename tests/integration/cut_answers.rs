@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -13,11 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use socket2::SockRef;
 
+use crate::support::frames::{Frames, INTERNAL_ERROR, data, head, reset};
 use crate::support::policy::{Folder, inbound, issuer_with_file};
 use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
 
 const TRIES: usize = 20;
+const TOGETHER: usize = 8;
 const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// How an application closes its connection.
@@ -27,22 +30,44 @@ enum Close {
     Rst,
 }
 
-/// An application that says this, all at once, to whoever asks, and closes the connection.
-fn saying(said: Vec<u8>, hear: fn(&TcpStream) -> io::Result<()>, close: Close) -> Port {
+/// An application that does this with each connection, and closes it.
+fn doing(serve: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> Port {
     let port = Port::lease();
     let listener = TcpListener::bind(port.address()).unwrap();
     thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
+        for stream in listener.incoming().flatten() {
             // Who only looks whether somebody listens asks nothing.
-            if hear(&stream).is_err() || stream.write_all(&said).is_err() {
-                continue;
-            }
-            if close == Close::Rst {
-                SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-            }
+            let _ = serve(stream);
         }
     });
     port
+}
+
+/// One that says this, all at once, to whoever asks over HTTP/1.1.
+fn saying(said: Vec<u8>, close: Close) -> Port {
+    doing(move |mut stream| {
+        hear_head(&stream)?;
+        stream.write_all(&said)?;
+        ended(&stream, close);
+        Ok(())
+    })
+}
+
+/// The same over HTTP/2, once so many requests have come. What it says of each is made for its stream.
+fn saying_of_each(count: usize, say: fn(u8) -> Vec<u8>, close: Close) -> Port {
+    doing(move |stream| {
+        let mut frames = Frames::accept(stream)?;
+        let streams = (0..count).map(|_| frames.request()).collect::<io::Result<Vec<_>>>()?;
+        frames.say(&streams.into_iter().flat_map(say).collect::<Vec<_>>())?;
+        ended(frames.stream(), close);
+        Ok(())
+    })
+}
+
+fn ended(stream: &TcpStream, close: Close) {
+    if close == Close::Rst {
+        SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
 }
 
 fn before(target: SocketAddr) -> (Proxy, Folder) {
@@ -68,7 +93,7 @@ fn heard(to: SocketAddr) -> String {
 #[test]
 fn over_http1_an_answer_that_breaks_off_at_once_is_refused() {
     for (said, close) in [("zz\r\n", Close::Fin), ("", Close::Fin), ("", Close::Rst)] {
-        let application = saying(format!("{HEAD}{said}").into(), hear_head, close);
+        let application = saying(format!("{HEAD}{said}").into(), close);
         let (proxy, _folder) = before(application.address());
         for _ in 0..TRIES {
             let heard = heard(proxy.inbound());
@@ -86,7 +111,7 @@ fn over_http1_what_came_before_an_answer_breaks_off_is_heard() {
     for (said, close) in
         [("4\r\nhalf\r\nzz\r\n", Close::Fin), ("64\r\nhalf", Close::Fin), ("4\r\nhalf\r\n", Close::Rst)]
     {
-        let application = saying(format!("{HEAD}{said}").into(), hear_head, close);
+        let application = saying(format!("{HEAD}{said}").into(), close);
         let (proxy, _folder) = before(application.address());
         for _ in 0..TRIES {
             let heard = heard(proxy.inbound());
@@ -98,25 +123,51 @@ fn over_http1_what_came_before_an_answer_breaks_off_is_heard() {
 
 #[test]
 fn over_http2_an_answer_that_breaks_off_at_once_is_refused() {
-    for said in [[head(), reset()].concat(), head()] {
-        let application = saying([SETTINGS, &said].concat(), hear_frames, Close::Fin);
+    let head_and_reset = |stream| [head(stream), reset(stream, INTERNAL_ERROR)].concat();
+    for (say, is_reset) in [(head_and_reset as fn(u8) -> Vec<u8>, true), (head, false)] {
+        let application = saying_of_each(1, say, Close::Fin);
         let (proxy, _folder) = before(application.address());
-        for answer in answers(proxy.inbound()) {
-            let refused = answer.status == Some(502) && answer.body.contains("upstream_unreachable");
+        for answer in answers(proxy.inbound(), 1) {
             // The end may come a moment after the head, which then is on its way.
-            let cut = said == head() && answer.status == Some(200) && !answer.is_whole;
-            assert!(refused || cut, "{answer:?}");
+            assert!(answer.is_refused() || !is_reset && answer.is_cut(""), "{answer:?}");
         }
     }
 }
 
 #[test]
 fn over_http2_what_came_before_an_answer_breaks_off_is_heard() {
-    let data = frame(0, 0, 1, b"half");
-    let application = saying([SETTINGS, &head(), &data, &reset()].concat(), hear_frames, Close::Fin);
+    let say = |stream| [head(stream), data(stream, b"half"), reset(stream, INTERNAL_ERROR)].concat();
+    let application = saying_of_each(1, say, Close::Fin);
     let (proxy, _folder) = before(application.address());
-    for answer in answers(proxy.inbound()) {
-        assert_eq!((answer.status, answer.body.as_str(), answer.is_whole), (Some(200), "half", false));
+    for answer in answers(proxy.inbound(), 1) {
+        assert!(answer.is_cut("half"), "{answer:?}");
+    }
+}
+
+/// Of eight streams over one connection, some answers have begun when it ends, and the others not. None ends without a word.
+#[test]
+fn over_http2_all_who_share_a_connection_that_ends_hear_what_came() {
+    let say: fn(u8) -> Vec<u8> = |stream| match stream % 8 {
+        1 => [head(stream), data(stream, b"half")].concat(),
+        3 => [head(stream), data(stream, b"")].concat(),
+        5 => head(stream),
+        _ => Vec::new(),
+    };
+    for close in [Close::Fin, Close::Rst] {
+        let application = saying_of_each(TOGETHER, say, close);
+        let (proxy, _folder) = before(application.address());
+        let answers = answers(proxy.inbound(), TOGETHER);
+        for answer in &answers {
+            assert!(
+                answer.is_refused() || answer.is_cut("") || answer.is_cut("half"),
+                "{close:?}: {answer:?}"
+            );
+        }
+        let begun = answers.iter().filter(|answer| answer.is_cut("half")).count();
+        let refused = answers.iter().filter(|answer| answer.is_refused()).count();
+        // A reset may throw away what came before it.
+        assert!(begun > 0 || close == Close::Rst, "{close:?}: {answers:?}");
+        assert!(refused >= TRIES * TOGETHER / 4, "{close:?}: {answers:?}");
     }
 }
 
@@ -128,22 +179,35 @@ struct Heard {
     is_whole: bool,
 }
 
-/// One answer after another, over one connection.
-fn answers(to: SocketAddr) -> Vec<Heard> {
+// === impl Heard ===
+
+impl Heard {
+    fn is_refused(&self) -> bool {
+        self.status == Some(502) && self.body.contains("upstream_unreachable") && self.is_whole
+    }
+
+    /// It ended behind this.
+    fn is_cut(&self, body: &str) -> bool {
+        self.status == Some(200) && self.body == body && !self.is_whole
+    }
+}
+
+/// So many answers at once, again and again, over one connection.
+fn answers(to: SocketAddr, together: usize) -> Vec<Heard> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(to).await.unwrap();
-        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let mut answers = Vec::new();
         for _ in 0..TRIES {
-            answers.push(answer(&mut sender).await);
+            answers.extend(join_all((0..together).map(|_| answer(sender.clone()))).await);
         }
         answers
     })
 }
 
-async fn answer(sender: &mut SendRequest<Empty<Bytes>>) -> Heard {
+async fn answer(mut sender: SendRequest<Empty<Bytes>>) -> Heard {
     let request = Request::get("http://orders.shop/a").body(Empty::new()).unwrap();
     let Ok(answer) = sender.send_request(request).await else { return Heard::default() };
     let (status, mut incoming) = (Some(answer.status().as_u16()), answer.into_body());
@@ -168,39 +232,3 @@ fn hear_head(stream: &TcpStream) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// Reads what an HTTP/2 client says, to the head of its first request.
-fn hear_frames(mut stream: &TcpStream) -> io::Result<()> {
-    stream.read_exact(&mut [0; PREFACE])?;
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head)?;
-        let [_, high, low, kind, ..] = head;
-        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))])?;
-        if kind == HEADERS {
-            return Ok(());
-        }
-    }
-}
-
-/// RFC 9113 §4.1.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-/// `:status: 200` (RFC 7541 Appendix A), and more to come.
-fn head() -> Vec<u8> {
-    frame(HEADERS, 4, 1, &[0x88])
-}
-
-/// INTERNAL_ERROR.
-fn reset() -> Vec<u8> {
-    frame(3, 0, 1, &[0, 0, 0, 2])
-}
-
-/// None that differs from the defaults.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-const HEADERS: u8 = 1;
-/// Bytes of the client's preface (RFC 9113 §3.4).
-const PREFACE: usize = 24;

@@ -39,6 +39,7 @@ mod open_streams;
 mod originated;
 mod readme;
 mod recipes;
+mod refused_streams;
 mod reload;
 mod requirements;
 mod resource_metadata;

@@ -1,5 +1,6 @@
 //! What became of a request that was sent on a connection? An answer, or what it takes to send it again.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -20,6 +21,8 @@ pub(super) enum Attempt {
     Returned(Box<Request<Body>>),
     /// It was sent on a kept connection that ended without a byte of an answer, and may be sent twice. Here is its head.
     Unheard(Box<Request<Body>>),
+    /// It was sent, and the server says that it has not begun with it. Here is its head.
+    Refused(Box<Request<Body>>),
     Broken,
 }
 
@@ -38,32 +41,67 @@ impl Attempt {
                 lease.line.note(&request);
                 (lease.line.sender.try_send_request(request).await, Hold::Connection(lease))
             }
-            Carrier::Http2(mut sender, stream) => {
+            Carrier::Http2(mut sender, mut stream) => {
+                stream.note(&request);
                 (sender.try_send_request(request).await, Hold::Stream(stream))
             }
         };
         match result {
-            Ok(response) => Self::Answered(response, hold),
+            Ok(response) => Self::answered(response, hold),
             Err(mut error) => match error.take_message() {
                 Some(request) => Self::Returned(Box::new(request)),
-                None => {
-                    tracing::debug!(error = %error.error(), "an upstream did not answer");
-                    let head = match hold {
-                        Hold::Connection(lease) => lease.line.unheard(),
-                        Hold::Stream(_) => None,
-                    };
-                    head.map_or(Self::Broken, |head| Self::Unheard(Box::new(head)))
-                }
+                None => Self::failed(error.error(), hold),
             },
         }
     }
 
+    fn answered(response: Response<Incoming>, mut hold: Hold) -> Self {
+        if let Hold::Stream(stream) = &mut hold {
+            stream.answered();
+        }
+        Self::Answered(response, hold)
+    }
+
+    fn failed(error: &hyper::Error, hold: Hold) -> Self {
+        tracing::debug!(%error, "an upstream did not answer");
+        let again = match hold {
+            Hold::Connection(lease) => lease.line.unheard().map(|head| Self::Unheard(Box::new(head))),
+            Hold::Stream(stream) => refusal(error).and_then(|refusal| {
+                if refusal == Refusal::GoAway {
+                    stream.leave();
+                }
+                stream.refused().map(|head| Self::Refused(Box::new(head)))
+            }),
+        };
+        again.unwrap_or(Self::Broken)
+    }
+
     /// The request to send once more, if it may be and if all of its body is at hand, which the exchange from now on is about.
     pub(super) fn once_more(self, exchange: &mut Option<Arc<Exchange>>) -> Option<Request<Body>> {
-        let Self::Unheard(head) = self else { return None };
+        let (Self::Unheard(head) | Self::Refused(head)) = self else { return None };
         let (body, anew) = Body::again(exchange.as_deref())?;
         *exchange = anew;
-        tracing::debug!("a kept connection ended under a request, which is sent once more");
+        tracing::debug!("a request is sent once more, with which the upstream has not begun");
         Some(head.map(|_| body))
+    }
+}
+
+/// How a server of HTTP/2 says that it has not begun with a request, which then may be sent again whatever its method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Its stream is beyond the last one that the server looks at (RFC 9113 §6.8). The others end otherwise, be it in the end of
+    /// the connection.
+    GoAway,
+    /// REFUSED_STREAM (RFC 9113 §8.7).
+    Stream,
+}
+
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    match () {
+        () if !error.is_remote() => None,
+        () if error.is_go_away() => Some(Refusal::GoAway),
+        () if error.reason() == Some(h2::Reason::REFUSED_STREAM) => Some(Refusal::Stream),
+        () => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::last_good::{LastGood, Pem};
@@ -222,7 +223,8 @@ async fn drive(connection: impl Future<Output = Result<(), hyper::Error>>) {
     }
 }
 
-/// Says at each turn how many streams the server allows: its settings come after the handshake, and may change.
+/// Says at each turn how many streams the server allows: its settings come after the handshake, and may change. hyper gives this
+/// no turn for that alone, so in the beginning, when they are due, it takes some.
 async fn telling<S>(
     mut connection: http2::Connection<TokioIo<S>, Body, TokioExecutor>,
     allowed: Arc<AtomicUsize>,
@@ -230,7 +232,13 @@ async fn telling<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut pause = FIRST_LOOK;
+    let mut look = pin!(tokio::time::sleep(pause));
     poll_fn(|context| {
+        while pause < LOOK_NO_MORE && look.as_mut().poll(context).is_ready() {
+            pause *= 2;
+            look.as_mut().reset(Instant::now() + pause);
+        }
         let ended = Pin::new(&mut connection).poll(context);
         allowed.store(connection.current_max_send_streams(), Ordering::Relaxed);
         ended
@@ -250,6 +258,9 @@ const H2_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// What is held of a request's body that the server does not take, in bytes for each stream.
 const MAX_UNTAKEN: usize = 64 * 1024;
+/// For a server's settings, which come within a round trip, and each time after twice as long.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LOOK_NO_MORE: Duration = Duration::from_secs(1);
 const H2_PING: Duration = Duration::from_secs(20);
 const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// Read buffer of a connection; an answer's head must fit.

@@ -116,10 +116,10 @@ impl Road<'_> {
         mut token: Option<&mut Attachment<'_>>,
     ) -> Result<Answer, Refusal> {
         let Self { upstream, target, authority, timeouts, .. } = self;
-        let (mut attempts, mut is_again) = (0, false);
+        let (mut attempts, mut is_again, mut is_stale) = (0, false, false);
         loop {
             // What is kept may be about to end, all of it.
-            let fresh = self.alone || is_again || attempts + 1 == MAX_ATTEMPTS;
+            let fresh = self.alone || is_stale || attempts + 1 == MAX_ATTEMPTS;
             let (carrier, waited) = match if fresh { None } else { upstream.ready() } {
                 Some(carrier) => (carrier, attempts > 0),
                 None if fresh => (upstream.fresh(timeouts.connect).await?, true),
@@ -153,10 +153,13 @@ impl Road<'_> {
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
                 Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
-                failed => match failed.once_more(&mut exchange) {
-                    Some(once_more) => (request, is_again) = (once_more, true),
-                    None => return Err(broken(exchange.as_deref())),
-                },
+                failed => {
+                    is_stale = matches!(failed, Attempt::Unheard(_));
+                    // Once, and no oftener (RFC 9110 §9.2.2).
+                    let again =
+                        Some(failed).filter(|_| !is_again).and_then(|failed| failed.once_more(&mut exchange));
+                    (request, is_again) = (again.ok_or_else(|| broken(exchange.as_deref()))?, true);
+                }
             }
         }
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::Request;
 use hyper::client::conn::http1;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::body::Body;
+use super::sent::Sent;
 use super::wire::Tap;
 
 /// An open HTTP/1 connection to an upstream.
@@ -21,57 +22,40 @@ pub(crate) struct Line {
     /// Has it carried a request before?
     is_used: bool,
     sent: Sent,
+    /// What had been heard before that.
+    before: usize,
 }
 
 /// Bytes that have come from the other side, so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard(Arc<AtomicUsize>);
 
-/// The head of a request as it was sent: hyper consumes its own. The room is used again, so that keeping it takes no allocation.
-#[derive(Default)]
-struct Sent {
-    method: Option<Method>,
-    fields: Vec<(HeaderName, HeaderValue)>,
-    /// What had been heard before.
-    heard: usize,
-}
-
 // === impl Line ===
 
 impl Line {
     pub(super) fn new(sender: http1::SendRequest<Body>, heard: Heard) -> Self {
-        Self { sender, heard, is_used: false, sent: Sent::default() }
+        Self { sender, heard, is_used: false, sent: Sent::default(), before: 0 }
     }
 
     /// Notes what goes out, where that may have to go out once more: on a connection that the other side may be about to close
     /// for being idle, and with a method that does the same if it is done twice.
     pub(super) fn note(&mut self, request: &Request<Body>) {
         if self.is_used && request.method().is_idempotent() {
-            self.sent.method = Some(request.method().clone());
-            self.sent.heard = self.heard.bytes();
-            let fields = request.headers().iter();
-            self.sent.fields.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+            self.before = self.heard.bytes();
+            self.sent.note(request);
         }
     }
 
     /// The request that got no byte of an answer before the connection ended, if it may go out again; its body is the caller's to
     /// add.
     pub(super) fn unheard(self) -> Option<Request<Body>> {
-        let Sent { method, fields, heard } = self.sent;
-        let method = method.filter(|_| heard == self.heard.bytes())?;
-        let mut request = Request::new(Body::Empty);
-        *request.method_mut() = method;
-        for (name, value) in fields {
-            request.headers_mut().append(name, value);
-        }
-        Some(request)
+        self.sent.request().filter(|_| self.before == self.heard.bytes())
     }
 
     /// It has carried a request, of which nothing remains here.
     pub(super) fn rest(&mut self) {
         self.is_used = true;
-        self.sent.method = None;
-        self.sent.fields.clear();
+        self.sent.clear();
     }
 }
 

@@ -23,6 +23,7 @@ mod pace;
 mod passthrough;
 mod pool;
 mod seen;
+mod sent;
 pub mod sidecar;
 mod target;
 pub(crate) mod tls;

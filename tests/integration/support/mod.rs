@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod django;
 pub(crate) mod endless;
 pub(crate) mod fault;
+pub(crate) mod frames;
 pub(crate) mod init;
 pub(crate) mod issuer;
 pub(crate) mod jose;

@@ -1,12 +1,14 @@
 //! Which HTTP/2 connection carries the request? The first that has room, so that those beyond it fall idle and end.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::Request;
 use hyper::client::conn::http2::SendRequest;
 
 use super::Place;
 use crate::http::body::Body;
+use crate::http::sent::Sent;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
@@ -15,15 +17,28 @@ pub(super) struct Shared(Mutex<Vec<Connection>>);
 struct Connection {
     sender: SendRequest<Body>,
     place: Arc<Place>,
-    /// Streams under way.
-    streams: Arc<AtomicUsize>,
+    load: Arc<Load>,
     /// How many the server allows at once, as it says by now (`SETTINGS_MAX_CONCURRENT_STREAMS`).
     allowed: Arc<AtomicUsize>,
 }
 
+/// What a connection and its streams know of each other.
+#[derive(Default)]
+struct Load {
+    /// Streams under way.
+    streams: AtomicUsize,
+    /// The server takes no others (GOAWAY).
+    is_leaving: AtomicBool,
+    /// For heads of requests. As of the connections, its lock is never contended.
+    rooms: Mutex<Vec<Sent>>,
+}
+
 /// A stream under way, from before its request until its answer's body has ended: hyper does not tell how many there are.
-#[derive(Debug)]
-pub(crate) struct Stream(Arc<AtomicUsize>);
+pub(crate) struct Stream {
+    load: Arc<Load>,
+    /// Its request, until an answer comes.
+    sent: Sent,
+}
 
 // === impl Shared ===
 
@@ -31,7 +46,7 @@ impl Shared {
     /// A stream on a connection with room for it. Where there are as many connections as there may be, on the one with the least.
     pub(super) fn stream(&self) -> Option<(SendRequest<Body>, Stream)> {
         let mut open = self.lock();
-        open.retain(|connection| !connection.sender.is_closed());
+        open.retain(|connection| !connection.has_ended());
         match open.iter().find(|connection| connection.has_room()) {
             Some(connection) => Some(connection.stream()),
             None if open.len() < MAX_CONNECTIONS => None,
@@ -51,7 +66,7 @@ impl Shared {
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
     ) -> (SendRequest<Body>, Stream) {
-        let connection = Connection { sender, place, streams: Arc::default(), allowed };
+        let connection = Connection { sender, place, load: Arc::default(), allowed };
         let stream = connection.stream();
         let mut open = self.lock();
         if open.len() < MAX_CONNECTIONS {
@@ -67,7 +82,7 @@ impl Shared {
         let mut is_first = true;
         open.retain(|connection| {
             let is_needed = is_first || connection.under_way() > 0;
-            let stays = is_needed && !connection.sender.is_closed() && !connection.place.is_left();
+            let stays = is_needed && !connection.has_ended() && !connection.place.is_left();
             is_first &= !stays;
             stays
         });
@@ -80,7 +95,7 @@ impl Shared {
 }
 
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
-    let connection = open.iter().filter(|connection| !connection.sender.is_closed());
+    let connection = open.iter().filter(|connection| !connection.has_ended());
     connection.min_by_key(|connection| connection.under_way()).map(Connection::stream)
 }
 
@@ -88,7 +103,12 @@ fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
 
 impl Connection {
     fn under_way(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.load.streams.load(Ordering::Relaxed)
+    }
+
+    /// Does it take no other request?
+    fn has_ended(&self) -> bool {
+        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed)
     }
 
     fn has_room(&self) -> bool {
@@ -96,22 +116,66 @@ impl Connection {
     }
 
     fn stream(&self) -> (SendRequest<Body>, Stream) {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        (self.sender.clone(), Stream(self.streams.clone()))
+        self.load.streams.fetch_add(1, Ordering::Relaxed);
+        (self.sender.clone(), Stream { load: self.load.clone(), sent: Sent::default() })
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    fn rooms(&self) -> MutexGuard<'_, Vec<Sent>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Stream ===
 
+impl Stream {
+    /// Notes what goes out, since the server may say that it has not begun with it.
+    pub(crate) fn note(&mut self, request: &Request<Body>) {
+        self.sent = self.load.rooms().pop().unwrap_or_default();
+        self.sent.note(request);
+    }
+
+    /// There is an answer: nothing will go out again.
+    pub(crate) fn answered(&mut self) {
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.clear();
+        let mut rooms = self.load.rooms();
+        if rooms.len() < MAX_ROOMS {
+            rooms.push(sent);
+        }
+    }
+
+    /// The server takes no other stream on this connection.
+    pub(crate) fn leave(&self) {
+        self.load.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// The request, with which the server has not begun; its body is the caller's to add.
+    pub(crate) fn refused(mut self) -> Option<Request<Body>> {
+        std::mem::take(&mut self.sent).request()
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.load.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
     }
 }
 
 /// What most servers allow, and what one connection carries before another is opened.
 const MAX_STREAMS: usize = 100;
 const MAX_CONNECTIONS: usize = 8;
+/// For heads, kept by a connection: more requests than wait for their answers at once most of the time.
+const MAX_ROOMS: usize = 16;
 
 #[cfg(test)]
 mod tests;

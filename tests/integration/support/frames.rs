@@ -1,0 +1,107 @@
+//! What if a server of HTTP/2 says what no library would? Frames by hand (RFC 9113 §4.1).
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+
+/// A client's connection, of which the preface has been read.
+#[derive(Debug)]
+pub(crate) struct Frames(TcpStream);
+
+// === impl Frames ===
+
+impl Frames {
+    /// `Err`: whoever only looks whether somebody listens says nothing.
+    pub(crate) fn accept(stream: TcpStream) -> io::Result<Self> {
+        let mut frames = Self(stream);
+        frames.0.read_exact(&mut [0; PREFACE])?;
+        frames.say(SETTINGS)?;
+        Ok(frames)
+    }
+
+    pub(crate) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// The stream of the next request's head.
+    pub(crate) fn request(&mut self) -> io::Result<u8> {
+        loop {
+            if let (HEADERS, _, stream) = self.next()? {
+                return Ok(stream);
+            }
+        }
+    }
+
+    /// The end of the next request's body.
+    pub(crate) fn body(&mut self) -> io::Result<()> {
+        loop {
+            if let (DATA, flags, _) = self.next()?
+                && flags & END_STREAM != 0
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Type, flags and stream of the next frame.
+    fn next(&mut self) -> io::Result<(u8, u8, u8)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head)?;
+        let [_, high, low, kind, flags, _, _, _, stream] = head;
+        self.0.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))])?;
+        Ok((kind, flags, stream))
+    }
+
+    /// Until the client ends the connection.
+    pub(crate) fn hear_out(mut self) {
+        let _ = io::copy(&mut self.0, &mut io::sink());
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("a short frame");
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// `:status: 200` (RFC 7541 Appendix A), and more to come.
+pub(crate) fn head(stream: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &[0x88])
+}
+
+/// The same, and nothing behind it.
+pub(crate) fn answer(stream: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88])
+}
+
+pub(crate) fn data(stream: u8, data: &[u8]) -> Vec<u8> {
+    frame(DATA, 0, stream, data)
+}
+
+pub(crate) fn reset(stream: u8, code: u8) -> Vec<u8> {
+    frame(3, 0, stream, &[0, 0, 0, code])
+}
+
+/// With the last stream that is looked at, and NO_ERROR.
+pub(crate) fn go_away(last: u8) -> Vec<u8> {
+    frame(7, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+}
+
+/// `SETTINGS_MAX_CONCURRENT_STREAMS`.
+pub(crate) fn allowed(streams: u8) -> Vec<u8> {
+    frame(4, 0, 0, &[0, 3, 0, 0, 0, streams])
+}
+
+/// None that differs from the defaults.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// Bytes of the client's preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+pub(crate) const INTERNAL_ERROR: u8 = 2;
+pub(crate) const REFUSED_STREAM: u8 = 7;
+pub(crate) const CANCEL: u8 = 8;
