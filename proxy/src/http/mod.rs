@@ -43,10 +43,11 @@ use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1::{self, UpgradeableConnection};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -59,7 +60,7 @@ use arriving::Arriving;
 use body::Body;
 use half_open::HalfOpen;
 use meter::Meter;
-use pace::{Busy, HEAD, IDLE, Kept, Pace, Stream, Streams};
+use pace::{Busy, Due, HEAD, IDLE, Kept, Pace, Stream, Streams};
 use wire::Wire;
 
 pub(crate) use pace::{Counts, Overdue};
@@ -99,12 +100,28 @@ pub(crate) async fn serve_tls<S, F>(
     counts.timed_out(overdue);
 }
 
-/// Serves one connection of any kind. An answer with `Connection: close` is the last one, of HTTP/2 too: what is in flight
-/// there is still answered.
 async fn drive<S, F>(
     stream: S,
     pace: Arc<Pace>,
     is_h2: bool,
+    drain: Drain,
+    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
+) -> Option<Overdue>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    match is_h2 {
+        true => drive_h2(stream, pace, drain, handle).await,
+        false => drive_h1(stream, pace, drain, handle).await,
+    }
+}
+
+/// Serves one connection of HTTP/1. While it rests there is nothing but its stream: hyper holds 16 KiB for one, and the room for a
+/// request's story.
+async fn drive_h1<S, F>(
+    stream: S,
+    pace: Arc<Pace>,
     mut drain: Drain,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
 ) -> Option<Overdue>
@@ -113,69 +130,109 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let beginning = pace.clone();
-    if is_h2 {
-        let io = TokioIo::new(Wire::new(stream, Meter::new(pace.clone())));
-        let last = Arc::new(Notify::new());
-        let answered = last.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (busy, handle, last) = (Busy::on(&beginning), handle.clone(), last.clone());
-            async move {
-                let stream = Stream::current();
-                let mut response = handle(Arriving::request(request, &busy, stream.as_ref())).await;
-                // No field of HTTP/2 (RFC 9113 §8.2.2).
-                if response.headers_mut().remove(CONNECTION).is_some() {
-                    last.notify_one();
-                }
-                Ok::<_, Infallible>(response.map(|body| Kept::new(body, busy, stream)))
+    let mut service = service_fn(move |request: Request<Incoming>| {
+        let busy = Busy::exchange(&beginning, request.body().is_end_stream());
+        let response = handle(Arriving::request(request, &busy, None));
+        async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy, None))) }
+    });
+    let mut wire = Wire::new(stream, HalfOpen::new(pace.clone()));
+    let overdue = loop {
+        let mut connection = http1_server().serve_connection(TokioIo::new(wire), service).with_upgrades();
+        let part = |connection: Pin<&mut _>| UpgradeableConnection::graceful_shutdown(connection);
+        match until_over(Pin::new(&mut connection), part, &pace, drain.signaled()).await {
+            Over::Ended(overdue) => return overdue,
+            Over::Rests => {}
+        }
+        let Some(parts) = connection.into_parts() else { return None };
+        (wire, service) = (parts.io.into_inner().after(parts.read_buf), parts.service);
+        tokio::select! {
+            biased;
+            stirs = wire.stirs() => if !stirs.unwrap_or(false) { break None },
+            overdue = pace.overdue() => break Some(overdue),
+            () = drain.signaled() => break None,
+        }
+    };
+    // Over TLS it says goodbye.
+    let _ = tokio::time::timeout(LAST_WORD, wire.shutdown()).await;
+    overdue
+}
+
+/// Serves one connection of HTTP/2. An answer with `Connection: close` is the last one here too: what is in flight is still answered.
+async fn drive_h2<S, F>(
+    stream: S,
+    pace: Arc<Pace>,
+    mut drain: Drain,
+    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
+) -> Option<Overdue>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let (beginning, last) = (pace.clone(), Arc::new(Notify::new()));
+    let answered = last.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (busy, handle, last) = (Busy::on(&beginning), handle.clone(), last.clone());
+        async move {
+            let stream = Stream::current();
+            let mut response = handle(Arriving::request(request, &busy, stream.as_ref())).await;
+            // No field of HTTP/2 (RFC 9113 §8.2.2).
+            if response.headers_mut().remove(CONNECTION).is_some() {
+                last.notify_one();
             }
-        });
-        let connection = pin!(http2_server(&pace).serve_connection(io, service));
-        let end = async {
-            tokio::select! {
-                () = drain.signaled() => {}
-                () = answered.notified() => {}
-            }
-        };
-        let overdue = until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await;
-        overdue.or_else(|| pace.flooded())
-    } else {
-        let service = service_fn(move |request: Request<Incoming>| {
-            let busy = Busy::exchange(&beginning, request.body().is_end_stream());
-            let response = handle(Arriving::request(request, &busy, None));
-            async move { Ok::<_, Infallible>(response.await.map(|body| Kept::new(body, busy, None))) }
-        });
-        let io = TokioIo::new(Wire::new(stream, HalfOpen::new(pace.clone())));
-        let connection = pin!(http1_server().serve_connection(io, service).with_upgrades());
-        until_over(connection, |connection| connection.graceful_shutdown(), &pace, drain.signaled()).await
+            Ok::<_, Infallible>(response.map(|body| Kept::new(body, busy, stream)))
+        }
+    });
+    let io = TokioIo::new(Wire::new(stream, Meter::new(pace.clone())));
+    let connection = pin!(http2_server(&pace).serve_connection(io, service));
+    let end = async {
+        tokio::select! {
+            () = drain.signaled() => {}
+            () = answered.notified() => {}
+        }
+    };
+    match until_over(connection, |connection| connection.graceful_shutdown(), &pace, end).await {
+        Over::Ended(overdue) => overdue.or_else(|| pace.flooded()),
+        Over::Rests => None,
     }
 }
 
-/// Drives a connection to its end. When it is idle or it is time to `end`, what is under way is finished, and nothing else begins.
+/// What became of a connection.
+enum Over {
+    Ended(Option<Overdue>),
+    /// It is there, and nothing has been under way for a while.
+    Rests,
+}
+
+/// Drives a connection to its end, or until it rests. When it is idle or it is time to `end`, what is under way is finished, and
+/// nothing else begins.
 async fn until_over<C>(
     mut connection: Pin<&mut C>,
     part: impl FnOnce(Pin<&mut C>),
     pace: &Pace,
     end: impl Future<Output = ()>,
-) -> Option<Overdue>
+) -> Over
 where
     C: Future<Output = hyper::Result<()>>,
 {
     let parting = tokio::select! {
         biased;
-        result = connection.as_mut() => return ended(result),
-        overdue = pace.overdue() => Some(overdue),
+        result = connection.as_mut() => return Over::Ended(ended(result)),
+        due = pace.due() => match due {
+            Due::Rest => return Over::Rests,
+            Due::End(overdue) => Some(overdue),
+        },
         () = end => None,
     };
     if let Some(Overdue::Head | Overdue::Write) = parting {
-        return parting;
+        return Over::Ended(parting);
     }
     part(connection.as_mut());
     pace.part();
-    tokio::select! {
+    Over::Ended(tokio::select! {
         biased;
         result = connection => ended(result).or(parting),
         overdue = pace.overdue() => parting.or(Some(overdue)),
-    }
+    })
 }
 
 fn ended(result: hyper::Result<()>) -> Option<Overdue> {
@@ -289,7 +346,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use hyper_util::rt::TokioExecutor;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 

@@ -47,6 +47,8 @@ struct State {
     listener: Option<Waker>,
     /// It is to end as soon as nothing is under way.
     is_parting: bool,
+    /// Nothing has been under way for a while, and nobody has to hold a buffer for it.
+    is_resting: bool,
     /// From when on what is the case now is. Asked for only once it has been the case for a whole turn, since a head mostly comes in
     /// one piece.
     since: Option<Instant>,
@@ -70,6 +72,14 @@ pub(super) enum Exchange {
     Starved,
     /// A whole one, whose answer is owed.
     Owed,
+}
+
+/// What it is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A connection of HTTP/1 rests, which is said once each time.
+    Rest,
+    End(Overdue),
 }
 
 /// Why a connection is ended though the caller has not ended it: a value of the label `cause`.
@@ -100,6 +110,7 @@ impl Pace {
             exchange: Exchange::None,
             listener: None,
             is_parting: false,
+            is_resting: false,
             since: first,
             is_flooded: false,
             is_blocked: false,
@@ -109,10 +120,19 @@ impl Pace {
         Arc::new(Self { counts, state })
     }
 
-    /// Resolves when the connection has taken too long. To be polled after the connection, so that what it has just done counts.
-    pub(super) async fn overdue(&self) -> Overdue {
+    /// Resolves when it is time for something. To be polled after the connection, so that what it has just done counts.
+    pub(super) async fn due(&self) -> Due {
         let mut timer = pin!(sleep(IDLE));
-        poll_fn(|context| self.poll_overdue(timer.as_mut(), context)).await
+        poll_fn(|context| self.poll_due(timer.as_mut(), context)).await
+    }
+
+    /// Resolves when the connection has taken too long, rest or not.
+    pub(super) async fn overdue(&self) -> Overdue {
+        loop {
+            if let Due::End(overdue) = self.due().await {
+                return overdue;
+            }
+        }
     }
 
     /// From now on a connection without a request has little time.
@@ -131,15 +151,19 @@ impl Pace {
         self.lock().is_flooded.then_some(Overdue::Frames)
     }
 
-    fn poll_overdue(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Overdue> {
-        let due = self.lock().due();
+    fn poll_due(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {
+        let mut state = self.lock();
+        let due = state.due();
         if let Some((at, _)) = due.filter(|(at, _)| *at < timer.deadline()) {
             timer.as_mut().reset(at);
         }
         while timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             match due {
-                Some((at, overdue)) if at <= now => return Poll::Ready(overdue),
+                Some((at, due)) if at <= now => {
+                    state.is_resting |= due == Due::Rest;
+                    return Poll::Ready(due);
+                }
                 Some((at, _)) => timer.as_mut().reset(at),
                 None => timer.as_mut().reset(now + IDLE),
             }
@@ -150,6 +174,7 @@ impl Pace {
     /// Bytes came from the caller.
     pub(super) fn heard(&self, bytes: usize) {
         let mut state = self.lock();
+        state.is_resting = false;
         if state.preface > 0 {
             state.preface = state.preface.saturating_sub(bytes);
             if state.preface == 0 {
@@ -205,10 +230,10 @@ impl Pace {
 
 impl State {
     /// When it is too late for what, as things are.
-    fn due(&mut self) -> Option<(Instant, Overdue)> {
+    fn due(&mut self) -> Option<(Instant, Due)> {
         if self.is_blocked {
             // An answer is on its way, though hyper may have let go of it.
-            return Some((now(&mut self.blocked_since) + STALL, Overdue::Write));
+            return Some((now(&mut self.blocked_since) + STALL, Due::End(Overdue::Write)));
         }
         if self.busy > 0 {
             return None;
@@ -218,9 +243,12 @@ impl State {
             (true, true) => (PARTING, Overdue::Head),
             (false, true) => (PARTING, Overdue::Idle),
             (true, false) => (HEAD, Overdue::Head),
+            (false, false) if !self.is_h2 && !self.is_resting => {
+                return Some((now(&mut self.since) + REST, Due::Rest));
+            }
             (false, false) => (IDLE, Overdue::Idle),
         };
-        Some((now(&mut self.since) + limit, overdue))
+        Some((now(&mut self.since) + limit, Due::End(overdue)))
     }
 
     fn begin(&mut self) {
@@ -274,6 +302,8 @@ pub(super) const HEAD: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// A caller takes something in this time.
 pub(super) const STALL: Duration = Duration::from_secs(30);
+/// How long without a request until a connection of HTTP/1 rests: those that are in use do not, and a crowd of others soon does.
+pub(super) const REST: Duration = Duration::from_millis(100);
 /// A frame of each of so many streams, twice, in bytes: of 16 KiB, since we keep to that where a peer would take larger ones.
 const ROUND: u64 = 2 * super::MAX_STREAMS as u64 * 16 * 1024;
 /// How long a connection that is to end may take to do so, or to complete a head.

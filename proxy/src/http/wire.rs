@@ -1,10 +1,12 @@
-//! What happens to a connection's bytes? The one stream that everything HTTP is read from and written to, and who hears of it: what a
-//! kind of connection has to know.
+//! What happens to a connection's bytes? The one stream that a connection of HTTP is read from and written to, and who hears of it.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream with somebody who hears what passes.
@@ -12,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) struct Wire<S, T> {
     stream: S,
     tap: T,
+    /// What was read before its reader was there.
+    ahead: Bytes,
 }
 
 /// Who hears what passes.
@@ -32,7 +36,7 @@ pub(super) trait Tap: Unpin {
 
 impl<S, T> Wire<S, T> {
     pub(super) fn new(stream: S, tap: T) -> Self {
-        Self { stream, tap }
+        Self { stream, tap, ahead: Bytes::new() }
     }
 
     /// What becomes something else than HTTP.
@@ -40,9 +44,33 @@ impl<S, T> Wire<S, T> {
         self.stream
     }
 
+    /// With what its last reader has left.
+    pub(super) fn after(mut self, ahead: Bytes) -> Self {
+        if !ahead.is_empty() {
+            self.ahead = ahead;
+        }
+        self
+    }
+
     #[cfg(test)]
     pub(super) fn tap(&self) -> &T {
         &self.tap
+    }
+}
+
+impl<S: AsyncRead + Unpin, T: Tap> Wire<S, T> {
+    /// Waits for bytes without room for them, and keeps them for a reader. `false`: the other side has ended its own.
+    pub(super) async fn stirs(&mut self) -> io::Result<bool> {
+        if self.ahead.is_empty() {
+            self.ahead = poll_fn(|cx| {
+                let mut room = [MaybeUninit::uninit(); ROOM];
+                let mut read = ReadBuf::uninit(&mut room);
+                ready!(self.tap.poll_read(&mut self.stream, cx, &mut read))?;
+                Poll::Ready(io::Result::Ok(Bytes::copy_from_slice(read.filled())))
+            })
+            .await?;
+        }
+        Ok(!self.ahead.is_empty())
     }
 }
 
@@ -52,7 +80,15 @@ impl<S: AsyncRead + Unpin, T: Tap> AsyncRead for Wire<S, T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, tap } = &mut *self;
+        let Self { stream, tap, ahead } = &mut *self;
+        if !ahead.is_empty() {
+            buf.put_slice(&ahead.split_to(ahead.len().min(buf.remaining())));
+            if ahead.is_empty() {
+                // An empty one would keep the room of what it was.
+                *ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         tap.poll_read(stream, cx, buf)
     }
 }
@@ -97,3 +133,6 @@ fn taken<T>(done: &Poll<io::Result<T>>, bytes: impl FnOnce(&T) -> usize) -> Opti
         Poll::Pending => None,
     }
 }
+
+/// In bytes: most heads fit.
+const ROOM: usize = 2048;

@@ -4,7 +4,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::super::*;
-use super::{Overdue, PARTING, STALL};
+use super::{Overdue, PARTING, REST, STALL};
 
 /// How it ended, and after how long.
 type Ended = (Option<Overdue>, Duration);
@@ -49,10 +49,15 @@ fn assert_about(took: Duration, expected: Duration) {
 const GET: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
 
 async fn answer(far: &mut DuplexStream) {
+    answers(far, 1).await;
+}
+
+async fn answers(far: &mut DuplexStream, count: usize) {
     let mut heard = Vec::new();
-    while !heard.ends_with(b"\r\n\r\nx") {
+    while heard.windows(5).filter(|end| end == b"\r\n\r\nx").count() < count {
         assert_ne!(far.read_buf(&mut heard).await.unwrap(), 0, "it was closed");
     }
+    assert!(heard.ends_with(b"x"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,6 +94,29 @@ async fn in_24_each_head_has_its_own_ten_seconds_and_silence_sixty() {
     let (overdue, took) = serving.await.unwrap();
     assert_eq!(overdue, Some(Overdue::Idle));
     assert_about(took, Duration::from_secs(20 * 59 + 10));
+}
+
+/// However the next head comes: in pieces, with the one before, or after a connection has begun to rest.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_rests_is_served_as_before() {
+    let before = REST - Duration::from_millis(1);
+    for pause in [Duration::ZERO, before, REST, REST * 2, Duration::from_secs(9)] {
+        for cut in [0, 1, 5, GET.len() - 1] {
+            let (mut far, serving, _signal) = served(false, 1024);
+            let (begun, rest) = GET.split_at(cut);
+            for _ in 0..3 {
+                // Two at once, and the beginning of the next one.
+                far.write_all(&[GET, GET, begun].concat()).await.unwrap();
+                answers(&mut far, 2).await;
+                tokio::time::sleep(pause).await;
+                far.write_all(rest).await.unwrap();
+                answer(&mut far).await;
+                tokio::time::sleep(pause).await;
+            }
+            far.shutdown().await.unwrap();
+            assert_eq!(tokio::time::timeout(REST * 2, serving).await.expect("its end").unwrap().0, None);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
