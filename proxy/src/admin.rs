@@ -13,7 +13,7 @@ use bytes::Bytes;
 use countersign_policy::host;
 use countersign_policy::outbound::OutboundTls;
 use countersign_policy::snapshot::{Authentication, Snapshot};
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -21,19 +21,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tower::{ServiceBuilder, ServiceExt};
 
 use explained::Page;
 
 use crate::auth::active::Armory;
+use crate::drain;
 use crate::http::sidecar::Sidecar;
-use crate::listen::Listeners;
+use crate::listen::{self, Listeners};
 use crate::metrics::Metrics;
 use crate::redirected::Redirect;
-use crate::seats::Seats;
-use crate::tcp;
+use crate::seats::{Seat, Seats};
 
 /// What the pages show.
 #[derive(Clone, Debug)]
@@ -55,48 +55,41 @@ pub enum Pages {
     Health,
 }
 
-/// Serves the pages for ever.
+/// Serves the pages to the very end: in a drain too somebody asks what is going on.
 pub async fn serve(mut listeners: Listeners, seats: Arc<Seats>, admin: Admin, pages: Pages) {
-    let listener = match listeners.sockets.pop().map(TcpListener::from_std) {
-        Some(Ok(listener)) => listener,
-        Some(Err(error)) => return tracing::error!(%error, "the admin pages cannot be served"),
-        None => return,
-    };
+    let Some(listener) = listeners.sockets.pop() else { return };
     // A page is cheap, and nobody needs many at once.
     let limits = ServiceBuilder::new().load_shed().concurrency_limit(MAX_AT_ONCE).timeout(TIMEOUT);
     let service = limits.service_fn(move |request| {
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(admin.page(&request, pages)) }
     });
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the admin pages");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(seat) = seats.take(peer.ip()) else {
-            tcp::reset(&stream);
-            continue;
-        };
-        let service = service.clone();
+    let (_never, drain) = drain::channel();
+    listen::accept(listener, seats, drain, move |stream, _, drain| {
+        let (service, seat) = (service.clone(), drain.seat());
+        let asked = seat.clone();
         let page = service_fn(move |request| {
+            if let Some(seat) = &asked {
+                seat.heard();
+            }
             let page = service.clone().oneshot(request);
             let busy = |_| text(StatusCode::SERVICE_UNAVAILABLE, "busy\n");
-            async move { Ok::<_, Infallible>(page.await.unwrap_or_else(busy)) }
+            async move { Ok::<_, Infallible>(pages.last_word(page.await.unwrap_or_else(busy))) }
         });
         let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(TIMEOUT).max_buf_size(MAX_HEAD);
+        server.timer(TokioTimer::new()).header_read_timeout(pages.head()).max_buf_size(MAX_HEAD);
         let connection = server.serve_connection(TokioIo::new(stream), page);
-        tokio::spawn(async move {
-            let _seat = seat;
-            if let Err(error) = connection.await {
+        async move {
+            let ended = tokio::select! {
+                ended = connection => ended,
+                () = pages.over(seat.as_deref()) => return,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection to the admin pages ended");
             }
-        });
-    }
+        }
+    })
+    .await;
 }
 
 /// Writes access-log lines to stdout for as long as somebody sends them, and counts those that it cannot write. Blocks.
@@ -126,6 +119,33 @@ pub async fn is_ready(admin: SocketAddr) -> bool {
         Some(ready)
     };
     tokio::time::timeout(TIMEOUT, ask).await.ok().flatten().unwrap_or(false)
+}
+
+// === impl Pages ===
+
+impl Pages {
+    /// How long a request's head may take.
+    fn head(self) -> Duration {
+        match self {
+            Self::All => TIMEOUT,
+            Self::Health => HEAD,
+        }
+    }
+
+    /// Resolves when a connection has to end, whatever it is at: everybody in the network reaches the health listener.
+    async fn over(self, seat: Option<&Seat>) {
+        let (Self::Health, Some(seat)) = (self, seat) else { return std::future::pending().await };
+        // Either way.
+        let _ = tokio::time::timeout(TIMEOUT, seat.lost()).await;
+    }
+
+    /// The answer, and whether it is the last one on its connection.
+    fn last_word(self, mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        if self == Self::Health {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
 }
 
 // === impl Admin ===
@@ -319,7 +339,7 @@ fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
 fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -327,5 +347,7 @@ const INDEX: &str = "/metrics /livez /readyz /snapshot /tokens /explain?decision
 const MAX_AT_ONCE: usize = 16;
 const MAX_HEAD: usize = 16 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For a request's head on the health listener.
+const HEAD: Duration = Duration::from_secs(2);
 /// For the answer to `POST /drain` to leave before the end begins: with nothing in flight, the end is immediate.
 const ANSWERED: Duration = Duration::from_millis(100);

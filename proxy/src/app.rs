@@ -27,6 +27,7 @@ use crate::http::sidecar::{Sidecar, Worker};
 use crate::listen::{self, ListenError, Listeners, Seating};
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::own::Own;
 use crate::record::Recorder;
 use crate::redirected::{self, Redirect};
 use crate::state::dir::StateDir;
@@ -172,6 +173,8 @@ impl App {
         let (policy, mut writer) = live(start.snapshot.map(&arm));
         background.spawn(start.updates.run(move |snapshot| writer.store(Some(arm(snapshot)))));
 
+        let local = transparent.as_ref().map(|(_, redirect)| redirect.local());
+        let own = Own { listener: addresses.outbound, local };
         let sidecar = Arc::new(Sidecar {
             policy,
             verifier: Verifier::new(clock.clone(), metrics.clone()),
@@ -183,7 +186,7 @@ impl App {
             files: config.files,
             inbound_default: config.inbound_default,
             header_underscores: config.header_underscores,
-            outbound: addresses.outbound,
+            own,
             watched: Watched::default(),
         });
         let (signal, drain) = drain::channel();

@@ -90,7 +90,7 @@ impl Connector {
     }
 
     /// Opens TCP to the first address of the host that answers and that the guard admits. What was judged is what is
-    /// connected to: the name is resolved once. `timeout` is shared evenly by the addresses still to be tried.
+    /// connected to: the name is resolved once.
     pub async fn tcp(
         &self,
         host: &str,
@@ -100,6 +100,17 @@ impl Connector {
     ) -> Result<TcpStream, ConnectError> {
         let deadline = Instant::now() + timeout;
         let addresses = self.resolve(host, port, guard, timeout).await?;
+        self.open(host, addresses, deadline).await
+    }
+
+    /// Opens TCP to the first of these addresses of a host that answers. What is left of the time is shared evenly by those that are
+    /// still to be tried.
+    pub async fn open(
+        &self,
+        host: &str,
+        addresses: Vec<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<TcpStream, ConnectError> {
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut failure = io::Error::from(io::ErrorKind::TimedOut);
         for address in addresses {
@@ -120,7 +131,7 @@ impl Connector {
     }
 
     /// The addresses of a host that the guard admits.
-    async fn resolve(
+    pub async fn resolve(
         &self,
         host: &str,
         port: u16,

@@ -22,14 +22,14 @@ pub struct Drain {
     /// Never sent on: the signal waits until the last one is dropped.
     _alive: mpsc::Sender<Infallible>,
     /// Of a connection: its place, for as long as somebody goes on with it. A listener has none.
-    _seat: Option<Arc<Seat>>,
+    seat: Option<Arc<Seat>>,
 }
 
 /// A signal and what listens to it.
 pub fn channel() -> (Signal, Drain) {
     let (draining, listening) = watch::channel(false);
     let (keep_alive, alive) = mpsc::channel(1);
-    (Signal { draining, alive }, Drain { draining: listening, _alive: keep_alive, _seat: None })
+    (Signal { draining, alive }, Drain { draining: listening, _alive: keep_alive, seat: None })
 }
 
 // === impl Signal ===
@@ -56,7 +56,12 @@ impl Signal {
 impl Drain {
     /// The same for a connection, whose place it holds from now on.
     pub fn seated(&self, seat: Seat) -> Self {
-        Self { _seat: Some(Arc::new(seat)), ..self.clone() }
+        Self { seat: Some(Arc::new(seat)), ..self.clone() }
+    }
+
+    /// The place of a connection.
+    pub fn seat(&self) -> Option<Arc<Seat>> {
+        self.seat.clone()
     }
 
     pub fn is_draining(&self) -> bool {

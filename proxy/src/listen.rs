@@ -27,7 +27,7 @@ pub struct Listeners {
 }
 
 /// Who may connect. Each direction has places of its own, so that a flood from outside does not take the application's way out,
-/// and so have our pages.
+/// and so have our pages. Those on the health listener are for everybody in the network, so there who says nothing gives way.
 #[derive(Clone, Debug)]
 pub struct Seating {
     pub inbound: Arc<Seats>,
@@ -59,13 +59,13 @@ impl Seating {
         tcp::bound_pipes(room.pipes);
         let seats = |whose: &'static str, max, share| Seats::new(whose, max, share, metrics, clock.clone());
         let [inbound, outbound] = [Direction::Inbound, Direction::Outbound].map(Direction::as_str);
-        let pages = || seats("admin", PAGES, Some(PAGES_PER_SOURCE));
         Ok(Self {
             inbound: seats(inbound, room.connections, Some(room.per_source)),
             // All of these come from the workload.
             outbound: seats(outbound, room.connections, None),
-            admin: pages(),
-            health: pages(),
+            admin: seats("admin", PAGES, Some(PAGES_PER_SOURCE)),
+            // A host that has both families is two sources, and even so leaves a third to everybody else.
+            health: Seats::that_give_way("health", PAGES, Some(PAGES / 3), metrics, clock.clone()),
         })
     }
 }
@@ -166,7 +166,13 @@ pub async fn accept<F>(
             () = drain.signaled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => seat(stream, peer, &drain),
+            Ok((stream, peer)) => {
+                seat(stream, peer, &drain);
+                if seats.gives_way() {
+                    // Who has been let in is heard before the next one is, or a flood would push out who asks at once.
+                    tokio::task::yield_now().await;
+                }
+            }
             // The peer is gone already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Out of file descriptors or memory: it passes when connections end.
@@ -221,7 +227,7 @@ fn tune(stream: &TcpStream) {
     }
 }
 
-/// Connections to our pages.
+/// Connections to our pages, on each of the two listeners.
 const PAGES: usize = 48;
 const PAGES_PER_SOURCE: usize = 32;
 const BACKLOG: i32 = 1024;

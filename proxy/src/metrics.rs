@@ -103,7 +103,7 @@ metrics! {
     max_connections: IntGaugeVec "countersign_max_connections" ["direction"]
         "How many downstream connections may be open at once.";
     connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
-        "Connections that were reset when they were accepted: total (too many are open), source (too many of this source), descriptors (no file descriptor was left).";
+        "Connections (inbound, outbound, admin, health) that were reset when they were accepted: total (too many are open), source (too many of this source), descriptors (no file descriptor was left). On the health listener one that has waited ends in the place of the new one.";
     tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
         "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]

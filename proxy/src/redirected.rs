@@ -2,7 +2,6 @@
 //! passes or ends if nobody looks into it.
 
 pub mod inbound;
-mod local;
 pub mod outbound;
 mod probe;
 mod said;
@@ -20,11 +19,11 @@ use rustix::process::{getegid, geteuid};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use self::local::Local;
 use self::probe::Probe;
 use crate::drain::Drain;
 use crate::http::sidecar::Worker;
 use crate::init::args::Exempt;
+use crate::local::Local;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
 use crate::rejection::{Explained, Refusal};
@@ -39,7 +38,7 @@ pub struct Redirect {
     probe: Probe,
     /// But where one of them is that of `--inbound ADDR=TARGET`: who means ADDR is led to TARGET.
     ways_in: Vec<(SocketAddr, SocketAddr)>,
-    local: Local,
+    local: Arc<Local>,
     /// When somebody first asked whether we are ready, and whether we were.
     asked_since: OnceLock<Instant>,
     prepared: AtomicBool,
@@ -113,7 +112,7 @@ impl Redirect {
             own_ports,
             probe,
             ways_in,
-            local: Local::default(),
+            local: Arc::default(),
             asked_since: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
@@ -127,6 +126,11 @@ impl Redirect {
     /// Do our own connections come back to us, so that nothing can work?
     pub fn leads_back(&self) -> bool {
         self.probe.leads_back()
+    }
+
+    /// Which addresses are ours.
+    pub fn local(&self) -> Arc<Local> {
+        self.local.clone()
     }
 
     fn is_own(&self, port: u16) -> bool {

@@ -1,6 +1,8 @@
 //! May one more connection be open? A place for each, so many in all and so many of one source, taken before anything is read and
 //! given back with the socket.
 
+mod guests;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntCounter;
 
+use self::guests::{Guest, Guests};
 use crate::clock::Clock;
 use crate::limit::Limit;
 use crate::metrics::Metrics;
@@ -20,6 +23,8 @@ pub struct Seats {
     max: usize,
     /// None: all come from one source, the workload itself.
     per_source: Option<usize>,
+    /// Is there always a place for who comes, at the cost of somebody who has waited for long?
+    gives_way: bool,
     taken: Mutex<Taken>,
     refusals: [Refusals; Cause::ALL.len()],
     clock: Clock,
@@ -30,6 +35,8 @@ pub struct Seats {
 pub struct Seat {
     seats: Arc<Seats>,
     source: Source,
+    /// Where places are given up.
+    guest: Option<Arc<Guest>>,
 }
 
 /// There is no place.
@@ -41,6 +48,8 @@ struct Taken {
     total: usize,
     /// Of each source that has a connection, so there are no more of them than connections.
     by_source: HashMap<Source, usize>,
+    /// Where places are given up, everybody who has one.
+    guests: Guests,
 }
 
 /// Who connects: an address, or of IPv6 the network of a host, which has all the addresses in it (RFC 4291 §2.5.1, RFC 6177).
@@ -76,24 +85,58 @@ impl Seats {
         metrics: &Metrics,
         clock: Clock,
     ) -> Arc<Self> {
+        Arc::new(Self::made(direction, max, per_source, metrics, clock))
+    }
+
+    /// The same, but where there is no place, somebody who has one gives way: for a listener that everybody reaches, and whose
+    /// callers ask for one thing at once.
+    pub fn that_give_way(
+        direction: &'static str,
+        max: usize,
+        per_source: Option<usize>,
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Arc<Self> {
+        Arc::new(Self { gives_way: true, ..Self::made(direction, max, per_source, metrics, clock) })
+    }
+
+    fn made(
+        direction: &'static str,
+        max: usize,
+        per_source: Option<usize>,
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Self {
         metrics.max_connections.with_label_values(&[direction]).set(i64::try_from(max).unwrap_or(i64::MAX));
         let refusals = Cause::ALL.map(|cause| Refusals {
             count: metrics.connections_refused.with_label_values(&[direction, cause.as_str()]),
             lines: Limit::of_lines(),
         });
-        Arc::new(Self { direction, max, per_source, taken: Mutex::default(), refusals, clock })
+        Self { direction, max, per_source, gives_way: false, taken: Mutex::default(), refusals, clock }
     }
 
-    /// A place for a connection of this peer. Where there is none, it is counted and logged that it was refused.
+    /// A place for a connection of this peer. Where there is none, it is counted and logged that it was refused, or who had to go.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Seat, Full> {
         let source = Source::of(peer);
-        match self.count(source) {
-            Ok(()) => Ok(Seat { seats: self.clone(), source }),
-            Err(cause) => {
-                self.refused(cause, peer);
-                Err(Full)
-            }
+        let mut taken = self.lock();
+        let mut counted = self.count(&mut taken, source);
+        let mut refused = counted.err().map(|cause| (cause, peer));
+        if let Err(cause) = counted
+            && let Some(gone) = taken.give_way(cause, source)
+        {
+            refused = Some((cause, gone));
+            counted = self.count(&mut taken, source);
         }
+        let guest = (self.gives_way && counted.is_ok()).then(|| taken.guests.welcome(peer));
+        drop(taken);
+        if let Some((cause, peer)) = refused {
+            self.refused(cause, peer);
+        }
+        counted.map(|()| Seat { seats: self.clone(), source, guest }).map_err(|_| Full)
+    }
+
+    pub fn gives_way(&self) -> bool {
+        self.gives_way
     }
 
     /// There was no descriptor for a connection of this peer, and it was turned away with the one that is kept for that.
@@ -110,8 +153,7 @@ impl Seats {
         }
     }
 
-    fn count(&self, source: Source) -> Result<(), Cause> {
-        let mut taken = self.lock();
+    fn count(&self, taken: &mut Taken, source: Source) -> Result<(), Cause> {
         if let Some(per_source) = self.per_source {
             match taken.by_source.get(&source) {
                 Some(own) if *own >= per_source => return Err(Cause::Source),
@@ -130,17 +172,53 @@ impl Seats {
     }
 }
 
-// === impl Seat ===
+// === impl Taken ===
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.lock();
-        taken.total = taken.total.saturating_sub(1);
-        if let Entry::Occupied(mut own) = taken.by_source.entry(self.source) {
+impl Taken {
+    /// Takes the place of somebody for whom it is time to go, and says whose it was.
+    fn give_way(&mut self, cause: Cause, source: Source) -> Option<IpAddr> {
+        // Who has too many makes room by those of its own.
+        let among = (cause == Cause::Source).then_some(source);
+        let gone = self.guests.send_one_away(|peer| among.is_none_or(|source| Source::of(peer) == source))?;
+        self.give_back(Source::of(gone));
+        Some(gone)
+    }
+
+    fn give_back(&mut self, source: Source) {
+        self.total = self.total.saturating_sub(1);
+        if let Entry::Occupied(mut own) = self.by_source.entry(source) {
             *own.get_mut() = own.get().saturating_sub(1);
             if *own.get() == 0 {
                 own.remove();
             }
+        }
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    /// A request has been heard: who has said nothing yet gives way before.
+    pub fn heard(&self) {
+        if let Some(guest) = &self.guest {
+            guest.heard();
+        }
+    }
+
+    /// Resolves when the place is somebody else's, so that the connection has to end.
+    pub async fn lost(&self) {
+        match &self.guest {
+            Some(guest) => guest.sent_away().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.lock();
+        if self.guest.as_ref().is_none_or(|guest| taken.guests.part_with(guest)) {
+            taken.give_back(self.source);
         }
     }
 }
@@ -236,6 +314,40 @@ mod tests {
         }
         assert_eq!(seats.lock().by_source.len(), 1);
         assert_eq!(refused(&metrics, "total"), 256);
+    }
+
+    fn is_lost(seat: &Seat) -> bool {
+        use futures_util::FutureExt;
+        seat.lost().now_or_never().is_some()
+    }
+
+    #[test]
+    fn os_5_where_places_are_given_up_who_has_waited_longest_gives_way() {
+        let metrics = Metrics::new().unwrap();
+        let seats = Seats::that_give_way("inbound", 3, Some(2), &metrics, Clock::default());
+        let served = take(&seats, "192.0.2.1").unwrap();
+        served.heard();
+        let (silent, other) = (take(&seats, "192.0.2.1").unwrap(), take(&seats, "192.0.2.2").unwrap());
+        // Of a source with all that it may have, one of its own; who has asked comes last.
+        let more = take(&seats, "192.0.2.1").unwrap();
+        assert!(is_lost(&silent) && !is_lost(&served) && !is_lost(&other));
+        assert_eq!((refused(&metrics, "source"), refused(&metrics, "total")), (1, 0));
+        // Of all, whose ever it is.
+        let third = take(&seats, "192.0.2.3").unwrap();
+        assert!(is_lost(&other) && !is_lost(&served) && !is_lost(&more));
+        assert_eq!((refused(&metrics, "source"), refused(&metrics, "total")), (1, 1));
+        more.heard();
+        third.heard();
+        let fourth = take(&seats, "192.0.2.4").unwrap();
+        assert!(is_lost(&served), "all have asked");
+        // What was lost is not given back once more.
+        drop((served, silent, other));
+        let taken = seats.lock();
+        assert!(taken.total == 3 && taken.by_source.len() == 3, "{taken:?}");
+        drop(taken);
+        drop((more, third, fourth));
+        let taken = seats.lock();
+        assert!(taken.total == 0 && taken.by_source.is_empty() && taken.guests.is_empty(), "{taken:?}");
     }
 
     #[test]

@@ -20,27 +20,27 @@ pub fn mark_all(mark: u32) -> bool {
 
 /// Opens TCP to an address.
 pub async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let mark = MARK.load(Ordering::Relaxed);
-    if mark == 0 {
-        return TcpStream::connect(address).await;
-    }
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    SockRef::from(&socket).set_mark(mark)?;
-    socket.connect(address).await
+    marked(address)?.connect(address).await
 }
 
 /// The same to an address that nobody has, in packets that no router passes on.
 pub async fn open_to_nobody(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = marked(address)?;
     match address {
         SocketAddr::V4(_) => SockRef::from(&socket).set_ttl_v4(1)?,
         SocketAddr::V6(_) => SockRef::from(&socket).set_unicast_hops_v6(1)?,
     }
+    socket.connect(address).await
+}
+
+/// A socket for this address, with our mark where there is one.
+fn marked(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     let mark = MARK.load(Ordering::Relaxed);
     if mark != 0 {
         SockRef::from(&socket).set_mark(mark)?;
     }
-    socket.connect(address).await
+    Ok(socket)
 }
 
 /// What every socket of this process is marked with; 0 is no mark. One process has one network namespace, and one answer.

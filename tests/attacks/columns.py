@@ -55,33 +55,6 @@ def cell(text):
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
-def passes(self):
-        return any(not shape.lower().startswith("get /behind ") for shape in self.shapes)
-
-
-@dataclasses.dataclass
-class Column:
-    name: str
-    version: str
-    outcomes: dict
-
-
-def shape(request, host):
-    """What the upstream saw, without what the proxy added of its own."""
-    return ADDED.sub("", written(request)).replace(host, "HOST")
-
-
-def code(text):
-    """The same, and short."""
-    text = re.sub(r"(.)\1{40,}", lambda m: f"<{m[1]}*{len(m[0])}>", text)
-    return cell(text if len(text) <= 300 else text[:300] + "…")
-
-
-def cell(text):
-    """In a cell of a table: no bar, no backtick of its own."""
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
-
-
 def ours(outcome):
     """As the tables say it."""
     word, _, rest = outcome.partition(" ")

@@ -132,6 +132,45 @@ fn os_5_a_flood_from_outside_leaves_the_way_out_and_the_pages() {
     wait_until("a place", SOON, || held(THREE, proxy.inbound()).is_some());
 }
 
+fn status_of(caller: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).expect("an answer, and the end of the connection");
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn os_5_silent_neighbours_do_not_keep_a_probe_from_the_health_listener() {
+    let (folder, listener) = (open_to_all(), Port::lease());
+    let (flags, health) = (["--health", &listener.address().to_string()], listener.address());
+    let proxy = Settings::policies(folder.path(), "orders").with(&flags).start();
+    // Sources enough for all places, some of which say half a head; the one of the probe has all it may have.
+    let neighbours: Vec<_> = (0..60)
+        .map(|n| {
+            let mut neighbour = connect(Ipv4Addr::new(127, 0, 0, 1 + n / 20), health);
+            if n % 2 == 0 {
+                neighbour.write_all(b"GET /livez HTTP/1.1\r\n").expect("it listens, or will");
+            }
+            neighbour
+        })
+        .collect();
+    for from in [ONE, TWO, Ipv4Addr::new(127, 0, 0, 9)] {
+        let (began, mut probe) = (Instant::now(), connect(from, health));
+        probe.write_all(b"GET /livez HTTP/1.1\r\nHost: pod\r\n\r\n").expect("it listens");
+        assert_eq!(status_of(&mut probe), "HTTP/1.1 200 OK", "{from}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{from}: {:?}", began.elapsed());
+    }
+    assert!(refused(&proxy, "health", "source") >= 10.0, "{}", refused(&proxy, "health", "source"));
+    assert_is(refused(&proxy, "admin", "source") + refused(&proxy, "admin", "total"), 0);
+    // Half a head has two seconds.
+    for mut neighbour in neighbours {
+        let heard = neighbour.read(&mut [0; 1]);
+        assert!(
+            heard.as_ref().map_or_else(is_reset, |read| *read == 0),
+            "it is still listened to: {heard:?}"
+        );
+    }
+}
+
 /// Answers every upgrade to WebSocket with the key of RFC 6455 §1.3, and keeps the connection.
 fn websocket_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -245,11 +284,17 @@ fn os_5_without_descriptors_callers_are_turned_away_and_later_served() {
     let callers: Vec<_> = (0..60 + limit - open.len()).map(|_| connect(ONE, to)).collect();
     let turned_away = callers.iter().filter(|caller| is_turned_away(caller)).count();
     assert!(turned_away > 30, "{turned_away}");
+    let readers: Vec<_> = (0..30).map(|_| connect(ONE, proxy.admin())).collect();
+    assert!(
+        readers.iter().filter(|reader| is_turned_away(reader)).count() > 20,
+        "the pages find descriptors"
+    );
     assert!(begin.elapsed() < Duration::from_secs(15), "callers waited for {:?}", begin.elapsed());
-    drop(callers);
+    drop((callers, readers));
     prlimit(&proxy.process, limits(&proxy.process).1);
     let kept: Vec<_> = (0..50).map(|_| held(ONE, to).expect("it is served again")).collect();
     assert!(refused(&proxy, "inbound", "descriptors") > 30.0);
+    assert!(refused(&proxy, "admin", "descriptors") > 20.0);
     drop(kept);
 }
 

@@ -1,13 +1,13 @@
 //! Is HTTP/1.1 answered as the public suite of raw requests expects (its 33 cases)? Before an application whose policy is open, byte
 //! by byte.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::policy::open_policy;
 use crate::support::proxy::Settings;
+use crate::support::raw_client::talk;
 use crate::support::raw_upstream::RawUpstream;
 
 /// What has to come.
@@ -104,40 +104,23 @@ const FINISHED: &[(&str, &str, Expected)] = &[
     ("all of what was unfinished", WHOLE, Status(200, 299)),
 ];
 
-/// The status that came, if any, and whether the connection ended.
-fn heard(stream: &mut TcpStream, limit: Duration) -> (Option<u16>, bool) {
-    let (mut said, began) = (Vec::new(), Instant::now());
-    loop {
-        let left = limit.saturating_sub(began.elapsed());
-        let status = || std::str::from_utf8(said.get(9..12)?).ok()?.parse().ok();
-        if left.is_zero() {
-            return (status(), false);
-        }
-        stream.set_read_timeout(Some(left)).unwrap();
-        let mut some = [0; 1024];
-        match stream.read(&mut some) {
-            Ok(read @ 1..) => said.extend(&some[..read]),
-            Ok(0) => return (status(), true),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => return (status(), true),
-        }
-    }
-}
-
 /// What is wrong with a case.
 fn flaw(to: SocketAddr, name: &str, bytes: &str, expected: Expected) -> Option<String> {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.write_all(bytes.as_bytes()).unwrap();
-    let limit = if matches!(expected, Silence) { QUIET } else { Duration::from_secs(2) };
-    let (status, ended) = heard(&mut stream, limit);
+    let (enough, quiet) = match expected {
+        Silence => (1, QUIET),
+        Status(..) => (1, PATIENCE),
+        // More than there will be: the end is waited for.
+        ServedAndClosed => (2, PATIENCE),
+    };
+    let heard = talk(to, bytes.as_bytes(), enough, quiet).unwrap();
+    let status = heard.answers.first().map(|(status, _)| *status);
     let is_as_expected = match (expected, status) {
-        (Silence, None) => !ended,
+        (Silence, None) => !heard.is_closed,
         (Status(least, most), Some(status)) => (least..=most).contains(&status),
-        (ServedAndClosed, Some(status)) => (200..300).contains(&status) && ended,
+        (ServedAndClosed, Some(status)) => (200..300).contains(&status) && heard.is_closed,
         _ => false,
     };
-    let _ = stream.shutdown(Shutdown::Both);
-    (!is_as_expected).then(|| format!("{name}: {status:?}, ended: {ended}, {expected:?} was expected"))
+    (!is_as_expected).then(|| format!("{name}: {heard:?}, {expected:?} was expected"))
 }
 
 fn all_flaws(to: SocketAddr) -> Vec<String> {
@@ -170,3 +153,4 @@ fn in_15_the_33_cases_are_answered_as_expected() {
 
 /// How long nothing may come.
 const QUIET: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -93,6 +93,7 @@ mod with_pods_judged_again;
 mod with_pods_listeners;
 mod with_pods_local;
 mod with_pods_names;
+mod with_pods_own;
 mod with_pods_postgresql;
 mod with_pods_tls;
 mod with_pods_transparent;

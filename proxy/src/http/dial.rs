@@ -23,6 +23,7 @@ use super::last_good::{LastGood, Pem};
 use super::line::{Heard, Line};
 use super::wire::Wire;
 use crate::connect::{Connector, Guard};
+use crate::own::Own;
 use crate::socket;
 use crate::state::certificate::Certificate;
 
@@ -92,14 +93,14 @@ impl Dial {
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
-        own: Option<SocketAddr>,
+        own: &Own,
         limit: Duration,
     ) -> Result<(Sender, IpAddr), Reason> {
         let stream = match &self.address {
             Address::Socket(address) => {
                 let stream = socket::open(*address).await.map_err(unreachable)?;
                 stream.set_nodelay(true).map_err(unreachable)?;
-                stranger(stream, own)?
+                own.admit(stream)?
             }
             Address::Name { host, port } => tcp(connector, host, *port, own, limit).await?,
         };
@@ -158,30 +159,18 @@ impl Version {
     }
 }
 
-/// Opens TCP to a host. Never to our own listener.
+/// Opens TCP to a host. Never to ourselves.
 pub(crate) async fn tcp(
     connector: &Connector,
     host: &str,
     port: u16,
-    own: Option<SocketAddr>,
+    own: &Own,
     limit: Duration,
 ) -> Result<TcpStream, Reason> {
-    stranger(connector.tcp(host, port, Guard::Open, limit).await.map_err(unreachable)?, own)
-}
-
-/// The connection, if it does not lead to our own listener.
-fn stranger(stream: TcpStream, own: Option<SocketAddr>) -> Result<TcpStream, Reason> {
-    match own.is_some_and(|own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own))) {
-        true => Err(Reason::AmbiguousDestination),
-        false => Ok(stream),
-    }
-}
-
-/// Is the destination our own listener, which would be a loop? It may have its port on all of loopback, and an IPv4 address
-/// written as IPv6 is the same place.
-fn is_same(peer: SocketAddr, own: SocketAddr) -> bool {
-    let (to, ours) = (peer.ip().to_canonical(), own.ip().to_canonical());
-    peer.port() == own.port() && (to == ours || to.is_loopback() && ours.is_loopback())
+    let deadline = Instant::now() + limit;
+    let found = connector.resolve(host, port, Guard::Open, limit).await.map_err(unreachable)?;
+    let stream = connector.open(host, own.others(found)?, deadline).await.map_err(unreachable)?;
+    own.admit(stream)
 }
 
 async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Reason>
@@ -273,19 +262,23 @@ mod tests {
     #[tokio::test]
     async fn our_own_listener_is_no_destination_however_it_is_written() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap();
+        let at = listener.local_addr().unwrap();
+        let (own, nobody) = (Own { listener: Some(at), local: None }, Own::default());
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
-            let address = Address::Name { host: host.to_owned(), port: own.port() };
+            let address = Address::Name { host: host.to_owned(), port: at.port() };
             let timeout = Duration::from_secs(5);
             let dial = Dial { address, tls: None, version: Version::Http1 };
-            let refused = dial.connect(&Connector::for_tests(), Some(own), timeout).await.err();
+            let refused = dial.connect(&Connector::for_tests(), &own, timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
-            assert!(dial.connect(&Connector::for_tests(), None, timeout).await.is_ok(), "{host} is reached");
-            let refused = tcp(&Connector::for_tests(), host, own.port(), Some(own), timeout).await.err();
+            assert!(
+                dial.connect(&Connector::for_tests(), &nobody, timeout).await.is_ok(),
+                "{host} is reached"
+            );
+            let refused = tcp(&Connector::for_tests(), host, at.port(), &own, timeout).await.err();
             assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}, for bytes");
         }
-        let dial = Dial { address: Address::Socket(own), tls: None, version: Version::Http1 };
-        let refused = dial.connect(&Connector::for_tests(), Some(own), Duration::from_secs(5)).await.err();
+        let dial = Dial { address: Address::Socket(at), tls: None, version: Version::Http1 };
+        let refused = dial.connect(&Connector::for_tests(), &own, Duration::from_secs(5)).await.err();
         assert_eq!(refused, Some(Reason::AmbiguousDestination), "where a connection was going");
     }
 }

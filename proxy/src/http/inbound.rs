@@ -31,6 +31,7 @@ use crate::auth::enforce::{Admission, Ask, Door};
 use crate::auth::verify::LastVerdict;
 use crate::config::InboundDefault;
 use crate::drain::Drain;
+use crate::own::Own;
 use crate::record::{Direction, Outcome};
 use crate::rejection::Refusal;
 
@@ -63,7 +64,7 @@ impl Application {
     pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
         let upstream = |version| {
             let dial = Dial { address: Address::Socket(target), tls: None, version };
-            Upstream::new(dial, sidecar.connector.clone(), None)
+            Upstream::new(dial, sidecar.connector.clone(), Own::default())
         };
         Arc::new(Self { target, http1: upstream(Version::Http1), http2: upstream(Version::Http2) })
     }

@@ -61,7 +61,7 @@ pub(super) async fn open(
     let (host, named) = destination::named(active, names, &written, is_complete, port).await;
     let rule = passes(named)?;
     let client = head.extensions.remove::<OnUpgrade>().ok_or(Reason::BadRequest)?;
-    let server = dial::tcp(&sidecar.connector, &host, port, sidecar.outbound, rule.timeouts.connect).await?;
+    let server = dial::tcp(&sidecar.connector, &host, port, &sidecar.own, rule.timeouts.connect).await?;
 
     sidecar.metrics.outbound_bypassed.with_label_values(&["passthrough"]).inc();
     seen.outcome = Outcome::Bypass;

@@ -19,6 +19,7 @@ use super::last_good::LastGood;
 use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
+use crate::own::Own;
 use crate::state::certificate::Certificate;
 use http2::{Shared, Stream};
 
@@ -26,8 +27,7 @@ use http2::{Shared, Stream};
 pub(crate) struct Upstream {
     dial: Dial,
     connector: Connector,
-    /// Our own listener, which is never a destination.
-    own: Option<SocketAddr>,
+    own: Own,
     http1: Mutex<Vec<Idle>>,
     http2: Shared,
     /// Where the connections lead that are open, in use or not.
@@ -97,7 +97,7 @@ pub(crate) struct Key {
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(dial: Dial, connector: Connector, own: Option<SocketAddr>) -> Arc<Self> {
+    pub(crate) fn new(dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
         Arc::new(Self {
             dial,
             connector,
@@ -181,7 +181,7 @@ impl Upstream {
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
-        let (sender, address) = self.dial.connect(&self.connector, self.own, limit).await?;
+        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit).await?;
         let place = self.place(address);
         Ok(match sender {
             Sender::Http1(mut line) => {

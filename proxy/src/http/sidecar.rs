@@ -21,6 +21,7 @@ use crate::auth::verify::Verifier;
 use crate::config::InboundDefault;
 use crate::connect::Connector;
 use crate::metrics::Metrics;
+use crate::own::Own;
 use crate::record::{Direction, Recorder};
 use crate::state::files::PolicyFiles;
 use crate::state::live::Live;
@@ -41,8 +42,8 @@ pub struct Sidecar {
     pub last_good: LastGood,
     pub inbound_default: InboundDefault,
     pub header_underscores: Underscores,
-    /// The outbound listener, which is never a destination.
-    pub outbound: Option<SocketAddr>,
+    /// What is never a destination of the application's.
+    pub own: Own,
     /// Inbound exchanges that have been open for a while.
     pub watched: Watched,
 }
@@ -203,7 +204,7 @@ mod tests {
                 files,
                 inbound_default: InboundDefault::Deny,
                 header_underscores: Underscores::Drop,
-                outbound: None,
+                own: Own::default(),
                 watched: Watched::default(),
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::local::{NOBODYS_V4, NOBODYS_V6};
 use crate::socket;
 
 /// What has been found out.
@@ -129,9 +130,7 @@ fn speaks_from(far: IpAddr) -> Option<IpAddr> {
 }
 
 /// Addresses that nobody has.
-const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(DOCUMENTATION_V6)];
-/// For documentation (RFC 3849): nobody's, like 192.0.2.0/24 (RFC 5737).
-pub(super) const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const FAR: [IpAddr; 2] = [IpAddr::V4(NOBODYS_V4), IpAddr::V6(NOBODYS_V6)];
 const DISCARD: u16 = 9;
 const PATIENCE: Duration = Duration::from_millis(500);
 const SHORTLY: Duration = Duration::from_millis(200);

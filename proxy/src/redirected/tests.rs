@@ -15,6 +15,7 @@ use crate::http::last_good::LastGood;
 use crate::http::sidecar::Sidecar;
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::own::Own;
 use crate::record::Recorder;
 use crate::state::files::PolicyFiles;
 
@@ -31,7 +32,7 @@ fn worker() -> Arc<Worker> {
         last_good: LastGood::new(PolicyFiles::BesideDocument, Connector::for_tests()),
         inbound_default: InboundDefault::Deny,
         header_underscores: Underscores::Drop,
-        outbound: None,
+        own: Own::default(),
         watched: Watched::default(),
     }))
 }
@@ -43,7 +44,7 @@ fn redirect(own_port: u16, ways_in: &[(&str, &str)]) -> Arc<Redirect> {
         own_ports: vec![own_port],
         probe: Probe::default(),
         ways_in: ways_in.collect(),
-        local: Local::default(),
+        local: Arc::default(),
         asked_since: OnceLock::new(),
         prepared: AtomicBool::new(false),
     })

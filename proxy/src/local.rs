@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 /// What was found out lately.
 #[derive(Debug, Default)]
-pub(super) struct Local(Mutex<HashMap<SocketAddr, Known>>);
+pub struct Local(Mutex<HashMap<SocketAddr, Known>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -24,15 +24,16 @@ struct Known {
 impl Local {
     /// May addresses be bound to that are nobody's (RFC 5737, RFC 3849), so that this says nothing (`ip_nonlocal_bind`, which each
     /// family has for itself)?
-    pub(super) fn takes_all() -> bool {
-        let nobodys: [IpAddr; 2] =
-            [Ipv4Addr::new(192, 0, 2, 1).into(), super::probe::DOCUMENTATION_V6.into()];
+    pub fn takes_all() -> bool {
+        let nobodys: [IpAddr; 2] = [NOBODYS_V4.into(), NOBODYS_V6.into()];
         nobodys.into_iter().any(|address| UdpSocket::bind((address, 0)).is_ok())
     }
 
     /// Is this one of ours, loopback among them? The port does not matter. Whoever cannot be told is refused, with this
     /// reason: taken for somebody else's, our own address would be dialled past the policy of its ports.
-    pub(super) fn has(&self, mut address: SocketAddr) -> Result<bool, Reason> {
+    pub fn has(&self, mut address: SocketAddr) -> Result<bool, Reason> {
+        // An IPv4 address that is written as IPv6 is an IPv4 address.
+        address.set_ip(address.ip().to_canonical());
         if address.ip().is_loopback() {
             return Ok(true);
         }
@@ -70,6 +71,10 @@ fn unknown(error: &io::Error) -> Reason {
     }
 }
 
+/// For documentation (RFC 5737), so nobody's.
+pub const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The same (RFC 3849).
+pub const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const MAX_AGE: Duration = Duration::from_secs(5);
 const MAX_KNOWN: usize = 1024;
 
@@ -84,6 +89,8 @@ mod tests {
             ("127.0.0.1:80", true),
             ("127.9.9.9:80", true),
             ("[::1]:80", true),
+            ("[::ffff:127.0.0.1]:80", true),
+            ("[::ffff:192.0.2.1]:80", false),
             ("192.0.2.1:80", false),
             ("[2001:db8::1]:80", false),
             ("0.0.0.0:80", false),
