@@ -96,17 +96,20 @@ fn good_seeds_of_connections_reach_the_upstream() {
         assert_eq!(asked(&carried.told), expected, "{name}");
     }
     for (name, expected) in [
-        ("get", &["GET /orders", "GET /"][..]),
-        ("post", &["POST /orders/1", "GET /"]),
+        ("get", &["GET /orders", "GET /public/x?y=z"][..]),
+        ("post", &["GET /", "POST /orders/1"]),
         ("trailers", &["POST /orders"]),
         ("continuation", &["GET /orders"]),
         ("indexed", &["GET /orders", "GET /orders"]),
         ("length", &["GET /"]),
-        ("to-http1", &["POST /orders", "GET //orders"]),
-        ("chunked-to-http1", &["POST /orders", "GET /"]),
+        ("to-http1", &["GET //orders", "POST /orders"]),
+        ("chunked-to-http1", &["GET /", "POST /orders"]),
     ] {
         let carried = super::http2::carry(&seed("http2", name)).expect("a seed");
-        assert_eq!(asked(&carried.told), expected, "{name}");
+        // Streams have no order.
+        let mut asked = asked(&carried.told);
+        asked.sort();
+        assert_eq!(asked, expected, "{name}");
     }
 }
 

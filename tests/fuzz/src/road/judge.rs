@@ -90,7 +90,9 @@ fn form(request: &Request) {
     let Request { method, fields, trailers, .. } = request;
     assert!(!matches!(method.as_str(), "CONNECT" | "TRACE" | ""), "the method: {request:?}");
     assert_eq!(named(fields, "host"), 1, "one host: {request:?}");
-    let is_host = |host: &&str| host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '[');
+    let is_host = |host: &&str| {
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._~:[]".contains(c))
+    };
     assert!(values(fields, "host").iter().all(is_host), "the host: {request:?}");
     let is_upgrade = values(fields, "upgrade") == ["websocket"];
     for (name, value) in fields {
