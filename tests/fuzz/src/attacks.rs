@@ -1,7 +1,7 @@
 //! Which inputs do the tables of attacks make? What was thought of by hand is where a fuzzer of connections begins.
 
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 use notation::{latin, repeated, rows, unescaped};
 
@@ -36,6 +36,14 @@ pub fn http2() -> Vec<Input> {
         .into_iter()
         .chain(outbound.into_iter().map(|(name, bytes)| (name + ", to HTTP/1.1", bytes)))
         .collect()
+}
+
+/// Writes them where `COUNTERSIGN_ATTACKS` says, for a fuzzer to begin with.
+pub fn write(inputs: Vec<Input>) {
+    let Some(folder) = env::var_os("COUNTERSIGN_ATTACKS") else { return };
+    for (number, (_, bytes)) in inputs.into_iter().enumerate() {
+        fs::write(Path::new(&folder).join(number.to_string()), bytes).expect("the folder");
+    }
 }
 
 /// One for each row, without those that are large for the sake of a limit: they would slow down all that is made of them.
