@@ -3,7 +3,9 @@
 
 mod frames;
 mod http2;
+mod notation;
 mod table;
+mod written;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +18,8 @@ use crate::support::proxy::{Proxy, Settings};
 use crate::support::raw_client::talk;
 use crate::support::recorder::Recorder;
 use crate::support::root;
-use table::{Attack, BEHIND, Outcome, code, unescaped};
+use notation::unescaped;
+use table::{Attack, BEHIND, Outcome, code};
 
 /// Longer than an unread body is heard out.
 const QUIET: Duration = Duration::from_millis(1500);

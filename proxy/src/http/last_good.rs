@@ -49,7 +49,7 @@ pub(crate) enum CaError {
 // === impl LastGood ===
 
 impl LastGood {
-    pub(crate) fn new(files: PolicyFiles, connector: Connector) -> Self {
+    pub fn new(files: PolicyFiles, connector: Connector) -> Self {
         Self { files, connector, cas: Kept::default(), pairs: Kept::default() }
     }
 

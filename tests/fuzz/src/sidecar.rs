@@ -17,7 +17,7 @@ use countersign_proxy::metrics::Metrics;
 use countersign_proxy::names::Names;
 use countersign_proxy::state::files::PolicyFiles;
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// The port of the application.
 pub(crate) const PORT: u16 = 8080;
@@ -48,14 +48,7 @@ impl Sidecar {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let metrics = Metrics::new().expect("a registry");
         let names = Names::system(runtime.handle().clone(), metrics.clone()).expect("a resolver");
-        let services = Services {
-            fetcher: Fetcher::new(Connector::new(names)),
-            clock: Clock::default(),
-            metrics,
-            files: PolicyFiles::BesideDocument,
-            state_dir: None,
-            background: runtime.handle().clone(),
-        };
+        let services = services(Connector::new(names), metrics, runtime.handle());
         let keys = Issuers::new(services.clone()).arm(&snapshot.issuers);
         let verifier = Verifier::new(services.clock.clone(), services.metrics.clone());
         Self { ed25519, p256, snapshot, keys, verifier, services, runtime }
@@ -102,18 +95,24 @@ impl Sidecar {
     }
 }
 
+/// What everything in a sidecar works with, without a network and without a disk.
+pub(crate) fn services(connector: Connector, metrics: Arc<Metrics>, background: &Handle) -> Services {
+    Services {
+        fetcher: Fetcher::new(connector),
+        clock: Clock::default(),
+        metrics,
+        files: PolicyFiles::BesideDocument,
+        state_dir: None,
+        background: background.clone(),
+    }
+}
+
 /// One issuer for each profile, all with this key set, and a rule for everybody.
 fn snapshot(key_set: &Value) -> Snapshot {
-    let document = |kind: &str, name: &str, spec: Value| {
-        let metadata =
-            if kind == "Issuer" { json!({"name": name}) } else { json!({"name": name, "namespace": "shop"}) };
-        let version = "countersign.dev/v1alpha1";
-        format!("---\n{}\n", json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}))
-    };
     let mut text = String::new();
     for profile in PROFILES {
         let issuer = json!({"issuer": issuer(profile), "profile": profile, "jwks": {"inline": key_set}});
-        text += &document("Issuer", profile, issuer);
+        text += &document("Issuer", profile, &issuer);
     }
     let tokens: Vec<_> = PROFILES
         .iter()
@@ -122,8 +121,21 @@ fn snapshot(key_set: &Value) -> Snapshot {
     text += &document(
         "InboundPolicy",
         "orders",
-        json!({"tokens": tokens, "ports": [PORT], "rules": [{"name": "any", "to": {"paths": ["/*"]}, "from": {}}]}),
+        &json!({"tokens": tokens, "ports": [PORT], "rules": [{"name": "any", "to": {"paths": ["/*"]}, "from": {}}]}),
     );
+    compiled(&text)
+}
+
+/// A document of policy; JSON is YAML.
+pub(crate) fn document(kind: &str, name: &str, spec: &Value) -> String {
+    let metadata =
+        if kind == "Issuer" { json!({"name": name}) } else { json!({"name": name, "namespace": "shop"}) };
+    let version = "countersign.dev/v1alpha1";
+    format!("---\n{}\n", json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}))
+}
+
+/// What these documents say for the workload whose sidecar it is.
+pub(crate) fn compiled(text: &str) -> Snapshot {
     let sources = source::split("fuzz.yaml", text.as_bytes()).expect("documents in order");
     let workload = Workload { namespace: "shop".into(), name: "orders".into(), ..Workload::default() };
     let compiled = Documents::parse(sources).and_then(|documents| documents.compile(&workload));

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::frames::{self, BEHIND, Said};
+use super::frames::{self, Said};
 use super::table::{comparable, rows};
+use super::written::{self, BEHIND};
 use crate::support::policy::{self, Folder};
 use crate::support::proxy::Settings;
 use crate::support::recorder::Recorder;
@@ -71,7 +72,7 @@ fn run(host: &str, to: SocketAddr, expected: &str, seen: impl Fn() -> Vec<String
         let Some(outcome) = outcome.filter(|outcome| *outcome != "-") else { continue };
         let outcome = Outcome::read(outcome);
         let said =
-            frames::talk(to, &frames::bytes(sent, host), |said| outcome.is_all(said)).expect("a connection");
+            frames::talk(to, &written::bytes(sent, host), |said| outcome.is_all(said)).expect("a connection");
         if let Err(error) = outcome.judge(host, &said, seen()) {
             wrong.push(format!("{}: {sent}\n    {error}", row.name));
         }

@@ -23,6 +23,11 @@ pub(crate) enum Read {
 
 /// Reads the request at the start of `bytes`. An error says what is wrong with it: with a head as soon as that is complete.
 pub(crate) fn read(bytes: &[u8]) -> Result<Read, String> {
+    read_by(bytes, request_line)
+}
+
+/// The same, with another rule for the request line.
+pub(crate) fn read_by(bytes: &[u8], request_line: fn(&str) -> Result<(), String>) -> Result<Read, String> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         // Lines end in CRLF alone, and what has come of the last one may stop between the two.
         return lines(bytes.strip_suffix(b"\r").unwrap_or(bytes)).map(|_| Read::Begun);
