@@ -55,7 +55,7 @@ impl Asked {
             let (path, headers) = (CanonicalPath::root(), HeaderMap::new());
             return Ok(AsJudged { asked: self, is_connection: true, path, headers });
         }
-        if matches!(&*self.method, "CONNECT" | "TRACE") {
+        if matches!(&*self.method, "CONNECT" | "TRACE" | "PRI") {
             return Err(Reason::MethodNotAllowed);
         }
         let headers = self.headers(&port.identity_headers)?;

@@ -59,7 +59,7 @@ reasons! {
     AmbiguousPath "ambiguous_path" 400 13 "The request path can be read in more than one way";
     HeadTooLarge "head_too_large" 431 13 "The request head is too large";
     UriTooLong "uri_too_long" 414 13 "The request target is too long";
-    MethodNotAllowed "method_not_allowed" 405 13 "TRACE is not supported, and CONNECT only to what a rule lets pass: send http:// requests, the sidecar speaks TLS";
+    MethodNotAllowed "method_not_allowed" 405 13 "TRACE and PRI are not supported, and CONNECT only to what a rule lets pass: send http:// requests, the sidecar speaks TLS";
     InsufficientScope "insufficient_scope" 403 7 "The token lacks a required scope";
     NoRule "no_rule" 403 7 "No rule allows the request";
     DeniedByRule "denied_by_rule" 403 7 "A rule denies the request";

@@ -20,7 +20,8 @@ pub(crate) struct Target {
 
 /// Checks the head of a request, whatever policy says: method, sizes, framing, host. `scheme` is what it came by.
 pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+    // PRI is what HTTP/2 begins with, and reserved for that (RFC 9113 §11.6): an upstream might take it so.
+    if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str() == "PRI" {
         return Err(Reason::MethodNotAllowed);
     }
     sizes(head)?;
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn methods_that_are_not_ours_are_refused() {
-        for method in ["CONNECT", "TRACE"] {
+        for method in ["CONNECT", "TRACE", "PRI"] {
             let head = head(|b| b.method(method).uri("/").header(HOST, "a"));
             assert_eq!(inspect(&head).unwrap_err(), Reason::MethodNotAllowed);
         }

@@ -27,6 +27,7 @@ use countersign_proxy::http::outbound;
 use countersign_proxy::http::sidecar::{Sidecar, Worker};
 use countersign_proxy::metrics::Metrics;
 use countersign_proxy::names::{Files, Names};
+use countersign_proxy::own::Own;
 use countersign_proxy::record::Recorder;
 use countersign_proxy::redirected::inbound;
 use countersign_proxy::state::live::{Writer, live};
@@ -215,7 +216,7 @@ fn sidecar(port: u16, background: &Runtime) -> (Arc<Sidecar>, Writer<Option<Acti
         files,
         inbound_default: InboundDefault::Deny,
         header_underscores: Underscores::Drop,
-        outbound: None,
+        own: Own::default(),
         watched: Default::default(),
     });
     (sidecar, writer)

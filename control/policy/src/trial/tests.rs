@@ -107,6 +107,7 @@ fn it_refuses_as_the_proxy_does() {
         ("POST /orders/%2e%2e", "", "ambiguous_path"),
         ("GET //healthz", "", "ambiguous_path"),
         ("TRACE /orders", "", "method_not_allowed"),
+        ("PRI /orders", "", "method_not_allowed"),
         ("POST /orders", "token: keys_unavailable,", "keys_unavailable"),
         ("POST /orders", "token: { audience: https://other },", "wrong_audience"),
         ("POST /orders", "token: { audiences: [https://a, https://b] },", "wrong_audience"),
