@@ -250,7 +250,7 @@ impl Side for TcpStream {
     }
 }
 
-impl Side for server::TlsStream<TcpStream> {
+impl Side for Box<server::TlsStream<TcpStream>> {
     const IS_BARE: bool = false;
 
     fn tcp(&self) -> &TcpStream {

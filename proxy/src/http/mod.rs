@@ -87,7 +87,7 @@ pub(crate) async fn serve<F>(
 
 /// Serves one connection over TLS, whose handshake says which of the two is spoken.
 pub(crate) async fn serve_tls<S, F>(
-    stream: TlsStream<S>,
+    stream: Box<TlsStream<S>>,
     drain: Drain,
     counts: Counts,
     handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,

@@ -62,13 +62,14 @@ impl Spoken {
 // === impl Demand ===
 
 impl Demand {
-    /// Speaks TLS with a caller, or closes the connection: there is no plain text instead.
+    /// Speaks TLS with a caller, or closes the connection: there is no plain text instead. In a box, since it goes from hand to hand,
+    /// and each has room for it.
     pub(crate) async fn meet<S>(
         self,
         stream: S,
         drain: Drain,
         metrics: &Metrics,
-    ) -> Option<(TlsStream<S>, Secured)>
+    ) -> Option<(Box<TlsStream<S>>, Secured)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -82,7 +83,7 @@ impl Demand {
                 count("success");
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let peer = shown.map(|certificate| Arc::new(peer::of(certificate)));
-                Some((stream, Secured { settings: self.settings, peer }))
+                Some((Box::new(stream), Secured { settings: self.settings, peer }))
             }
             Err(error) => {
                 count(if error.kind() == io::ErrorKind::TimedOut { "timeout" } else { "failure" });

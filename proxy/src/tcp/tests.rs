@@ -242,7 +242,7 @@ async fn tls_ends_where_its_sender_says_so_and_is_cut_where_not() {
         let meters = Meters::new(&Metrics::new().unwrap(), Direction::Inbound);
         let acceptor = TlsAcceptor::from(Arc::new(served.clone()));
         let relayed = tokio::spawn(async move {
-            relay(acceptor.accept(near).await.unwrap(), far, drain, NEVER, &meters).await
+            relay(Box::new(acceptor.accept(near).await.unwrap()), far, drain, NEVER, &meters).await
         });
         let name = ServerName::try_from("a").unwrap();
         let mut client = TlsConnector::from(trusted.clone()).connect(name, client).await.unwrap();
