@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::names::{NameError, Names};
+use crate::rejection::Cause;
 use crate::socket;
 
 /// Why a server could not be reached.
@@ -37,6 +38,22 @@ pub enum ConnectError {
     NoRoots,
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
+}
+
+impl ConnectError {
+    /// In the words of RFC 9209.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::ForbiddenAddress { .. } => Cause::DestinationIpProhibited,
+            Self::Resolve { error: NameError::Timeout, .. } => Cause::DnsTimeout,
+            Self::Resolve { error: NameError::Absent | NameError::Unanswered, .. } => Cause::DnsError,
+            Self::Tcp { error, .. } => Cause::of_tcp(error),
+            Self::Tls { error, .. } => Cause::of_stream(error),
+            Self::ServerName(_) | Self::CaFile | Self::NoRoots | Self::Setup(_) => {
+                Cause::ProxyConfigurationError
+            }
+        }
+    }
 }
 
 /// Which addresses may be connected to.
@@ -128,6 +145,14 @@ impl Connector {
         }
         self.names.doubt(without_brackets(host));
         Err(ConnectError::Tcp { host: host.to_owned(), error: failure })
+    }
+
+    /// Why a host has not been reached by the end of the time for it: it may be that nobody has said yet where it is.
+    pub fn too_late(&self, host: &str) -> Cause {
+        match self.names.knows_any(without_brackets(host)) {
+            true => Cause::ConnectionTimeout,
+            false => Cause::DnsTimeout,
+        }
     }
 
     /// The addresses of a host that the guard admits.

@@ -170,6 +170,11 @@ impl Names {
         }
     }
 
+    /// Is any address known of this host?
+    pub fn knows_any(&self, host: &str) -> bool {
+        order::literal(host).is_some() || !self.0.table.entry(host).known.load().current.is_empty()
+    }
+
     /// None of the host's addresses answers: they may be others by now.
     pub fn doubt(&self, host: &str) {
         if order::literal(host).is_some() {

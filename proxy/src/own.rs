@@ -8,6 +8,7 @@ use countersign_policy::Reason;
 use tokio::net::TcpStream;
 
 use crate::local::Local;
+use crate::rejection::Cause;
 
 /// Ourselves, as far as it matters.
 #[derive(Clone, Debug, Default)]
@@ -23,23 +24,25 @@ pub struct Own {
 
 impl Own {
     /// Those that lead to others. Loopback is left to the application, which reaches it without us.
-    pub fn others(&self, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Reason> {
+    pub fn others(&self, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Cause> {
         let Some(local) = &self.local else { return Ok(found) };
-        let (mut others, mut refusal) = (Vec::with_capacity(found.len()), Reason::AmbiguousDestination);
+        let (mut others, mut cause) = (Vec::with_capacity(found.len()), Cause::ProxyLoopDetected);
         for address in found {
             match local.has(address) {
                 Ok(is_own) if !is_own || address.ip().to_canonical().is_loopback() => others.push(address),
                 Ok(_) => {}
-                Err(reason) => refusal = reason,
+                // Without a descriptor nobody can tell.
+                Err(Reason::Overloaded) => cause = Cause::ConnectionLimitReached,
+                Err(_) => {}
             }
         }
-        if others.is_empty() { Err(refusal) } else { Ok(others) }
+        if others.is_empty() { Err(cause) } else { Ok(others) }
     }
 
     /// The connection, if it does not lead to our own listener.
-    pub fn admit(&self, stream: TcpStream) -> Result<TcpStream, Reason> {
+    pub fn admit(&self, stream: TcpStream) -> Result<TcpStream, Cause> {
         let is_ours = |own| stream.peer_addr().is_ok_and(|peer| is_same(peer, own));
-        if self.listener.is_some_and(is_ours) { Err(Reason::AmbiguousDestination) } else { Ok(stream) }
+        if self.listener.is_some_and(is_ours) { Err(Cause::ProxyLoopDetected) } else { Ok(stream) }
     }
 }
 
@@ -54,7 +57,7 @@ fn is_same(peer: SocketAddr, own: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn others(own: &Own, found: &[&str]) -> Result<Vec<SocketAddr>, Reason> {
+    fn others(own: &Own, found: &[&str]) -> Result<Vec<SocketAddr>, Cause> {
         own.others(found.iter().map(|address| address.parse().unwrap()).collect())
     }
 
@@ -73,7 +76,7 @@ mod tests {
         let Some(ours) = ours() else { return };
         let mapped = format!("[::ffff:{}]:{}", ours.ip(), ours.port());
         for alone in [&ours.to_string(), &mapped] {
-            assert_eq!(others(&own, &[alone]), Err(Reason::AmbiguousDestination), "{alone}");
+            assert_eq!(others(&own, &[alone]), Err(Cause::ProxyLoopDetected), "{alone}");
             assert_eq!(others(&own, &[alone, free[0]]).unwrap().len(), 1, "{alone} is left out");
             assert_eq!(others(&Own::default(), &[alone]).unwrap().len(), 1, "nothing is redirected");
         }

@@ -18,7 +18,7 @@ use self::log::Log;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
-use crate::rejection::{Explained, Refusal};
+use crate::rejection::{Cause, Explained, Refusal};
 
 /// Which door a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -81,6 +81,9 @@ pub struct Entry {
     pub decision: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// What went wrong on the way to the upstream (RFC 9209 §2.3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_id: Option<String>,
     /// `namespace/name` of the policy, and its rule.
@@ -264,6 +267,7 @@ impl Entry {
             self.rule = Some(name.rule.clone());
         }
         self.reason = Some(refusal.reason.as_str());
+        self.cause = refusal.cause.map(Cause::as_str);
         self.decision_id = Some(decision_id);
         self.explained = refusal.explained.clone();
     }

@@ -26,7 +26,7 @@ use crate::init::args::Exempt;
 use crate::local::Local;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
-use crate::rejection::{Explained, Refusal};
+use crate::rejection::{Cause, Explained, Refusal};
 use crate::socket;
 use crate::tcp::{self, Meters, Side};
 
@@ -206,9 +206,9 @@ impl Redirected {
             Ok(Ok(far)) => far,
             Ok(Err(error)) => {
                 tracing::debug!(%error, destination = %self.destination, "cannot be reached");
-                return self.refuse(near.tcp(), direction, &Reason::UpstreamUnreachable.into());
+                return self.refuse(near.tcp(), direction, &Cause::of_tcp(&error).into());
             }
-            Err(_) => return self.refuse(near.tcp(), direction, &Reason::UpstreamTimeout.into()),
+            Err(_) => return self.refuse(near.tcp(), direction, &Cause::ConnectionTimeout.into()),
         };
         // Small messages are latency here; failing to say so harms nobody.
         let _ = far.set_nodelay(true);
@@ -260,6 +260,7 @@ impl Redirected {
             status: 0,
             decision,
             reason: None,
+            cause: None,
             decision_id: None,
             policy: None,
             rule: None,

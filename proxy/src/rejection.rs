@@ -1,6 +1,8 @@
 //! Why do we refuse, and what do we tell the caller? A refusal, the same for every protocol; each protocol has one
 //! function that turns it into an answer.
 
+mod cause;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +10,14 @@ use std::time::Duration;
 use countersign_policy::snapshot::RuleName;
 use countersign_policy::{Explanation, Reason};
 
+pub use self::cause::Cause;
+
 /// A request that is not let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,
+    /// What went wrong on the way to the upstream, if that is why.
+    pub cause: Option<Cause>,
     /// The inbound rule that refused, or whose scopes are lacking.
     pub rule: Option<Arc<RuleName>>,
     /// For `insufficient_scope`: the scopes that would do.
@@ -68,6 +74,11 @@ impl Refusal {
         Some(after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
+    /// The value of `Proxy-Status` (RFC 9209): what caused it, in one word of a closed list.
+    pub fn proxy_status(&self) -> &'static str {
+        self.cause.map_or_else(|| cause::of_ours(self.reason), Cause::proxy_status)
+    }
+
     /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1). Made of fixed words, and of scopes and a URL
     /// that policy names, whose characters the policy language has checked, so nothing in it needs quoting.
     pub fn challenge(&self) -> Option<String> {
@@ -110,12 +121,19 @@ impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         Self {
             reason,
+            cause: None,
             rule: None,
             scopes: Vec::new(),
             retry_after: None,
             offers: Offers::default(),
             explained: Explained::Nothing,
         }
+    }
+}
+
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Self {
+        Self { cause: Some(cause), ..cause.reason().into() }
     }
 }
 

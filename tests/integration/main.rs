@@ -37,6 +37,7 @@ mod memory;
 mod mesh;
 mod open_streams;
 mod originated;
+mod proxy_status;
 mod readme;
 mod recipes;
 mod refused_streams;

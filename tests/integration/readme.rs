@@ -3,6 +3,8 @@
 //!
 //! `COUNTERSIGN_BLESS=1 cargo test --profile demo -p countersign-tests --test integration readme` writes them anew.
 
+mod proxy_status;
+
 use std::fs;
 use std::path::Path;
 
@@ -160,6 +162,7 @@ type Table = fn() -> String;
 
 const TABLES: &[(&str, Table)] = &[
     ("reasons", reasons),
+    ("errors of Proxy-Status", proxy_status::render),
     ("metrics", metrics),
     ("profiles", profiles),
     ("flags of countersign-proxy run", || flag_table(&proxy_run())),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -346,4 +346,30 @@ fn a_name_with_many_addresses_is_recognised_by_all_of_them() {
         || runtime.block_on(names.addresses("pool.example", Duration::from_secs(2))).expect("addresses");
     let firsts: BTreeSet<IpAddr> = (0..32).filter_map(|_| dial().first().copied()).collect();
     assert_eq!((dial().len(), firsts.len()), (16, 8), "{firsts:?}");
+}
+
+#[test]
+fn no_address_no_answer_and_no_route_are_told_apart() {
+    if !alone("with_dnsmasq::no_address_no_answer_and_no_route_are_told_apart", RESOLV_CONF, ADDRESSES) {
+        return;
+    }
+    let mut dns = Nameserver::start(53, TTL, "192.0.2.1 far.test\n");
+    let rule = json!({
+        "name": "all", "to": {"hosts": ["*.test"]}, "tls": "none", "timeouts": {"connect": "500ms"},
+    });
+    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
+    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let assert_fails = |host: &str, status: u16, reason: &str, error: &str| {
+        let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = raw(proxy.outbound(), head.as_bytes()).expect("an answer");
+        assert_eq!((answer.status, answer.reason().as_str()), (status, reason), "{host}");
+        assert_eq!(answer.header("proxy-status"), Some(format!("countersign; error={error}").as_str()));
+    };
+    assert_fails("gone.test", 502, "upstream_unreachable", "dns_error");
+    assert_fails("far.test", 502, "upstream_unreachable", "destination_ip_unroutable");
+    dns.stop();
+    // It hears questions, and says nothing.
+    let _mute = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).expect("the port of the nameserver");
+    assert_fails("late.test", 504, "upstream_timeout", "dns_timeout");
 }

@@ -243,6 +243,7 @@ impl Door<'_> {
         };
         Refusal {
             reason,
+            cause: None,
             rule: rule.and_then(|RuleId(index)| self.active.snapshot.rules.get(index).cloned()),
             scopes,
             retry_after,

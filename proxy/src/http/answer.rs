@@ -23,6 +23,7 @@ pub(crate) fn answer(
     let mut response = if grpc { trailers_only(reason) } else { problem(reason, decision_id) };
     let headers = response.headers_mut();
     headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(PROXY_STATUS, HeaderValue::from_static(refusal.proxy_status()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(Ok(value)) = refusal.challenge().filter(|_| challenge).map(HeaderValue::try_from) {
         headers.insert(WWW_AUTHENTICATE, value);
@@ -84,12 +85,15 @@ fn closes(reason: Reason) -> bool {
 }
 
 const REASON: HeaderName = HeaderName::from_static("x-countersign-reason");
+/// RFC 9209.
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rejection::Cause;
 
     #[test]
     fn every_reason_has_its_status_and_says_no_more() {
@@ -97,6 +101,7 @@ mod tests {
             let response = answer(&reason.into(), "id-1", Version::HTTP_11, false, true);
             assert_eq!(response.status().as_u16(), reason.status());
             assert_eq!(response.headers()[REASON], reason.as_str());
+            assert_eq!(response.headers()[PROXY_STATUS], Refusal::from(reason).proxy_status());
             let Body::Text(text) = response.body() else { panic!() };
             let body: serde_json::Value = serde_json::from_slice(text).unwrap();
             assert_eq!(body["reason"], reason.as_str());
@@ -105,10 +110,24 @@ mod tests {
     }
 
     #[test]
+    fn what_went_wrong_with_the_upstream_is_said_in_both_protocols() {
+        for &cause in Cause::ALL {
+            for grpc in [false, true] {
+                let response = answer(&cause.into(), "id-1", Version::HTTP_2, grpc, true);
+                let status = if grpc { 200 } else { cause.reason().status() };
+                assert_eq!(response.status(), status);
+                assert_eq!(response.headers()[REASON], cause.reason().as_str());
+                assert_eq!(response.headers()[PROXY_STATUS], cause.proxy_status());
+            }
+        }
+    }
+
+    #[test]
     fn grpc_gets_trailers_only() {
         let response = answer(&Reason::Expired.into(), "id-1", Version::HTTP_2, true, true);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()[GRPC_STATUS], "16");
+        assert_eq!(response.headers()[PROXY_STATUS], "countersign; error=http_request_denied");
         assert!(http_body::Body::is_end_stream(response.body()));
     }
 

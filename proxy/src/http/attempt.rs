@@ -1,5 +1,7 @@
 //! What became of a request that was sent on a connection? An answer, or what it takes to send it again.
 
+pub(super) mod failure;
+
 use std::error::Error;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::exchange::Exchange;
 use super::pool::{Carrier, Hold};
+use crate::rejection::Cause;
 
 /// What became of an attempt.
 #[expect(
@@ -18,12 +21,12 @@ use super::pool::{Carrier, Hold};
 pub(super) enum Attempt {
     Answered(Response<Incoming>, Hold),
     /// Nothing was sent, and here it is again.
-    Returned(Box<Request<Body>>),
+    Returned(Box<Request<Body>>, Cause),
     /// It was sent on a kept connection that ended without a byte of an answer, and may be sent twice. Here is its head.
     Unheard(Box<Request<Body>>),
     /// It was sent, and the server says that it has not begun with it. Here is its head.
     Refused(Box<Request<Body>>),
-    Broken,
+    Broken(Cause),
 }
 
 // === impl Attempt ===
@@ -49,7 +52,7 @@ impl Attempt {
         match result {
             Ok(response) => Self::answered(response, hold),
             Err(mut error) => match error.take_message() {
-                Some(request) => Self::Returned(Box::new(request)),
+                Some(request) => Self::Returned(Box::new(request), failure::of(error.error(), false)),
                 None => Self::failed(error.error(), hold),
             },
         }
@@ -64,6 +67,7 @@ impl Attempt {
 
     fn failed(error: &hyper::Error, hold: Hold) -> Self {
         tracing::debug!(%error, "an upstream did not answer");
+        let heard = matches!(&hold, Hold::Connection(lease) if lease.line.has_heard());
         let again = match hold {
             Hold::Connection(lease) => lease.line.unheard().map(|head| Self::Unheard(Box::new(head))),
             Hold::Stream(stream) => refusal(error).and_then(|refusal| {
@@ -73,7 +77,16 @@ impl Attempt {
                 stream.refused().map(|head| Self::Refused(Box::new(head)))
             }),
         };
-        again.unwrap_or(Self::Broken)
+        again.unwrap_or_else(|| Self::Broken(failure::of(error, heard)))
+    }
+
+    /// Why there is no answer, where it is not sent again.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Returned(_, cause) | Self::Broken(cause) => *cause,
+            Self::Refused(_) => Cause::DestinationUnavailable,
+            Self::Answered(..) | Self::Unheard(_) => Cause::ConnectionTerminated,
+        }
     }
 
     /// The request to send once more, if it may be and if all of its body is at hand, which the exchange from now on is about.

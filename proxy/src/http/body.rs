@@ -13,11 +13,13 @@ use hyper::body::Incoming;
 
 use super::answer;
 use super::arriving::Arriving;
+use super::attempt::failure;
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending};
 use super::headers::{self, Stripped, Underscores};
 use super::pool::Hold;
 use super::watch::{Place, Watch};
+use crate::rejection::Cause;
 use stall::Stall;
 
 mod stall;
@@ -144,7 +146,7 @@ impl Body {
     }
 
     /// Looks at an answer's first frame, if that is at hand: what has broken off by now is no answer.
-    pub(crate) fn begin(&self, context: &mut Context<'_>) -> Result<(), Reason> {
+    pub(crate) fn begin(&self, context: &mut Context<'_>) -> Result<(), Cause> {
         match self {
             Self::Relay(relay) => lock(relay).begin(context),
             Self::Empty | Self::Text(_) | Self::Again(_) => Ok(()),
@@ -250,12 +252,12 @@ impl Relay {
         }
     }
 
-    fn begin(&mut self, context: &mut Context<'_>) -> Result<(), Reason> {
+    fn begin(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let Flow::On(incoming) = &mut self.flow else { return Ok(()) };
         match incoming.begin(context) {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "an answer broke off before anything of its body came");
-                return Err(Reason::UpstreamUnreachable);
+                return Err(failure::of_body(&error));
             }
             Poll::Ready(None) => self.end(),
             Poll::Ready(Some(Ok(()))) | Poll::Pending => {}

@@ -1,13 +1,13 @@
 //! How is an upstream reached? Plain TCP or verified TLS, then HTTP/1.1 or HTTP/2 on top.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use countersign_policy::Reason;
 use countersign_policy::snapshot::{CertificateFiles, FileRef};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,12 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::attempt::failure;
 use super::body::Body;
 use super::last_good::{LastGood, Pem};
 use super::line::{Heard, Line};
 use super::wire::Wire;
-use crate::connect::{Connector, Guard};
+use crate::connect::{ConnectError, Connector, Guard};
 use crate::own::Own;
+use crate::rejection::Cause;
 use crate::socket;
 use crate::state::certificate::Certificate;
 
@@ -88,23 +90,22 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share. Every
-    /// failure is the upstream's: `upstream_unreachable`.
+    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: &Own,
         limit: Duration,
-    ) -> Result<(Sender, IpAddr), Reason> {
+    ) -> Result<(Sender, IpAddr), Cause> {
         let stream = match &self.address {
             Address::Socket(address) => {
-                let stream = socket::open(*address).await.map_err(unreachable)?;
-                stream.set_nodelay(true).map_err(unreachable)?;
+                let stream = socket::open(*address).await.map_err(closed)?;
+                stream.set_nodelay(true).map_err(closed)?;
                 own.admit(stream)?
             }
             Address::Name { host, port } => tcp(connector, host, *port, own, limit).await?,
         };
-        let address = stream.peer_addr().map_err(unreachable)?.ip();
+        let address = stream.peer_addr().map_err(closed)?.ip();
         let Some(tls) = &self.tls else {
             return Ok((handshake(stream, self.version == Version::Http2).await?, address));
         };
@@ -113,7 +114,7 @@ impl Dial {
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if self.version == Version::Http2 && !h2 {
             tracing::debug!(server = tls.server_name, "the upstream does not speak HTTP/2");
-            return Err(Reason::UpstreamUnreachable);
+            return Err(Cause::HttpProtocolError);
         }
         Ok((handshake(stream, h2).await?, address))
     }
@@ -166,14 +167,14 @@ pub(crate) async fn tcp(
     port: u16,
     own: &Own,
     limit: Duration,
-) -> Result<TcpStream, Reason> {
+) -> Result<TcpStream, Cause> {
     let deadline = Instant::now() + limit;
     let found = connector.resolve(host, port, Guard::Open, limit).await.map_err(unreachable)?;
     let stream = connector.open(host, own.others(found)?, deadline).await.map_err(unreachable)?;
     own.admit(stream)
 }
 
-async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Reason>
+async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -188,7 +189,7 @@ where
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(unreachable)?;
+            .map_err(no_http)?;
         let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         tokio::spawn(drive(telling(connection, allowed.clone())));
         return Ok(Sender::Http2(sender, allowed));
@@ -200,7 +201,7 @@ where
         .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(unreachable)?;
+        .map_err(no_http)?;
     tokio::spawn(drive(connection.with_upgrades()));
     Ok(Sender::Http1(Line::new(sender, heard)))
 }
@@ -235,9 +236,19 @@ where
     .await
 }
 
-fn unreachable(error: impl std::fmt::Display) -> Reason {
+fn unreachable(error: ConnectError) -> Cause {
     tracing::debug!(%error, "an upstream cannot be reached");
-    Reason::UpstreamUnreachable
+    error.cause()
+}
+
+fn closed(error: io::Error) -> Cause {
+    tracing::debug!(%error, "an upstream cannot be reached");
+    Cause::of_tcp(&error)
+}
+
+fn no_http(error: hyper::Error) -> Cause {
+    tracing::debug!(%error, "an upstream cannot be spoken to");
+    failure::of(&error, false)
 }
 
 /// Of a stream. What lies here unread of the answers of one connection is no more than this for each of its streams.
@@ -269,16 +280,16 @@ mod tests {
             let timeout = Duration::from_secs(5);
             let dial = Dial { address, tls: None, version: Version::Http1 };
             let refused = dial.connect(&Connector::for_tests(), &own, timeout).await.err();
-            assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}");
+            assert_eq!(refused, Some(Cause::ProxyLoopDetected), "{host}");
             assert!(
                 dial.connect(&Connector::for_tests(), &nobody, timeout).await.is_ok(),
                 "{host} is reached"
             );
             let refused = tcp(&Connector::for_tests(), host, at.port(), &own, timeout).await.err();
-            assert_eq!(refused, Some(Reason::AmbiguousDestination), "{host}, for bytes");
+            assert_eq!(refused, Some(Cause::ProxyLoopDetected), "{host}, for bytes");
         }
         let dial = Dial { address: Address::Socket(at), tls: None, version: Version::Http1 };
         let refused = dial.connect(&Connector::for_tests(), &own, Duration::from_secs(5)).await.err();
-        assert_eq!(refused, Some(Reason::AmbiguousDestination), "where a connection was going");
+        assert_eq!(refused, Some(Cause::ProxyLoopDetected), "where a connection was going");
     }
 }

@@ -29,7 +29,7 @@ use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
 use crate::auth::credentials::DPOP;
 use crate::auth::tokens::{DPOP_NONCE, Replay, Shown, Unavailable, target_uri};
-use crate::rejection::Refusal;
+use crate::rejection::{Cause, Refusal};
 
 /// A request that may pass, without the fields of its hop, as the upstream shall see it but for what depends on the HTTP
 /// version.
@@ -152,13 +152,14 @@ impl Road<'_> {
                     return Ok(Answer { response, hold, exchange, new_nonce, open });
                 }
                 // The connection ended before it took the request: nothing was sent, so it can be sent again.
-                Attempt::Returned(back) if attempts < MAX_ATTEMPTS => request = *back,
+                Attempt::Returned(back, _) if attempts < MAX_ATTEMPTS => request = *back,
                 failed => {
                     is_stale = matches!(failed, Attempt::Unheard(_));
+                    let cause = failed.cause();
                     // Once, and no oftener (RFC 9110 §9.2.2).
                     let again =
                         Some(failed).filter(|_| !is_again).and_then(|failed| failed.once_more(&mut exchange));
-                    (request, is_again) = (again.ok_or_else(|| broken(exchange.as_deref()))?, true);
+                    (request, is_again) = (again.ok_or_else(|| broken(exchange.as_deref(), cause))?, true);
                 }
             }
         }
@@ -198,7 +199,8 @@ impl Road<'_> {
             match timeout_at(limit, answer).await {
                 Ok(answer) => return answer,
                 Err(_) if goes_on() => {}
-                Err(_) => return Err(Reason::UpstreamTimeout.into()),
+                Err(_) if sending.is_some() => return Err(Cause::ConnectionWriteTimeout.into()),
+                Err(_) => return Err(Cause::ConnectionReadTimeout.into()),
             }
         }
     }
@@ -266,13 +268,13 @@ impl Road<'_> {
 }
 
 /// Whose fault is it that there is no answer?
-fn broken(exchange: Option<&Exchange>) -> Refusal {
+fn broken(exchange: Option<&Exchange>, cause: Cause) -> Refusal {
     match exchange.and_then(Exchange::ending) {
         // What let it in holds no longer, while it was still arriving.
         Some(ending) => ending.into(),
         // The caller's fault, not the upstream's.
         None if exchange.is_some_and(Exchange::is_broken) => Reason::BadRequest.into(),
-        None => Reason::UpstreamUnreachable.into(),
+        None => cause.into(),
     }
 }
 
@@ -341,13 +343,13 @@ impl Answer {
             None => watch.stand()?,
         }
         if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(websocket.ok_or(Reason::UpstreamUnreachable)?.answered(self.response)?);
+            return Ok(websocket.ok_or(Cause::HttpUpgradeFailed)?.answered(self.response)?);
         }
         let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);
         }
-        headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
+        headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpProtocolError)?;
         head.version = downstream;
         head.extensions.clear();
         let body = Body::response(incoming, idle, self.hold, self.exchange, watch, admitted);

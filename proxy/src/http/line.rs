@@ -22,7 +22,7 @@ pub(crate) struct Line {
     /// Has it carried a request before?
     is_used: bool,
     sent: Sent,
-    /// What had been heard before that.
+    /// What had been heard before the request.
     before: usize,
 }
 
@@ -37,19 +37,24 @@ impl Line {
         Self { sender, heard, is_used: false, sent: Sent::default(), before: 0 }
     }
 
-    /// Notes what goes out, where that may have to go out once more: on a connection that the other side may be about to close
+    /// Notes how much has been heard, and what goes out, where that may have to go out once more: on a connection that the other side may be about to close
     /// for being idle, and with a method that does the same if it is done twice.
     pub(super) fn note(&mut self, request: &Request<Body>) {
+        self.before = self.heard.bytes();
         if self.is_used && request.method().is_idempotent() {
-            self.before = self.heard.bytes();
             self.sent.note(request);
         }
+    }
+
+    /// Has anything come since the request went out?
+    pub(super) fn has_heard(&self) -> bool {
+        self.before != self.heard.bytes()
     }
 
     /// The request that got no byte of an answer before the connection ended, if it may go out again; its body is the caller's to
     /// add.
     pub(super) fn unheard(self) -> Option<Request<Body>> {
-        self.sent.request().filter(|_| self.before == self.heard.bytes())
+        if self.has_heard() { None } else { self.sent.request() }
     }
 
     /// It has carried a request, of which nothing remains here.

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::limit::Limit;
 use crate::record::{Direction, Outcome};
-use crate::rejection::Refusal;
+use crate::rejection::{Cause, Refusal};
 use crate::state::certificate::Certificate;
 
 /// Lines about strangers, who may be many.
@@ -241,7 +241,7 @@ impl Application {
         rule: Option<&OutboundRule>,
         certificate: Option<Arc<Certificate>>,
         version: Version,
-    ) -> Result<Arc<Upstream>, Reason> {
+    ) -> Result<Arc<Upstream>, Cause> {
         let key = Key {
             host: host.to_owned(),
             port,
@@ -264,7 +264,7 @@ impl Application {
         rule: Option<&OutboundRule>,
         bound: Option<Arc<Certificate>>,
         version: Version,
-    ) -> Result<Dial, Reason> {
+    ) -> Result<Dial, Cause> {
         let name = |port| Address::Name { host: host.to_owned(), port };
         let Some(OutboundTls::Originate { port: named, server_name, ca_file, client }) =
             rule.map(|rule| &rule.tls)
@@ -277,7 +277,7 @@ impl Application {
             Some(file) => {
                 let pem = sidecar.last_good.ca(file).map_err(|error| {
                     tracing::warn!(%error, "a caFile cannot be used; correct originate.caFile in the rule");
-                    Reason::UpstreamUnreachable
+                    Cause::ProxyConfigurationError
                 })?;
                 Some(CaFile { file: file.clone(), pem })
             }
@@ -288,7 +288,7 @@ impl Application {
             (None, Some(named)) => {
                 let certificate = sidecar.last_good.pair(named).map_err(|error| {
                     tracing::warn!(%error, "a client certificate cannot be used; correct originate.certFile and keyFile");
-                    Reason::UpstreamUnreachable
+                    Cause::ProxyConfigurationError
                 })?;
                 Some(Client::Files { named: named.clone(), certificate })
             }
@@ -301,7 +301,7 @@ impl Application {
         );
         let config = config.map_err(|error| {
             tracing::warn!(%error, "TLS cannot be originated");
-            Reason::UpstreamUnreachable
+            Cause::ProxyConfigurationError
         })?;
         // Certificates name hosts without the dot that says that a name is complete (RFC 6066 §3).
         let server_name =

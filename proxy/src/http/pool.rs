@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use countersign_policy::Reason;
 use hyper::client::conn::http2::SendRequest;
 
+use super::attempt::failure;
 use super::body::Body;
 use super::dial::{Address, Client, Dial, Sender, Version};
 use super::exchange::Exchange;
@@ -20,6 +20,7 @@ use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::own::Own;
+use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
 use http2::{Shared, Stream};
 
@@ -147,24 +148,24 @@ impl Upstream {
         None
     }
 
-    /// A connection: one that is ready, else a new one, within this time or it is `upstream_timeout`.
-    pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+    /// A connection: one that is ready, else a new one, within this time.
+    pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         match self.ready() {
             Some(carrier) => Ok(carrier),
             // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
             // handshakes would make the future of every request large.
             None => Box::pin(tokio::time::timeout(limit, self.new_connection(limit)))
                 .await
-                .unwrap_or(Err(Reason::UpstreamTimeout)),
+                .unwrap_or_else(|_| Err(self.too_late())),
         }
     }
 
     /// A connection that has carried no request.
-    pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
-        Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or(Err(Reason::UpstreamTimeout))
+    pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
+        Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+    async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         if self.dial.version == Version::Http2 {
             let _one_at_a_time = self.opening.lock().await;
             if let Some(carrier) = self.ready() {
@@ -172,20 +173,20 @@ impl Upstream {
             }
             let opened = self.open(limit).await;
             // A server that takes no other connection has one already.
-            opened.or_else(|reason| {
-                self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(reason)
+            opened.or_else(|cause| {
+                self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
             })
         } else {
             self.open(limit).await
         }
     }
 
-    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Reason> {
+    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let (sender, address) = self.dial.connect(&self.connector, &self.own, limit).await?;
         let place = self.place(address);
         Ok(match sender {
             Sender::Http1(mut line) => {
-                line.sender.ready().await.map_err(|_| Reason::UpstreamUnreachable)?;
+                line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
                 Carrier::Http1(self.lease(line, place))
             }
             Sender::Http2(sender, allowed) => {
@@ -193,6 +194,13 @@ impl Upstream {
                 Carrier::Http2(sender, stream)
             }
         })
+    }
+
+    fn too_late(&self) -> Cause {
+        match &self.dial.address {
+            Address::Socket(_) => Cause::ConnectionTimeout,
+            Address::Name { host, .. } => self.connector.too_late(host),
+        }
     }
 
     fn place(&self, address: IpAddr) -> Arc<Place> {
@@ -315,8 +323,8 @@ impl Pools {
     pub(crate) fn upstream(
         &self,
         key: Key,
-        make: impl FnOnce() -> Result<Arc<Upstream>, Reason>,
-    ) -> Result<Arc<Upstream>, Reason> {
+        make: impl FnOnce() -> Result<Arc<Upstream>, Cause>,
+    ) -> Result<Arc<Upstream>, Cause> {
         let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upstream) = upstreams.get(&key) {
             return Ok(upstream.clone());

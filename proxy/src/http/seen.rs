@@ -123,6 +123,7 @@ impl Seen {
             status,
             decision,
             reason: None,
+            cause: None,
             decision_id: None,
             policy: None,
             rule: None,

@@ -28,6 +28,7 @@ use super::body::Body;
 use super::headers::is_websocket;
 use super::sidecar::Connected;
 use crate::drain::Drain;
+use crate::rejection::Cause;
 use tunnel::{DRAINING, Tunnel};
 
 pub(super) use tunnel::Farewell;
@@ -85,15 +86,15 @@ impl Handshake {
     }
 
     /// A 101 as the client sees it, if it is the answer to what was asked (§4.1). Any other 101 is no answer at all.
-    pub(super) fn answered(&self, response: Response<Incoming>) -> Result<Response<Body>, Reason> {
+    pub(super) fn answered(&self, response: Response<Incoming>) -> Result<Response<Body>, Cause> {
         let (mut head, _) = response.into_parts();
         let headers = &head.headers;
         let is_answer = is_websocket(headers)
             && names_upgrade(headers)
             && only(headers, &SEC_WEBSOCKET_ACCEPT).is_some_and(|shown| *shown == *self.accept);
         let server = head.extensions.remove::<OnUpgrade>();
-        let (true, Some(server)) = (is_answer, server) else { return Err(Reason::UpstreamUnreachable) };
-        super::headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Reason::UpstreamUnreachable)?;
+        let (true, Some(server)) = (is_answer, server) else { return Err(Cause::HttpUpgradeFailed) };
+        super::headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpUpgradeFailed)?;
         Self::write(&mut head.headers);
         head.version = Version::HTTP_11;
         head.extensions.clear();

@@ -76,6 +76,7 @@ fn entry(id: &str) -> Entry {
         status: 401,
         decision: Outcome::Deny,
         reason: None,
+        cause: None,
         decision_id: Some(id.to_owned()),
         policy: None,
         rule: None,

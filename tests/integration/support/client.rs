@@ -84,6 +84,12 @@ impl Connection {
         stream.conn.peer_certificates().expect("a certificate")[0].clone().into_owned()
     }
 
+    /// Its socket, where it is in plain text.
+    pub(crate) fn plain(&self) -> &TcpStream {
+        let Stream::Plain(stream) = self.stream.get_ref() else { panic!("a connection over TLS") };
+        stream
+    }
+
     pub(crate) fn request(
         &mut self,
         method: &str,

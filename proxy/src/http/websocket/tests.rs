@@ -80,7 +80,7 @@ async fn in_21_what_does_not_ask_for_websocket_alone_asks_for_nothing() {
 }
 
 /// What is made of an answer, as hyper's client parses it.
-async fn made_of(answer: &'static str) -> Result<Response<Body>, Reason> {
+async fn made_of(answer: &'static str) -> Result<Response<Body>, Cause> {
     let (near, mut far) = tokio::io::duplex(8 * 1024);
     tokio::spawn(async move {
         let _ = far.read(&mut [0; 1024]).await;
@@ -110,6 +110,6 @@ async fn in_21_only_the_answer_to_the_key_opens_the_way() {
         "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
         "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
     ] {
-        assert_eq!(made_of(bad).await.err(), Some(Reason::UpstreamUnreachable), "{bad}");
+        assert_eq!(made_of(bad).await.err(), Some(Cause::HttpUpgradeFailed), "{bad}");
     }
 }
