@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http::header::{EXPECT, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -68,6 +69,11 @@ impl Arriving {
             }
             arriving
         })
+    }
+
+    /// Does its sender wait for a 100 before it sends it (RFC 9110 §10.1.1)?
+    pub(super) fn awaits_continue(&self, fields: &HeaderMap) -> bool {
+        !self.is_end_stream() && fields.contains_key(EXPECT)
     }
 
     /// Tells a connection of HTTP/1 how much has come.

@@ -123,6 +123,7 @@ impl Caller {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Inbound, self.address.ip(), &head, Outcome::Allow);
+        seen.awaits_continue = body.awaits_continue(&head.headers);
         let mut response = match super::guarded(self.pass(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);

@@ -30,7 +30,7 @@ pub(super) struct Meter {
 struct Frames {
     /// What is left of the preface or of a payload.
     skip: usize,
-    head: [u8; HEAD],
+    head: [u8; HEAD + INCREMENT],
     known: usize,
     /// The next frame is one too many.
     over: bool,
@@ -42,6 +42,8 @@ struct Head {
     length: usize,
     kind: u8,
     flags: u8,
+    /// By how many bytes it opens the window of the connection (§6.9).
+    opens: u32,
 }
 
 /// Frames that may come without work: some at once, more with time, and more with each request and each DATA of ours.
@@ -74,12 +76,18 @@ impl Tap for Meter {
         }
         let before = buf.filled().len();
         ready!(Pin::new(stream).poll_read(cx, buf))?;
-        let budget = &mut self.budget;
+        let (budget, pace) = (&mut self.budget, &self.pace);
         let bytes = buf.filled().get(before..).unwrap_or_default();
         if !bytes.is_empty() {
-            self.pace.heard(bytes.len());
+            pace.heard(bytes.len());
         }
-        let Some(cut) = self.read.pass(bytes, |head| budget.allows(head)) else { return Poll::Ready(Ok(())) };
+        let allows = |head: Head| {
+            if head.opens > 0 {
+                pace.window(i64::from(head.opens));
+            }
+            budget.allows(head)
+        };
+        let Some(cut) = self.read.pass(bytes, allows) else { return Poll::Ready(Ok(())) };
         tracing::debug!("a connection of HTTP/2 sends too many frames that ask for nothing");
         self.pace.flood();
         buf.set_filled(before + cut);
@@ -88,13 +96,14 @@ impl Tap for Meter {
 
     fn wrote(&mut self, bytes: &[IoSlice<'_>], taken: Option<usize>) {
         self.pace.wrote(taken);
-        let (mut left, budget) = (taken.unwrap_or_default(), &mut self.budget);
+        let (mut left, budget, pace) = (taken.unwrap_or_default(), &mut self.budget, &self.pace);
         for bytes in bytes {
             let (part, _) = bytes.split_at(left.min(bytes.len()));
             left -= part.len();
             self.written.pass(part, |head| {
                 if head.kind == DATA {
                     budget.earn(for_data(head.length));
+                    pace.window(i64::try_from(head.length).map_or(0, i64::wrapping_neg));
                 }
                 true
             });
@@ -119,7 +128,7 @@ fn say(end: &mut &'static [u8], buf: &mut ReadBuf<'_>) -> io::Result<()> {
 
 impl Frames {
     fn after(skip: usize) -> Self {
-        Self { skip, head: [0; HEAD], known: 0, over: false }
+        Self { skip, head: [0; HEAD + INCREMENT], known: 0, over: false }
     }
 
     /// Tells of each head, until one is not allowed; then where the frame after that begins, once it is among these bytes.
@@ -135,17 +144,21 @@ impl Frames {
             if self.over && self.known == 0 {
                 return Some(bytes.len() - rest.len());
             }
-            let (part, more) = rest.split_at((HEAD - self.known).min(rest.len()));
+            let needed = if self.known < HEAD { HEAD } else { HEAD + INCREMENT };
+            let (part, more) = rest.split_at((needed - self.known).min(rest.len()));
             if let Some(place) = self.head.get_mut(self.known..self.known + part.len()) {
                 place.copy_from_slice(part);
             }
             self.known += part.len();
             rest = more;
-            if self.known < HEAD {
+            if self.known < needed {
                 return None;
             }
             let head = Head::read(self.head);
-            (self.known, self.skip) = (0, head.length);
+            if needed == HEAD && head.is_update() {
+                continue;
+            }
+            (self.known, self.skip) = (0, (HEAD + head.length).saturating_sub(needed));
             self.over |= !allows(head);
         }
     }
@@ -154,9 +167,18 @@ impl Frames {
 // === impl Head ===
 
 impl Head {
-    fn read([a, b, c, kind, flags, ..]: [u8; HEAD]) -> Self {
+    fn read([a, b, c, kind, flags, i, j, k, l, increment @ ..]: [u8; HEAD + INCREMENT]) -> Self {
         let length = (usize::from(a) << 16) | (usize::from(b) << 8) | usize::from(c);
-        Self { length, kind, flags }
+        let mut head = Self { length, kind, flags, opens: 0 };
+        if head.is_update() && [i, j, k, l] == [0; 4] {
+            head.opens = u32::from_be_bytes(increment) & RESERVED;
+        }
+        head
+    }
+
+    /// Is there an increment behind it?
+    fn is_update(self) -> bool {
+        self.kind == WINDOW_UPDATE && self.length == INCREMENT
     }
 
     /// What the frame spends; frames that carry something spend nothing.
@@ -209,11 +231,15 @@ fn for_data(length: usize) -> u32 {
 }
 
 const HEAD: usize = 9;
+/// Of a WINDOW_UPDATE, and what its first bit is not part of.
+const INCREMENT: usize = 4;
+const RESERVED: u32 = u32::MAX >> 1;
 /// In bytes (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
+const WINDOW_UPDATE: u8 = 0x8;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 

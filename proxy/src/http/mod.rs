@@ -144,6 +144,10 @@ where
             Over::Rests => {}
         }
         let Some(parts) = connection.into_parts() else { return None };
+        if !parts.read_buf.is_empty() {
+            // The beginning of a head that came together with the one before.
+            pace.heard(parts.read_buf.len());
+        }
         (wire, service) = (parts.io.into_inner().after(parts.read_buf), parts.service);
         tokio::select! {
             biased;

@@ -85,6 +85,7 @@ impl Application {
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
         let mut seen = Seen::new(Direction::Outbound, self.address.ip(), &head, Outcome::Bypass);
+        seen.awaits_continue = body.awaits_continue(&head.headers);
         let mut response = match super::guarded(self.take(head, body, active, &mut seen)).await {
             Ok(response) => {
                 seen.passed(recorder, &response);

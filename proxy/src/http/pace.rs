@@ -41,6 +41,9 @@ struct State {
     is_begun: bool,
     /// What keeps the connection from being idle: requests that have not been read, or answers that have not been said to their end.
     busy: usize,
+    /// Of them pieces of answers that lie in h2, and from when on none was taken.
+    lying: usize,
+    lying_since: Option<Instant>,
     /// Of HTTP/1, which has one at a time.
     exchange: Exchange,
     /// Who waits until the end of the caller is to be heard.
@@ -57,8 +60,9 @@ struct State {
     /// A write waits for the caller, and from when on.
     is_blocked: bool,
     blocked_since: Option<Instant>,
-    /// Bytes that the caller was sent, of HTTP/2.
+    /// Of HTTP/2: bytes that the caller was sent, and how many of answers it takes on the whole connection.
     written: u64,
+    window: i64,
 }
 
 /// What there is between a caller of HTTP/1 and us.
@@ -107,6 +111,8 @@ impl Pace {
             is_h2,
             is_begun: first.is_some(),
             busy: 0,
+            lying: 0,
+            lying_since: None,
             exchange: Exchange::None,
             listener: None,
             is_parting: false,
@@ -116,6 +122,7 @@ impl Pace {
             is_blocked: false,
             blocked_since: None,
             written: 0,
+            window: FIRST_WINDOW,
         });
         Arc::new(Self { counts, state })
     }
@@ -211,14 +218,21 @@ impl Pace {
         (state.exchange, state.is_blocked)
     }
 
+    /// The caller takes so many bytes of answers more, or has been sent so many.
+    pub(super) fn window(&self, change: i64) {
+        self.lock().window += change;
+    }
+
     fn written(&self) -> u64 {
         self.lock().written
     }
 
-    /// Would each stream have been sent some of what it has, since so much was written? h2 takes them in turns, a frame of each.
+    /// Would each stream have been sent some of what it has, since so much was written? If neither the road nor the window of the
+    /// connection is full; or in its turn, since h2 takes a frame of each.
     fn had_turns(&self, written: u64) -> bool {
         let state = self.lock();
-        !state.is_blocked || state.written.saturating_sub(written) > ROUND
+        let is_free = !state.is_blocked && state.window > 0;
+        is_free || state.written.saturating_sub(written) > ROUND
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -236,7 +250,9 @@ impl State {
             return Some((now(&mut self.blocked_since) + STALL, Due::End(Overdue::Write)));
         }
         if self.busy > 0 {
-            return None;
+            // A stream whose task is there is reset before that.
+            let is_stuck = self.lying > 0;
+            return is_stuck.then(|| (now(&mut self.lying_since) + STALL * 2, Due::End(Overdue::Write)));
         }
         let (limit, overdue) = match (self.is_begun, self.is_parting) {
             (_, true) if self.preface > 0 => (super::LAST_WORD, Overdue::Head),
@@ -254,6 +270,13 @@ impl State {
     fn begin(&mut self) {
         if !self.is_begun {
             (self.is_begun, self.since) = (true, None);
+        }
+    }
+
+    fn less_busy(&mut self) {
+        self.busy = self.busy.saturating_sub(1);
+        if self.busy == 0 {
+            self.rest();
         }
     }
 
@@ -304,6 +327,8 @@ pub(super) const IDLE: Duration = Duration::from_secs(60);
 pub(super) const STALL: Duration = Duration::from_secs(30);
 /// How long without a request until a connection of HTTP/1 rests: those that are in use do not, and a crowd of others soon does.
 pub(super) const REST: Duration = Duration::from_millis(100);
+/// Of a connection of HTTP/2, in bytes (RFC 9113 §6.9.2).
+const FIRST_WINDOW: i64 = 65_535;
 /// A frame of each of so many streams, twice, in bytes: of 16 KiB, since we keep to that where a peer would take larger ones.
 const ROUND: u64 = 2 * super::MAX_STREAMS as u64 * 16 * 1024;
 /// How long a connection that is to end may take to do so, or to complete a head.

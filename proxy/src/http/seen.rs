@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use countersign_policy::{Reason, Token};
-use http::header::{HOST, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
 use http::{Method, Response, Version};
@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub(super) token: Option<Arc<Token>>,
     /// It asked to go on as WebSocket, in order.
     pub(super) asks_websocket: bool,
+    /// It waits for a 100 before it sends its body.
+    pub(super) awaits_continue: bool,
 }
 
 // === impl Seen ===
@@ -55,6 +57,7 @@ impl Seen {
             would_refuse: None,
             token: None,
             asks_websocket: false,
+            awaits_continue: false,
         }
     }
 
@@ -84,7 +87,11 @@ impl Seen {
     pub(super) fn refused(&self, refusal: &Refusal, recorder: &Recorder) -> Response<Body> {
         let id = recorder.decision_id();
         let challenge = self.direction == Direction::Inbound;
-        let response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
+        let mut response = answer(refusal, &id, self.version, self.is_grpc(), challenge);
+        // Who is refused before a 100 may send the body or not (RFC 9110 §10.1.1): nobody could tell it from the next request.
+        if self.awaits_continue && self.version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let decision = Outcome::of(self.direction, refusal.reason);
         let mut entry = self.entry(recorder, decision, response.status().as_u16());
         entry.explain(refusal, id);

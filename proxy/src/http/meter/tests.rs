@@ -6,7 +6,6 @@ use super::*;
 
 const PING: u8 = 0x6;
 const RST_STREAM: u8 = 0x3;
-const WINDOW_UPDATE: u8 = 0x8;
 
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -21,7 +21,8 @@ pub(in crate::http) struct Streams(Arc<Pace>);
 /// What is known of one stream, shared by its answer, its request's body and its task.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Stream {
-    /// How often the answer was asked for more.
+    /// How often its task was woken, and the answer was asked for more.
+    turn: AtomicU64,
     asked: AtomicU64,
     /// It was handed over, and has not been asked since.
     is_handed: AtomicBool,
@@ -67,9 +68,12 @@ async fn run(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Arc<P
     let mut running = pin!(running);
     // Few come to one: an answer mostly leaves at once.
     let mut stall = None;
-    let is_over = poll_fn(|context| match running.as_mut().poll(context) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => stream.poll_stalled(&mut stall, &pace, context).map(|()| false),
+    let is_over = poll_fn(|context| {
+        stream.turn.fetch_add(1, Ordering::Relaxed);
+        match running.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => stream.poll_stalled(&mut stall, &pace, context).map(|()| false),
+        }
     });
     if !is_over.await {
         tracing::debug!("a stream of HTTP/2 is reset: nothing was taken of it");
@@ -92,6 +96,15 @@ impl Stream {
         self.is_handed.store(is_handed, Ordering::Relaxed);
     }
 
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Was there some when it was last asked?
+    pub(super) fn is_handed(&self) -> bool {
+        self.is_handed.load(Ordering::Relaxed)
+    }
+
     /// Is it over, for whoever waits for more of the request?
     pub(in crate::http) fn is_cut(&self, context: &Context<'_>) -> bool {
         self.reader.register(context.waker());
@@ -105,7 +118,7 @@ impl Stream {
 
     /// Ready when nothing was taken for too long, though it was its turn.
     fn poll_stalled(&self, stall: &mut Option<Stall>, pace: &Pace, context: &mut Context<'_>) -> Poll<()> {
-        if !self.is_handed.load(Ordering::Relaxed) {
+        if !self.is_handed() {
             return Poll::Pending;
         }
         let asked = self.asked.load(Ordering::Relaxed);

@@ -211,3 +211,30 @@ async fn on_a_drain_idle_connections_close_at_once_and_a_head_has_a_moment() {
     let (_, took) = serving.await.unwrap();
     assert!(took <= Duration::from_secs(1) + PARTING + Duration::from_secs(1), "{took:?}");
 }
+
+/// An answer is under way until its caller has been able to take it.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_slowly_of_http2_is_neither_idle_nor_cut_off_by_a_drain() {
+    for is_drained in [false, true] {
+        let (far, serving, signal) = served(true, 64 * 1024);
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(400);
+        let (mut sender, connection) = builder.handshake::<_, Bytes>(far).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/16000").body(()).unwrap();
+        let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
+        if is_drained {
+            signal.start();
+        }
+        let mut taken = 0;
+        while let Some(part) = body.data().await {
+            let part = part.unwrap();
+            taken += part.len();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            body.flow_control().release_capacity(part.len()).unwrap();
+        }
+        assert_eq!(taken, 16_000);
+        drop((sender, body));
+        serving.await.unwrap();
+    }
+}

@@ -3,8 +3,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Exchange, Pace, Stream};
@@ -22,8 +23,29 @@ pub(in crate::http) struct Busy {
 pub(in crate::http) struct Kept<B> {
     body: B,
     /// Of HTTP/2.
-    stream: Option<Arc<Stream>>,
-    _busy: Busy,
+    pieces: Option<Pieces>,
+    busy: Busy,
+}
+
+/// How an answer over HTTP/2 is handed over: in pieces of about what its caller takes at a time, so that it shows whether any is
+/// taken.
+#[derive(Debug)]
+struct Pieces {
+    stream: Arc<Stream>,
+    /// What has come of the answer, and has not been handed over.
+    rest: Bytes,
+    /// Of the next one, in bytes.
+    size: usize,
+    /// The stream's turn at which the last one was asked for, and how many were.
+    turn: u64,
+    asked: usize,
+}
+
+/// A piece that lies in h2 until it is written, or its stream is over: hyper lets go of an answer when it has been handed over.
+#[derive(Debug)]
+struct Lying {
+    piece: Bytes,
+    pace: Arc<Pace>,
 }
 
 // === impl Busy ===
@@ -78,10 +100,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut state = self.pace.lock();
-        state.busy = state.busy.saturating_sub(1);
-        if state.busy == 0 {
-            state.rest();
-        }
+        state.less_busy();
         if self.is_exchange {
             state.exchange = Exchange::None;
             let listener = state.listener.take();
@@ -95,30 +114,104 @@ impl Drop for Busy {
 
 impl<B> Kept<B> {
     pub(in crate::http) fn new(body: B, busy: Busy, stream: Option<Arc<Stream>>) -> Self {
-        Self { body, stream, _busy: busy }
+        let pieces =
+            stream.map(|stream| Pieces { stream, rest: Bytes::new(), size: FIRST, turn: 0, asked: 0 });
+        Self { body, pieces, busy }
     }
 }
 
-impl<B: HttpBody + Unpin> HttpBody for Kept<B> {
-    type Data = B::Data;
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Kept<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Some(stream) = &self.stream {
-            stream.asked(matches!(frame, Poll::Ready(Some(Ok(_)))));
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Self { body, pieces, busy } = &mut *self;
+        let Some(pieces) = pieces else { return Pin::new(body).poll_frame(context) };
+        pieces.fit();
+        let is_slow = pieces.size < FIRST;
+        let lying = |piece: Bytes| match piece.len() > LEAST || is_slow {
+            true => Bytes::from_owner(Lying::new(piece, &busy.pace)),
+            // Of small ones there cannot be much.
+            false => piece,
+        };
+        let frame = pieces.poll_next(body, context).map_ok(|frame| frame.map_data(lying));
+        pieces.stream.asked(matches!(frame, Poll::Ready(Some(Ok(_)))));
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.pieces.as_ref().is_none_or(|pieces| pieces.rest.is_empty()) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
 }
+
+// === impl Pieces ===
+
+impl Pieces {
+    fn poll_next<B: HttpBody<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.split_to(self.size.min(self.rest.len()));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    /// Who asks for more at once takes more at a time, and who had to be waited for less. hyper asks for one ahead.
+    fn fit(&mut self) {
+        let turn = self.stream.turn();
+        if turn != self.turn {
+            (self.turn, self.asked) = (turn, 0);
+            if self.stream.is_handed() {
+                self.size = (self.size / 2).max(LEAST);
+            }
+        } else if self.asked >= 2 {
+            self.size = (self.size * 2).min(MOST);
+        }
+        self.asked += 1;
+    }
+}
+
+// === impl Lying ===
+
+impl Lying {
+    fn new(piece: Bytes, pace: &Arc<Pace>) -> Self {
+        let mut state = pace.lock();
+        (state.busy, state.lying) = (state.busy + 1, state.lying + 1);
+        drop(state);
+        Self { piece, pace: pace.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Lying {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Lying {
+    fn drop(&mut self) {
+        let mut state = self.pace.lock();
+        (state.lying, state.lying_since) = (state.lying.saturating_sub(1), None);
+        state.less_busy();
+    }
+}
+
+/// In bytes: as much as answers mostly have.
+const FIRST: usize = 4 * 1024;
+const LEAST: usize = 1024;
+const MOST: usize = 64 * 1024;

@@ -437,7 +437,7 @@ async fn a_caller_waits_ten_seconds_at_most() {
     let begun = Instant::now();
     let unavailable = slot.token().await.unwrap_err();
     assert!((9..12).contains(&begun.elapsed().as_secs()));
-    assert_eq!(unavailable.retry_after, after(1));
+    assert!(unavailable.retry_after <= after(1), "{:?}", unavailable.retry_after);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

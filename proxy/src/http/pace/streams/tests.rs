@@ -22,8 +22,8 @@ use crate::http::meter::Meter;
 use crate::http::wire::Wire;
 use crate::metrics::Metrics;
 
-/// A served connection, seen from the other side. `/N` is answered at once with N parts of 1 KiB, `/N/open` is not ended after them;
-/// it is told how the request's body ended.
+/// A served connection, seen from the other side. `/N` is answered at once with N parts of 1 KiB, `/N/open` is not ended after them,
+/// and `/N/whole` is one part; it is told how the request's body ended.
 struct Served {
     sender: SendRequest<Bytes>,
     serving: JoinHandle<hyper::Result<()>>,
@@ -32,6 +32,10 @@ struct Served {
 }
 
 async fn served(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32) -> Served {
+    served_with(far, window, 1 << 30).await
+}
+
+async fn served_with(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32, shared: u32) -> Served {
     let (near, other) = duplex(16 * 1024);
     let counts = Counts::for_tests();
     let (metrics, pace) = (counts.metrics.clone(), Pace::new(true, None, counts));
@@ -46,19 +50,22 @@ async fn served(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32) -> 
                 let stream = Stream::current();
                 let body = Arriving::request(request, &busy, stream.as_ref()).into_body();
                 tokio::spawn(async move { tell.send(body.collect().await.is_ok()) });
-                let (parts, is_open) =
-                    path.strip_suffix("/open").map_or((&*path, false), |parts| (parts, true));
+                let (parts, kind) = path.split_once('/').unwrap_or((&path, ""));
                 let parts = parts.parse::<usize>().unwrap();
-                let part = || Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 1024])));
-                let answer = iter((0..parts).map(move |_| part()));
-                let answer = if is_open { answer.chain(pending()).boxed() } else { answer.boxed() };
+                let part = |bytes| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; bytes])));
+                let answer = iter((0..parts).map(move |_| part(1024)));
+                let answer = match kind {
+                    "open" => answer.chain(pending()).boxed(),
+                    "whole" => iter([part(parts * 1024)]).boxed(),
+                    _ => answer.boxed(),
+                };
                 Ok::<_, Infallible>(Response::new(Kept::new(StreamBody::new(answer), busy, stream)))
             }
         }
     });
     let serving = tokio::spawn(crate::http::http2_server(&pace).serve_connection(io, service));
     let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(window).initial_connection_window_size(1 << 30);
+    builder.initial_window_size(window).initial_connection_window_size(shared);
     let (sender, connection) = builder.handshake::<_, Bytes>(far(other)).await.unwrap();
     tokio::spawn(connection);
     Served { sender, serving, bodies, metrics }
@@ -164,5 +171,51 @@ async fn in_24_streams_that_share_a_slow_road_go_on() {
         assert_eq!(read(body, 0).await, Ok(150 * 1024));
     }
     assert!(begun.elapsed() > STALL * 9);
+    assert_eq!(served.cut(), 0);
+}
+
+/// The last of an answer lies in h2, whose task is over once it has been given the end.
+#[tokio::test(start_paused = true)]
+async fn in_24_an_answer_in_one_part_is_reset_too_and_taken_slowly_it_is_not() {
+    for (path, window) in [("/16/whole", 1), ("/2/whole", 0), ("/64/whole", 4096)] {
+        let mut served = served(|far| far, window).await;
+        let mut unread = served.get(path).await.unwrap().into_body();
+        let begun = Instant::now();
+        while served.cut() == 0 {
+            assert!(begun.elapsed() < STALL * 2, "{path}");
+            assert_eq!(served.get("/0").await.unwrap().status(), 200);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(read(&mut unread, 0).await, Err(Some(h2::Reason::CANCEL)), "{path}");
+    }
+    // 200 to 400 bytes a second: the window is opened by what has been read.
+    let mut served = served(|far| far, 400).await;
+    let mut slow = served.get("/16/whole").await.unwrap().into_body();
+    assert_eq!(read(&mut slow, 1).await, Ok(16 * 1024));
+    assert_eq!(served.cut(), 0);
+}
+
+/// The window of the connection is a road as well.
+#[tokio::test(start_paused = true)]
+async fn in_24_streams_that_wait_for_the_window_of_the_connection_go_on() {
+    let mut served = served_with(|far| far, 1 << 20, 64 * 1024).await;
+    let begun = Instant::now();
+    let mut bodies = Vec::new();
+    for _ in 0..40 {
+        bodies.push(served.get("/60").await.unwrap().into_body());
+    }
+    let mut left = 40 * 60 * 1024;
+    while left > 0 {
+        // h2 tells the peer once half of the window is free.
+        for body in &mut bodies {
+            while let Some(Some(part)) = futures_util::FutureExt::now_or_never(body.data()) {
+                let part = part.unwrap();
+                left -= part.len();
+                body.flow_control().release_capacity(part.len()).unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(begun.elapsed() > STALL * 2, "{:?}", begun.elapsed());
     assert_eq!(served.cut(), 0);
 }
