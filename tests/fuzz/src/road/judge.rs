@@ -134,7 +134,7 @@ fn door(path: &str) -> Option<Door> {
         [] | ["a" | "x" | "behind"] | ["public", ..] => Some(Door::Everybody),
         ["orders", "secret", ..] => None,
         ["orders", ..] => Some(Door::Verified),
-        ["kept", _, ..] => Some(Door::Kept),
+        ["kept", ..] => Some(Door::Kept),
         _ => None,
     }
 }
