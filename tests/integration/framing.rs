@@ -206,6 +206,25 @@ fn a_hidden_request_is_never_answered() {
     }
 }
 
+/// Its client may send the body or not: nobody could tell that from the next request.
+#[test]
+fn a_refusal_of_what_waits_for_a_100_ends_the_connection() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    for (expect, is_closed) in [("", false), ("Expect: 100-continue\r\n", true)] {
+        let head = format!("POST /a//b HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 5\r\n\r\n");
+        let mut connection = Connection::open(proxy.inbound()).unwrap();
+        connection.send(head.as_bytes()).unwrap();
+        let answer = connection.answer("POST").unwrap();
+        let says_so = answer.headers.iter().any(|(name, value)| name == "connection" && value == "close");
+        assert_eq!((answer.status, says_so), (400, is_closed), "{expect}");
+        if is_closed {
+            assert!(connection.is_closed());
+        }
+    }
+    assert!(upstream.messages().is_empty());
+}
+
 /// What is forwarded is one message of our own: one Host, one framing, nothing of the hop.
 #[test]
 fn the_application_sees_one_reserialised_message() {
