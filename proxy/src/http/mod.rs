@@ -252,20 +252,20 @@ async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T
     AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| Err(Reason::Internal.into()))
 }
 
-/// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: no method
-/// of HTTP/1 begins with `PRI`. With it, when its first byte came, if not all of them came with that; `Err`: it ended before, maybe
+/// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: its
+/// method is reserved (RFC 9113 §11.6). With it, when its first byte came, if not all of them came with that; `Err`: it ended before, maybe
 /// since it took too long.
 async fn speaks_h2(stream: &TcpStream, drain: Drain) -> Result<(bool, Option<Instant>), Option<Overdue>> {
     let mut first = None;
     let look = async {
-        let (mut said, mut pause) = ([0; 3], PEEK_AGAIN);
+        let (mut said, mut pause) = ([0; BEGINNING.len()], PEEK_AGAIN);
         loop {
             match stream.peek(&mut said).await {
                 Ok(0) | Err(_) => return None,
                 Ok(read)
-                    if read >= said.len() || !b"PRI".starts_with(said.get(..read).unwrap_or_default()) =>
+                    if read >= said.len() || !BEGINNING.starts_with(said.get(..read).unwrap_or_default()) =>
                 {
-                    return Some(&said == b"PRI");
+                    return Some(&said == BEGINNING);
                 }
                 // Rarely: a preface comes in one piece. Who dribbles must not make us look again and again.
                 Ok(_) => {
@@ -333,6 +333,8 @@ fn protocol(request: &http::request::Parts) -> Protocol {
     }
 }
 
+/// Of the preface (RFC 9113 §3.4). With the space, since `PRINT` may be a method.
+const BEGINNING: &[u8; 4] = b"PRI ";
 const PEEK_AGAIN: Duration = Duration::from_millis(1);
 const PEEK_SELDOM: Duration = Duration::from_millis(500);
 /// How long a new connection may take to begin while we end.

@@ -12,7 +12,7 @@ pub fn check(data: &[u8]) {
     if how.way == Way::Inbound {
         let opened = told.record.requests.iter().filter(|request| needs_token(request)).count();
         // Bytes of HTTP/2 may say a field again by a number.
-        let may_repeat = sent.starts_with(b"PRI");
+        let may_repeat = sent.starts_with(b"PRI ");
         assert!(opened <= tokens || may_repeat && tokens > 0, "{opened} requests with {tokens} tokens");
         as_framed(&sent, &told);
     }

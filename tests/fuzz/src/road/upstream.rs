@@ -49,9 +49,9 @@ pub(super) async fn serve(listener: TcpListener, how: How, record: Shared) {
 }
 
 async fn converse(mut stream: TcpStream, how: How, record: Shared) {
-    let mut first = [0; 3];
+    let mut first = [0; 4];
     // Outbound, where a caller of HTTP/2 names a host of no rule.
-    if matches!(stream.peek(&mut first).await, Ok(3)) && &first == b"PRI" {
+    if matches!(stream.peek(&mut first).await, Ok(4)) && &first == b"PRI " {
         return upstream_http2::converse(stream, how.manner, record).await;
     }
     let read = |bytes: &[u8]| match how.way {
