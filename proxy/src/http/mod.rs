@@ -143,7 +143,7 @@ where
             Over::Ended(overdue) => return overdue,
             Over::Rests => {}
         }
-        let Some(parts) = connection.into_parts() else { return None };
+        let parts = connection.into_parts()?;
         if !parts.read_buf.is_empty() {
             // The beginning of a head that came together with the one before.
             pace.heard(parts.read_buf.len());
