@@ -113,6 +113,7 @@ class Soak:
             self.broken += [f"the sidecar of {name}: {key}" for key in failed]
         await self.check_flip()
         await self.check_certificate()
+        await self.samples.rest()
 
     async def check_flip(self):
         wanted = 200 if policies.is_open(self.changes.version) else 403

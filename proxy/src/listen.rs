@@ -60,12 +60,12 @@ impl Seating {
         let seats = |whose: &'static str, max, share| Seats::new(whose, max, share, metrics, clock.clone());
         let [inbound, outbound] = [Direction::Inbound, Direction::Outbound].map(Direction::as_str);
         Ok(Self {
-            inbound: seats(inbound, room.connections, Some(room.per_source)),
+            inbound: Arc::new(seats(inbound, room.connections, Some(room.per_source))),
             // All of these come from the workload.
-            outbound: seats(outbound, room.connections, None),
-            admin: seats("admin", PAGES, Some(PAGES_PER_SOURCE)),
+            outbound: Arc::new(seats(outbound, room.connections, None)),
+            admin: Arc::new(seats("admin", PAGES, Some(PAGES_PER_SOURCE))),
             // A host that has both families is two sources, and even so leaves a third to everybody else.
-            health: Seats::that_give_way("health", PAGES, Some(PAGES / 3), metrics, clock.clone()),
+            health: Arc::new(seats("health", PAGES, Some(PAGES / 3)).that_give_way()),
         })
     }
 }
@@ -281,7 +281,7 @@ mod tests {
         let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
         let listener = listeners.sockets.pop().unwrap();
         let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
-        let seats = Seats::new("inbound", 1, None, &metrics, clock);
+        let seats = Arc::new(Seats::new("inbound", 1, None, &metrics, clock));
         accept(listener, seats, drain, move |_, peer, _| {
             sender.send(peer).unwrap();
             async {}

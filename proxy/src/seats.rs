@@ -84,28 +84,6 @@ impl Seats {
         per_source: Option<usize>,
         metrics: &Metrics,
         clock: Clock,
-    ) -> Arc<Self> {
-        Arc::new(Self::made(direction, max, per_source, metrics, clock))
-    }
-
-    /// The same, but where there is no place, somebody who has one gives way: for a listener that everybody reaches, and whose
-    /// callers ask for one thing at once.
-    pub fn that_give_way(
-        direction: &'static str,
-        max: usize,
-        per_source: Option<usize>,
-        metrics: &Metrics,
-        clock: Clock,
-    ) -> Arc<Self> {
-        Arc::new(Self { gives_way: true, ..Self::made(direction, max, per_source, metrics, clock) })
-    }
-
-    fn made(
-        direction: &'static str,
-        max: usize,
-        per_source: Option<usize>,
-        metrics: &Metrics,
-        clock: Clock,
     ) -> Self {
         metrics.max_connections.with_label_values(&[direction]).set(i64::try_from(max).unwrap_or(i64::MAX));
         let refusals = Cause::ALL.map(|cause| Refusals {
@@ -113,6 +91,12 @@ impl Seats {
             lines: Limit::of_lines(),
         });
         Self { direction, max, per_source, gives_way: false, taken: Mutex::default(), refusals, clock }
+    }
+
+    /// Where there is no place, somebody who has one gives way: for a listener that everybody reaches, and whose callers ask for one
+    /// thing at once.
+    pub fn that_give_way(self) -> Self {
+        Self { gives_way: true, ..self }
     }
 
     /// A place for a connection of this peer. Where there is none, it is counted and logged that it was refused, or who had to go.
@@ -258,7 +242,7 @@ mod tests {
 
     fn seats(max: usize, per_source: Option<usize>) -> (Arc<Seats>, Arc<Metrics>) {
         let metrics = Metrics::new().unwrap();
-        (Seats::new("inbound", max, per_source, &metrics, Clock::default()), metrics)
+        (Arc::new(Seats::new("inbound", max, per_source, &metrics, Clock::default())), metrics)
     }
 
     fn take(seats: &Arc<Seats>, peer: &str) -> Result<Seat, Full> {
@@ -324,7 +308,8 @@ mod tests {
     #[test]
     fn os_5_where_places_are_given_up_who_has_waited_longest_gives_way() {
         let metrics = Metrics::new().unwrap();
-        let seats = Seats::that_give_way("inbound", 3, Some(2), &metrics, Clock::default());
+        let seats = Seats::new("inbound", 3, Some(2), &metrics, Clock::default());
+        let seats = Arc::new(seats.that_give_way());
         let served = take(&seats, "192.0.2.1").unwrap();
         served.heard();
         let (silent, other) = (take(&seats, "192.0.2.1").unwrap(), take(&seats, "192.0.2.2").unwrap());

@@ -11,7 +11,7 @@ use notation::{latin, repeated, rows, unescaped};
 mod notation;
 #[expect(clippy::indexing_slicing, clippy::panic, reason = "a table that is written wrongly fails")]
 #[path = "../../integration/attacks/written.rs"]
-mod written;
+pub(crate) mod written;
 
 /// The table and the name of an attack, and the bytes of an input.
 pub type Input = (String, Vec<u8>);

@@ -1,21 +1,16 @@
 //! Which frames does an input make, and which are in these bytes? Inputs are steps, so that what a fuzzer changes in them is still
 //! a connection of HTTP/2, most of the time.
 
+use crate::attacks::written::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, integer,
+};
+
 /// A frame as it is on the wire (RFC 9113 §4.1).
 pub(crate) struct Frame<'a> {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: &'a [u8],
-}
-
-pub(crate) struct Kind;
-
-impl Kind {
-    pub(crate) const DATA: u8 = 0;
-    pub(crate) const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    const CONTINUATION: u8 = 9;
 }
 
 /// Bytes that are taken from the front; where there are none, there are fewer.
@@ -45,19 +40,19 @@ pub(crate) fn sent(first: u8, steps: &[u8], fill: &dyn Fn(&[u8]) -> Vec<u8>) -> 
     let (mut segments, mut bytes, mut steps) = (Vec::new(), Vec::new(), Steps { rest: steps, fill });
     if first & BARE == 0 {
         bytes.extend(PREFACE);
-        bytes.extend(frame(Kind::SETTINGS, 0, 0, b""));
+        bytes.extend(frame(SETTINGS, 0, 0, b""));
     }
     while let Some(step) = steps.byte() {
         match step & 7 {
             kind @ (0 | 1) => {
                 let (flags, stream, count) = (steps.number(), steps.number(), steps.number() % 64);
                 let block: Vec<u8> = (0..count).flat_map(|_| steps.field()).collect();
-                let kind = if kind == 0 { Kind::HEADERS } else { Kind::CONTINUATION };
+                let kind = if kind == 0 { HEADERS } else { CONTINUATION };
                 bytes.extend(frame(kind, flags, stream.into(), &block));
             }
             2 => {
                 let (flags, stream, length) = (steps.number(), steps.number(), steps.number());
-                bytes.extend(frame(Kind::DATA, flags, stream.into(), steps.take(length.into())));
+                bytes.extend(frame(DATA, flags, stream.into(), steps.take(length.into())));
             }
             3 => {
                 let (kind, flags) = (steps.number(), steps.number());
@@ -92,12 +87,12 @@ fn request(steps: &mut Steps<'_>) -> Vec<u8> {
         fields.push(("authorization", "Bearer {token}"));
     }
     let block: Vec<u8> = fields.into_iter().flat_map(|(name, value)| steps.pair_of(name, value)).collect();
-    frame(Kind::HEADERS, end | END_HEADERS, stream.into(), &block)
+    frame(HEADERS, end | END_HEADERS, stream.into(), &block)
 }
 
 /// The steps that make these bytes.
 pub(crate) fn input(how: u8, bytes: &[u8]) -> Vec<u8> {
-    let settings = [PREFACE, &frame(Kind::SETTINGS, 0, 0, b"")].concat();
+    let settings = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     let Some(rest) = bytes.strip_prefix(settings.as_slice()) else {
         let mut input = vec![how | BARE];
         raw(bytes, &mut input);
@@ -143,11 +138,6 @@ pub(crate) fn read_sent(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
     Some(read(bytes.strip_prefix(PREFACE)?).0)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Without Huffman code (RFC 7541 §6.2).
 fn literal(form: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![form];
@@ -156,21 +146,6 @@ fn literal(form: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
         bytes.extend(text);
     }
     bytes
-}
-
-/// With a prefix of seven bits (RFC 7541 §5.1).
-fn integer(number: usize, bytes: &mut Vec<u8>) {
-    let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-    if number < 127 {
-        return bytes.push(byte(number));
-    }
-    bytes.push(127);
-    let mut left = number - 127;
-    while left >= 128 {
-        bytes.push(byte(left % 128 + 128));
-        left /= 128;
-    }
-    bytes.push(byte(left));
 }
 
 // === impl Steps ===
@@ -227,8 +202,6 @@ const LITERAL: u8 = 0xfe;
 const INDEXED: u8 = 0xfd;
 const BARE: u8 = 0x80;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const PATHS: [&str; 12] = [
     "/",
     "/public/x?y=z",

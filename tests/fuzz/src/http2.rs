@@ -1,7 +1,8 @@
 //! Frames of HTTP/2. Whatever they are, an application gets whole requests that policy allows, and no more than were asked for; the
 //! same where it speaks HTTP/1.1.
 
-use crate::frames::{self, Kind};
+use crate::attacks::written::{DATA, HEADERS};
+use crate::frames;
 use crate::road::{How, Told, Way, needs_token, road};
 
 /// The first byte says how the others behave ([`How`]). Behind it are steps, which [`frames::sent`] reads.
@@ -33,7 +34,7 @@ pub(crate) fn carry(data: &[u8]) -> Option<Carried> {
 /// Each request began with a HEADERS frame of the caller's.
 fn asked_for(sent: &[u8], told: &Told) {
     let Some(frames) = frames::read_sent(sent) else { return };
-    let begun = frames.iter().filter(|frame| frame.kind == Kind::HEADERS).count();
+    let begun = frames.iter().filter(|frame| frame.kind == HEADERS).count();
     let seen = told.record.requests.len();
     assert!(seen <= begun, "{seen} requests of {begun}: {:?}", told.record.requests);
 }
@@ -47,7 +48,7 @@ fn answered(told: &Told) {
     // Of a connection that ended, the last frame may have been cut.
     assert!(rest.len() < 9 + (1 << 14), "no frames: {rest:?}");
     let mut numbers = Vec::new();
-    for frame in frames.iter().filter(|frame| frame.kind == Kind::DATA) {
+    for frame in frames.iter().filter(|frame| frame.kind == DATA) {
         let text = String::from_utf8_lossy(frame.payload);
         let number = text.strip_prefix("served ").and_then(|rest| rest.strip_suffix(';'));
         numbers.extend(number.and_then(|number| number.parse::<usize>().ok()));

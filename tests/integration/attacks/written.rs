@@ -79,7 +79,7 @@ fn literal(field: &str, host: &str, block: &mut Vec<u8>) {
 }
 
 /// With a prefix of seven bits (RFC 7541 §5.1).
-fn integer(number: usize, block: &mut Vec<u8>) {
+pub(crate) fn integer(number: usize, block: &mut Vec<u8>) {
     let byte = |number: usize| u8::try_from(number).expect("a byte");
     if number < 127 {
         return block.push(byte(number));
@@ -99,14 +99,14 @@ fn hexadecimal(digits: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal")).collect()
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a length").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;

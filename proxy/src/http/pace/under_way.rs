@@ -74,20 +74,19 @@ impl Busy {
     /// Who takes the request waits for more of it, or has just been given some.
     pub(in crate::http) fn starves(&self, is_starved: bool) {
         match is_starved {
-            true => self.turns(Exchange::Arriving, Exchange::Starved),
-            false => self.turns(Exchange::Starved, Exchange::Arriving),
+            true => self.turns(&[Exchange::Arriving], Exchange::Starved),
+            false => self.turns(&[Exchange::Starved], Exchange::Arriving),
         }
     }
 
     /// All of the request has come, if it has not been answered before.
     pub(in crate::http) fn is_whole(&self) {
-        self.turns(Exchange::Starved, Exchange::Owed);
-        self.turns(Exchange::Arriving, Exchange::Owed);
+        self.turns(&[Exchange::Starved, Exchange::Arriving], Exchange::Owed);
     }
 
-    fn turns(&self, from: Exchange, to: Exchange) {
+    fn turns(&self, from: &[Exchange], to: Exchange) {
         let mut state = self.pace.lock();
-        if state.exchange != from {
+        if !from.contains(&state.exchange) {
             return;
         }
         state.exchange = to;
