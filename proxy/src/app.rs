@@ -25,6 +25,7 @@ use crate::http::last_good::LastGood;
 use crate::http::outbound;
 use crate::http::sidecar::{Sidecar, Worker};
 use crate::listen::{self, ListenError, Listeners, Seating};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::own::Own;
@@ -180,15 +181,18 @@ impl App {
             verifier: Verifier::new(clock.clone(), metrics.clone()),
             recorder,
             explainer: Explainer::new(clock.clone()),
-            metrics,
+            metrics: metrics.clone(),
             last_good: LastGood::new(config.files.clone(), connector.clone()),
             connector,
             files: config.files,
             inbound_default: config.inbound_default,
             header_underscores: config.header_underscores,
             own,
+            memory: Memory::new(config.max_memory, metrics.clone()),
             watched: Watched::default(),
         });
+        let looking = sidecar.clone();
+        background.spawn(async move { looking.memory.watch().await });
         let (signal, drain) = drain::channel();
         let end = Arc::new(Notify::new());
         let redirect = transparent.as_ref().map(|(_, redirect)| redirect.clone());

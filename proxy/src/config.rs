@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -132,6 +132,9 @@ pub struct RunArgs {
     /// Of them inbound from one source, an IPv4 address or an IPv6 /64 [default: a third].
     #[arg(long, env = "COUNTERSIGN_MAX_CONNECTIONS_PER_SOURCE", value_name = "N")]
     pub max_connections_per_source: Option<NonZeroUsize>,
+    /// Resident memory in MiB above which requests are shed [default: 80 % of the cgroup's limit, if it has one].
+    #[arg(long, env = "COUNTERSIGN_MAX_MEMORY", value_name = "MIB")]
+    pub max_memory: Option<NonZeroU64>,
     /// Requests to log on stdout: off, denied, all or N% [default: denied].
     #[arg(long, env = "COUNTERSIGN_ACCESS_LOG", value_name = "WHICH")]
     pub access_log: Option<AccessLog>,
@@ -169,6 +172,8 @@ pub struct Config {
     pub max_connections: Option<NonZeroUsize>,
     /// By default a third of that.
     pub max_connections_per_source: Option<NonZeroUsize>,
+    /// In MiB; by default a part of what the cgroup has.
+    pub max_memory: Option<NonZeroU64>,
     pub access_log: AccessLog,
 }
 
@@ -239,6 +244,7 @@ impl TryFrom<RunArgs> for Config {
             workers: args.workers.unwrap_or_else(default_workers),
             max_connections: args.max_connections,
             max_connections_per_source: args.max_connections_per_source,
+            max_memory: args.max_memory,
             access_log: args.access_log.unwrap_or_default(),
         })
     }

@@ -15,6 +15,7 @@ pub mod init;
 pub mod limit;
 pub mod listen;
 pub mod local;
+pub mod memory;
 pub mod metrics;
 pub mod names;
 pub mod own;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Name, type, labels and help of a metric, as README.md lists them.
@@ -73,6 +73,9 @@ macro_rules! make {
     (IntCounter, $name:literal, $labels:tt, $help:literal) => {
         IntCounter::new($name, $help)?
     };
+    (IntGauge, $name:literal, $labels:tt, $help:literal) => {
+        IntGauge::new($name, $help)?
+    };
     (Gauge, $name:literal, $labels:tt, $help:literal) => {
         Gauge::new($name, $help)?
     };
@@ -104,6 +107,10 @@ metrics! {
         "How many downstream connections may be open at once.";
     connections_refused: IntCounterVec "countersign_connections_refused_total" ["direction", "cause"]
         "Connections (inbound, outbound, admin, health) that were reset when they were accepted: total (too many are open), source (too many of this source), descriptors (no file descriptor was left). On the health listener one that has waited ends in the place of the new one.";
+    max_memory: IntGauge "countersign_max_memory_bytes" []
+        "Resident memory above which requests are shed; 0: there is no limit.";
+    memory_short: IntGauge "countersign_memory_short" []
+        "1 while more is resident, and requests are shed (503 overloaded).";
     tcp_bytes: IntCounterVec "countersign_tcp_bytes_total" ["direction", "flow"]
         "Bytes that passed as they are: sent to the server (the application inbound, the destination outbound) or received from it.";
     tls_handshakes: IntCounterVec "countersign_tls_handshakes_total" ["result"]

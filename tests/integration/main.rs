@@ -44,6 +44,7 @@ mod refused_streams;
 mod reload;
 mod requirements;
 mod resource_metadata;
+mod short_memory;
 mod slow_callers;
 mod slow_readers;
 mod spellings;

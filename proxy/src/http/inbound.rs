@@ -90,7 +90,7 @@ pub async fn serve(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Inbound);
-    let counts = Counts { metrics: worker.sidecar.metrics.clone(), direction: Direction::Inbound };
+    let counts = worker.counts(Direction::Inbound);
     let spoken = Spoken::on(&worker.sidecar, application.target.port());
     let is_early = matches!(spoken, Spoken::Unknown);
     let (last, drain_of) = (LastVerdict::default(), drain.clone());

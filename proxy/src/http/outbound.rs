@@ -12,7 +12,6 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use tokio::net::TcpStream;
 
-use super::Counts;
 use super::arriving::Arriving;
 use super::body::Body;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
@@ -66,7 +65,7 @@ pub async fn serve_to(
     drain: Drain,
 ) {
     let _connected = worker.connected(Direction::Outbound);
-    let counts = Counts { metrics: worker.sidecar.metrics.clone(), direction: Direction::Outbound };
+    let counts = worker.counts(Direction::Outbound);
     let application = Arc::new(Application { worker, address, destination, drain: drain.clone() });
     super::serve(stream, drain, counts, move |request| {
         let application = application.clone();

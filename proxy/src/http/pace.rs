@@ -6,6 +6,7 @@ mod under_way;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(super) struct Pace {
 pub(crate) struct Counts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) direction: Direction,
+    /// What is under way on all connections of the worker: requests, their bodies, answers and pieces of them.
+    pub(super) held: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -235,6 +238,24 @@ impl Pace {
         is_free || state.written.saturating_sub(written) > ROUND
     }
 
+    /// Something more is under way, which is given back with [`Pace::less_busy`].
+    fn more_busy(&self) -> MutexGuard<'_, State> {
+        self.counts.held.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.busy += 1;
+        state
+    }
+
+    fn less_busy(&self) -> MutexGuard<'_, State> {
+        self.counts.held.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.busy = state.busy.saturating_sub(1);
+        if state.busy == 0 {
+            state.rest();
+        }
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,13 +294,6 @@ impl State {
         }
     }
 
-    fn less_busy(&mut self) {
-        self.busy = self.busy.saturating_sub(1);
-        if self.busy == 0 {
-            self.rest();
-        }
-    }
-
     /// Nothing is under way, and nothing has come of what is next.
     fn rest(&mut self) {
         (self.is_begun, self.since) = (false, None);
@@ -309,7 +323,7 @@ impl Overdue {
 impl Counts {
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        Self { metrics: Metrics::new().unwrap(), direction: Direction::Inbound }
+        Self { metrics: Metrics::new().unwrap(), direction: Direction::Inbound, held: Arc::default() }
     }
 
     pub(super) fn timed_out(&self, overdue: Option<Overdue>) {

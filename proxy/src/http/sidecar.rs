@@ -10,6 +10,7 @@ use countersign_policy::Reason;
 use countersign_policy::headers::Underscores;
 use prometheus::IntGauge;
 
+use super::Counts;
 use super::grant::Watched;
 use super::inbound::Application;
 use super::last_good::LastGood;
@@ -20,6 +21,7 @@ use crate::auth::explain::Explainer;
 use crate::auth::verify::Verifier;
 use crate::config::InboundDefault;
 use crate::connect::Connector;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::own::Own;
 use crate::record::{Direction, Recorder};
@@ -44,6 +46,7 @@ pub struct Sidecar {
     pub header_underscores: Underscores,
     /// What is never a destination of the application's.
     pub own: Own,
+    pub memory: Memory,
     /// Inbound exchanges that have been open for a while.
     pub watched: Watched,
 }
@@ -57,6 +60,8 @@ pub struct Worker {
     applications: Mutex<HashMap<SocketAddr, Arc<Application>>>,
     /// Requests under way.
     load: AtomicUsize,
+    /// And what else is, on connections of callers.
+    held: Arc<AtomicUsize>,
     /// Of bytes that are not looked into, inbound and outbound.
     meters: [Meters; 2],
     /// Bodies that flow inbound, until they have been open for a while.
@@ -82,6 +87,7 @@ impl Worker {
             pools: Pools::default(),
             applications: Mutex::default(),
             load: AtomicUsize::new(0),
+            held: Arc::default(),
             nursery: Nursery::default(),
         })
     }
@@ -150,10 +156,17 @@ impl Worker {
         Connected(gauge)
     }
 
+    /// What connections in this direction are counted with.
+    pub(super) fn counts(&self, direction: Direction) -> Counts {
+        Counts { metrics: self.sidecar.metrics.clone(), direction, held: self.held.clone() }
+    }
+
     /// Admits a request to the worker, or sheds it: better one refusal than all requests late.
     pub(super) fn begin(&self) -> Result<UnderWay<'_>, Reason> {
         let under_way = UnderWay(&self.load);
-        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY {
+        let held = self.held.load(Ordering::Relaxed);
+        let is_short = held > ALWAYS && self.sidecar.memory.is_short(held.is_multiple_of(LOOK_EVERY));
+        if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY || is_short {
             Err(Reason::Overloaded)
         } else {
             Ok(under_way)
@@ -175,6 +188,10 @@ impl Drop for UnderWay<'_> {
 
 /// Requests that one worker has under way before it sheds.
 const MAX_UNDER_WAY: usize = 10_000;
+/// What may be held though memory is short: an allocator need not give back what was freed, and that must not silence us for good.
+const ALWAYS: usize = 32;
+/// What comes within a moment may be too much by the time that somebody looks.
+const LOOK_EVERY: usize = 32;
 /// Applications whose connections one worker keeps.
 const MAX_APPLICATIONS: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(10);
@@ -205,6 +222,7 @@ mod tests {
                 inbound_default: InboundDefault::Deny,
                 header_underscores: Underscores::Drop,
                 own: Own::default(),
+                memory: Memory::for_tests(),
                 watched: Watched::default(),
             }
         }
@@ -226,6 +244,22 @@ mod tests {
         assert_eq!(worker.begin().err(), Some(Reason::Overloaded));
         drop((one, under_way));
         assert_eq!(worker.load.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn os_5_while_memory_is_short_only_few_requests_are_under_way() {
+        let worker = worker();
+        for (held, resident, outcome) in [
+            (ALWAYS + 1, 1, None),
+            (ALWAYS + 1, 2, Some(Reason::Overloaded)),
+            (MAX_UNDER_WAY, 2, Some(Reason::Overloaded)),
+            (ALWAYS, 2, None),
+            (ALWAYS + 1, 1, None),
+        ] {
+            worker.held.store(held, Ordering::Relaxed);
+            worker.sidecar.memory.look(resident, 1);
+            assert_eq!(worker.begin().err(), outcome, "{held} held");
+        }
     }
 
     #[tokio::test]

@@ -1,40 +1,16 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use countersign_policy::headers::Underscores;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::auth::explain::Explainer;
-use crate::auth::verify::Verifier;
-use crate::clock::Clock;
-use crate::config::{AccessLog, InboundDefault};
-use crate::connect::Connector;
-use crate::http::grant::Watched;
-use crate::http::last_good::LastGood;
+use crate::auth::testing::services;
 use crate::http::sidecar::Sidecar;
 use crate::listen;
-use crate::metrics::Metrics;
-use crate::own::Own;
-use crate::record::Recorder;
-use crate::state::files::PolicyFiles;
+use crate::state::live::live;
 
 fn worker() -> Arc<Worker> {
-    let (metrics, clock) = (Metrics::new().unwrap(), Clock::default());
-    Worker::new(Arc::new(Sidecar {
-        policy: crate::state::live::live(None).0,
-        verifier: Verifier::new(clock.clone(), metrics.clone()),
-        explainer: Explainer::new(clock.clone()),
-        recorder: Recorder::new(AccessLog::Off, clock, metrics.clone()).unwrap().0,
-        metrics,
-        connector: Connector::for_tests(),
-        files: PolicyFiles::BesideDocument,
-        last_good: LastGood::new(PolicyFiles::BesideDocument, Connector::for_tests()),
-        inbound_default: InboundDefault::Deny,
-        header_underscores: Underscores::Drop,
-        own: Own::default(),
-        watched: Watched::default(),
-    }))
+    Worker::new(Arc::new(Sidecar::for_test(live(None).0, &services())))
 }
 
 /// Without a look at whose user we are.

@@ -7,6 +7,7 @@ mod upstream;
 mod upstream_http2;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::panic;
@@ -25,6 +26,7 @@ use countersign_proxy::drain;
 use countersign_proxy::http::last_good::LastGood;
 use countersign_proxy::http::outbound;
 use countersign_proxy::http::sidecar::{Sidecar, Worker};
+use countersign_proxy::memory::Memory;
 use countersign_proxy::metrics::Metrics;
 use countersign_proxy::names::{Files, Names};
 use countersign_proxy::own::Own;
@@ -210,6 +212,7 @@ fn sidecar(port: u16, background: &Runtime) -> (Arc<Sidecar>, Writer<Option<Acti
         verifier: Verifier::new(clock.clone(), metrics.clone()),
         recorder,
         explainer: Explainer::new(clock),
+        memory: Memory::new(NonZeroU64::new(u64::MAX), metrics.clone()),
         metrics,
         last_good: LastGood::new(files.clone(), connector.clone()),
         connector,

@@ -53,14 +53,13 @@ struct Lying {
 impl Busy {
     /// A request has come of which there may be others.
     pub(in crate::http) fn on(pace: &Arc<Pace>) -> Self {
-        pace.lock().busy += 1;
+        drop(pace.more_busy());
         Self { pace: pace.clone(), is_exchange: false }
     }
 
     /// A request of HTTP/1 has come, or its beginning.
     pub(in crate::http) fn exchange(pace: &Arc<Pace>, is_whole: bool) -> Self {
-        let mut state = pace.lock();
-        state.busy += 1;
+        let mut state = pace.more_busy();
         state.exchange = if is_whole { Exchange::Owed } else { Exchange::Arriving };
         drop(state);
         Self { pace: pace.clone(), is_exchange: true }
@@ -98,8 +97,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut state = self.pace.lock();
-        state.less_busy();
+        let mut state = self.pace.less_busy();
         if self.is_exchange {
             state.exchange = Exchange::None;
             let listener = state.listener.take();
@@ -189,9 +187,7 @@ impl Pieces {
 
 impl Lying {
     fn new(piece: Bytes, pace: &Arc<Pace>) -> Self {
-        let mut state = pace.lock();
-        (state.busy, state.lying) = (state.busy + 1, state.lying + 1);
-        drop(state);
+        pace.more_busy().lying += 1;
         Self { piece, pace: pace.clone() }
     }
 }
@@ -204,9 +200,8 @@ impl AsRef<[u8]> for Lying {
 
 impl Drop for Lying {
     fn drop(&mut self) {
-        let mut state = self.pace.lock();
+        let mut state = self.pace.less_busy();
         (state.lying, state.lying_since) = (state.lying.saturating_sub(1), None);
-        state.less_busy();
     }
 }
 
