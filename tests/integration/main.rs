@@ -104,5 +104,6 @@ mod with_readme;
 mod with_ws;
 mod with_ws_cases;
 mod with_ws_ended;
+mod with_ws_http2;
 mod with_yaml_language_server;
 mod words;

@@ -282,6 +282,9 @@ fn what_to_do(reason: Reason) -> &'static str {
         Reason::HeadTooLarge => "At most 64 KiB and 100 fields",
         Reason::UriTooLong => "At most 16 KiB",
         Reason::MethodNotAllowed => "Outbound, rules with `tls: originate` reach what speaks https",
+        Reason::UnsupportedProtocol => {
+            "Over HTTP/2 that is WebSocket alone (RFC 8441), where the upstream is spoken to in HTTP/1.1"
+        }
         Reason::InsufficientScope => "Ask for the scopes in the challenge",
         Reason::NoRule => "The policy has to allow it: see `/explain`",
         Reason::DeniedByRule => "`/explain` names the rule",

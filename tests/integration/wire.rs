@@ -17,6 +17,7 @@ use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::tls::Ca;
 use crate::support::upstream::Upstream;
+use crate::support::ws::{self, Peer};
 
 /// Reasons that what exists so far cannot give; each leaves with the feature that brings it.
 const LATER: &[Reason] = &[
@@ -78,6 +79,7 @@ fn every_reason_is_produced_as_the_design_says() {
     tokens_that_do_not_verify(&world, &mut expect);
     requests_that_cannot_be_judged(&world, &mut expect);
     requests_that_policy_refuses(&world, &mut expect);
+    a_protocol_that_there_is_not(&world, &mut expect);
     assert_eq!(
         world.upstream.count(),
         0,
@@ -146,6 +148,13 @@ fn requests_that_cannot_be_judged(world: &World, expect: &mut impl FnMut(Reason,
         assert!(answer.header("allow").is_some_and(|allow| !allow.contains(method)), "{answer:?}");
         expect(Reason::MethodNotAllowed, &answer);
     }
+}
+
+fn a_protocol_that_there_is_not(world: &World, expect: &mut impl FnMut(Reason, &Answer)) {
+    let bearer = format!("Bearer {}", world.token(&json!({})));
+    let more = json!({"extended": "connect-udp", "headers": {"authorization": bearer}});
+    let refused = Peer::client(&format!("ws://{}/orders", world.proxy.inbound()), "echo", &more).end();
+    expect(Reason::UnsupportedProtocol, &ws::answer(&refused));
 }
 
 fn requests_that_policy_refuses(world: &World, expect: &mut impl FnMut(Reason, &Answer)) {

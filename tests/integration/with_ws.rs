@@ -55,7 +55,7 @@ impl World {
         Peer::client(&format!("ws://{}{path}", self.proxy.inbound()), what, &more)
     }
 
-    fn open_tunnels(&self, direction: &str) -> f64 {
+    pub(crate) fn open_tunnels(&self, direction: &str) -> f64 {
         let labels = [("direction", direction), ("protocol", "websocket")];
         self.proxy.scrape().sum("countersign_connections", &labels)
     }
@@ -74,7 +74,7 @@ impl World {
 const MASKED: &[u8] = &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
 const PLAIN: &[u8] = &[0x81, 0x02, b'h', b'i'];
 
-fn assert_cases_ok(client: &mut Peer) -> Value {
+pub(crate) fn assert_cases_ok(client: &mut Peer) -> Value {
     let end = client.end();
     let cases = client.seen("case");
     let failed: Vec<_> = cases.iter().filter(|case| case["ok"] != true).collect();

@@ -35,14 +35,14 @@ fn assert_ended(world: &World, client: &mut Peer, code: u16, word: &str) {
 }
 
 /// How long one lives whose token expires 4 s after it is made, where nobody makes allowance for clocks.
-fn life(world: &World) -> Duration {
+fn life(world: &World, mut more: Value) -> Duration {
     let issuer = json!({"issuer": LOCAL_ISSUER, "jwks": {"file": "keys.jwks"}, "leeway": "0s"});
     let version = world.proxy.version();
     world.folder.write("issuer.yaml", &document("Issuer", "corp", &issuer));
     wait_until("the new leeway", Duration::from_secs(5), || world.proxy.version() != version);
     let start = Instant::now();
     let token = world.token(&json!({"exp": crate::support::now() + 4}));
-    let more = json!({"headers": {"Authorization": format!("Bearer {token}")}});
+    more["headers"] = json!({"Authorization": format!("Bearer {token}")});
     let mut client = Peer::client(&format!("ws://{}/orders", world.proxy.inbound()), "hold", &more);
     client.first("echo");
     assert_ended(world, &mut client, 1008, "expired");
@@ -52,13 +52,19 @@ fn life(world: &World) -> Duration {
 
 #[test]
 fn it_ends_with_its_token_timed() {
-    let lived = life(&World::new());
+    let lived = life(&World::new(), json!({}));
+    assert!(lived < Duration::from_secs(7), "{lived:?}");
+}
+
+#[test]
+fn it_ends_with_its_token_over_http2_timed() {
+    let lived = life(&World::new(), json!({"extended": "websocket"}));
     assert!(lived < Duration::from_secs(7), "{lived:?}");
 }
 
 #[test]
 fn it_ends_after_the_grace_of_its_policy_timed() {
-    let lived = life(&World::with(&usual_rules(), &json!({"expiredTokenGrace": "4s"})));
+    let lived = life(&World::with(&usual_rules(), &json!({"expiredTokenGrace": "4s"})), json!({}));
     assert!(lived > Duration::from_secs(7) && lived < Duration::from_secs(12), "{lived:?}");
 }
 

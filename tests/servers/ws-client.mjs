@@ -3,12 +3,14 @@
 //   node ws-client.mjs '{"url": "ws://...", "headers": {}, "proxy": "127.0.0.1:PORT", "do": "echo"}'
 //
 // `proxy`: where to dial instead, with the URL in the request line; `ca`: whom to trust, in PEM. Prints a line of JSON for each thing that happens; the last
-// one is `close` with its code and reason, or `refused` with the status. What it does:
+// one is `close` with its code and reason, or `refused` with the status. `extended`: by HTTP/2, with this `:protocol` (RFC 8441), for
+// `authority`. What it does:
 //
 //   echo    messages of every kind and back, one `case` each, then closes
 //   hold    a message every 100 ms, until the other side closes
 //   listen  reads nothing for `pause` ms, then closes
 
+import { connect } from 'node:http2';
 import { WebSocket } from 'ws';
 
 const given = JSON.parse(process.argv[2]);
@@ -16,7 +18,39 @@ const say = (event, more) => console.log(JSON.stringify({ event, ...more }));
 
 const options = { headers: given.headers ?? {}, perMessageDeflate: given.deflate ?? false, ca: given.ca };
 
+// ws has no such client, and takes the stream for the connection of one.
+function extended() {
+  const { protocol, host, pathname, search } = new URL(given.url);
+  const socket = Object.assign(new WebSocket(null, undefined, { autoPong: true, closeTimeout: 5000 }), { _isServer: false });
+  const scheme = protocol === 'wss:' ? 'https' : 'http';
+  const session = connect(`${scheme}://${host}`, { ca: given.ca });
+  const failed = (error) => say('error', { code: error.code, message: error.message });
+  socket.on('close', () => session.close());
+  session.on('error', failed).once('remoteSettings', ({ enableConnectProtocol }) => {
+    say('settings', { enableConnectProtocol });
+    const stream = session.request({
+      ':method': 'CONNECT',
+      ':protocol': given.extended,
+      ':scheme': scheme,
+      ':authority': given.authority ?? host,
+      ':path': pathname + search,
+      'sec-websocket-version': '13',
+      ...(given.protocols && { 'sec-websocket-protocol': given.protocols.join(', ') }),
+      ...given.headers,
+    });
+    stream.on('error', failed).on('response', (headers) => {
+      if (headers[':status'] !== 200) return refused(headers[':status'], headers, stream);
+      say('upgrade', { headers });
+      socket._protocol = headers['sec-websocket-protocol'] ?? '';
+      const limits = { allowSynchronousEvents: true, maxBufferedChunks: 0, maxFragments: 0, maxPayload: 0 };
+      return socket.setSocket(stream, Buffer.alloc(0), { ...limits, skipUTF8Validation: false });
+    });
+  });
+  return socket;
+}
+
 function open() {
+  if (given.extended) return extended();
   if (!given.proxy) return new WebSocket(given.url, given.protocols ?? [], options);
   // As a client with a proxy setting: ws dials the host of its URL, and the target of the request is ours to write.
   const target = given.url.replace(/^ws:/, 'http:');
@@ -33,16 +67,18 @@ function open() {
 const socket = open();
 socket.setMaxListeners(0);
 socket.on('upgrade', (response) => say('upgrade', { headers: response.headers }));
-socket.on('unexpected-response', (_, response) => {
+socket.on('unexpected-response', (_, response) => refused(response.statusCode, response.headers, response));
+socket.on('error', (error) => say('error', { code: error.code, message: error.message }));
+socket.on('close', (code, reason) => say('close', { code, reason: reason.toString() }));
+
+function refused(status, headers, response) {
   let body = '';
   response.on('data', (text) => (body += text));
   response.on('end', () => {
-    say('refused', { status: response.statusCode, headers: response.headers, body });
+    say('refused', { status, headers, body });
     process.exit(0);
   });
-});
-socket.on('error', (error) => say('error', { code: error.code, message: error.message }));
-socket.on('close', (code, reason) => say('close', { code, reason: reason.toString() }));
+}
 
 // The next message, as a Buffer.
 const next = () =>

@@ -60,6 +60,7 @@ reasons! {
     HeadTooLarge "head_too_large" 431 13 "The request head is too large";
     UriTooLong "uri_too_long" 414 13 "The request target is too long";
     MethodNotAllowed "method_not_allowed" 405 13 "TRACE and PRI are not supported, and CONNECT only to what a rule lets pass: send http:// requests, the sidecar speaks TLS";
+    UnsupportedProtocol "unsupported_protocol" 501 12 "CONNECT asks for a protocol that is not supported, or not there";
     InsufficientScope "insufficient_scope" 403 7 "The token lacks a required scope";
     NoRule "no_rule" 403 7 "No rule allows the request";
     DeniedByRule "denied_by_rule" 403 7 "A rule denies the request";
@@ -95,6 +96,7 @@ mod tests {
         (431, 13, "head_too_large"),
         (414, 13, "uri_too_long"),
         (405, 13, "method_not_allowed"),
+        (501, 12, "unsupported_protocol"),
         (
             403,
             7,

@@ -345,6 +345,10 @@ impl Answer {
         if self.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(websocket.ok_or(Cause::HttpUpgradeFailed)?.answered(self.response)?);
         }
+        if self.response.status().is_success() && websocket.is_some_and(Handshake::is_extended) {
+            // To its caller it would be what a 101 is (RFC 8441 §4).
+            return Err(Cause::HttpUpgradeFailed.into());
+        }
         let (mut head, incoming) = self.response.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) {
             head.headers.remove(CONTENT_LENGTH);

@@ -118,7 +118,8 @@ async fn serve_tls(mut caller: Caller, demand: Demand, stream: TcpStream, drain:
 impl Caller {
     /// One request, from its head to the head of its answer.
     async fn handle(self: Arc<Self>, request: Request<Arriving>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        websocket::as_get(&mut head);
         let recorder = &self.worker.sidecar.recorder;
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
@@ -131,10 +132,9 @@ impl Caller {
             }
             Err(refusal) => seen.refused(&refusal, recorder),
         };
-        // Policy demands other TLS now than when it was opened, or what follows may be meant as frames: this answer is its last.
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && (seen.asks_websocket || !self.is_current(active))
-        {
+        // Policy demands other TLS now than when it was opened: this answer is its last.
+        let is_stale = response.status() != StatusCode::SWITCHING_PROTOCOLS && !self.is_current(active);
+        if is_stale || seen.is_last(&response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -160,9 +160,9 @@ impl Caller {
         // What the caller says of itself in our words is neither judged nor forwarded.
         let port = active.and_then(|active| active.snapshot.inbound(self.application.target.port()));
         self.strip(&mut head.headers, port.map_or(&[][..], |port| &port.identity_headers))?;
-        if websocket.is_some() {
+        if let Some(handshake) = &websocket {
             seen.asks_websocket = true;
-            Handshake::write(&mut head.headers);
+            handshake.write(&mut head.headers);
         }
         let uri = head.uri.clone();
         let path = match port {
@@ -198,6 +198,9 @@ impl Caller {
             Some(port) => {
                 let door = self.door(port, active);
                 if let Some(described) = door.described(&ask) {
+                    if websocket.as_ref().is_some_and(Handshake::is_extended) {
+                        return Err(Reason::UnsupportedProtocol.into());
+                    }
                     return described.map(metadata::answer);
                 }
                 let admission = door.admit(ask).await?;
@@ -225,9 +228,12 @@ impl Caller {
             head,
             admitted: Some(&admitted),
         };
-        let upstream = self.application.for_version(seen.version);
+        let upstream = match websocket {
+            Some(_) => &self.application.http1,
+            None => self.application.for_version(seen.version),
+        };
         let mut response = forward(outgoing, upstream, timeouts).await?;
-        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let rests_on = admitted.grant();
             let over = async move { Farewell::from(rests_on.ended().await) };
             handshake.begin(&mut response, self.open(timeouts), over);

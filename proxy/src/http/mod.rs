@@ -41,7 +41,7 @@ use std::time::Duration;
 use countersign_policy::Reason;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::server::conn::http2;
@@ -60,7 +60,7 @@ use arriving::Arriving;
 use body::Body;
 use half_open::HalfOpen;
 use meter::Meter;
-use pace::{Busy, Due, HEAD, IDLE, Kept, Pace, Stream, Streams};
+use pace::{Busy, Due, HEAD, IDLE, Kept, Onward, Pace, Stream, Streams};
 use wire::Wire;
 
 pub(crate) use pace::{Counts, Overdue};
@@ -174,10 +174,13 @@ where
 {
     let (beginning, last) = (pace.clone(), Arc::new(Notify::new()));
     let answered = last.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (busy, handle, last) = (Busy::on(&beginning), handle.clone(), last.clone());
         async move {
             let stream = Stream::current();
+            if let (&Method::CONNECT, Some(stream)) = (request.method(), &stream) {
+                request.extensions_mut().insert(Onward::of(stream, &busy));
+            }
             let mut response = handle(Arriving::request(request, &busy, stream.as_ref())).await;
             // No field of HTTP/2 (RFC 9113 §8.2.2).
             if response.headers_mut().remove(CONNECTION).is_some() {
@@ -320,14 +323,19 @@ fn http2_server(pace: &Arc<Pace>) -> http2::Builder<Streams> {
         .initial_connection_window_size(H2_WINDOW * 4)
         .max_send_buf_size(MAX_UNTAKEN)
         .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE);
+        .keep_alive_timeout(KEEP_ALIVE)
+        // For WebSocket (RFC 8441 §3).
+        .enable_connect_protocol();
     server
 }
 
 /// What a request is spoken in, and whether it is gRPC.
 fn protocol(request: &http::request::Parts) -> Protocol {
     match request.version {
-        Version::HTTP_2 if headers::is_grpc(&request.headers) => Protocol::Grpc,
+        // Refused as gRPC is, with a status of 200, a CONNECT would have got what it asks for.
+        Version::HTTP_2 if headers::is_grpc(&request.headers) && !websocket::is_connect(request) => {
+            Protocol::Grpc
+        }
         Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     }

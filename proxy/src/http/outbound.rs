@@ -9,7 +9,7 @@ use countersign_policy::snapshot::Timeouts;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
+use http::{Method, Request, Response, Version as HttpVersion};
 use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
@@ -79,7 +79,8 @@ pub async fn serve_to(
 impl Application {
     /// One request, from its head to the head of its answer.
     async fn handle(&self, request: Request<Arriving>) -> Response<Body> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        websocket::as_get(&mut head);
         let recorder = &self.worker.sidecar.recorder;
         let policy = self.worker.sidecar.policy.load();
         let active = policy.as_ref().as_ref();
@@ -92,8 +93,7 @@ impl Application {
             }
             Err(refusal) => seen.refused(&refusal, recorder),
         };
-        // What follows may be meant as frames.
-        if seen.asks_websocket && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if seen.is_last(&response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -157,10 +157,14 @@ impl Application {
         {
             return Err(Reason::AmbiguousDestination.into());
         }
-        // HTTP/2 has no such upgrade: where the rule says that, the request goes on without it.
-        let websocket = websocket.filter(|_| rule.is_none_or(|rule| rule.protocol != Protocol::Http2));
-        if websocket.is_some() {
-            Handshake::write(&mut head.headers);
+        // A destination of HTTP/2 is not asked for it: where the rule says that, the request goes on without it, if it can.
+        let is_http2 = rule.is_some_and(|rule| rule.protocol == Protocol::Http2);
+        if is_http2 && websocket.as_ref().is_some_and(Handshake::is_extended) {
+            return Err(Reason::UnsupportedProtocol.into());
+        }
+        let websocket = websocket.filter(|_| !is_http2);
+        if let Some(handshake) = &websocket {
+            handshake.write(&mut head.headers);
         }
         let mut token = None;
         seen.outcome = match rule {
@@ -195,7 +199,7 @@ impl Application {
         };
         let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
         let mut response = forward(outgoing, &upstream, timeouts).await?;
-        if let Some(handshake) = websocket.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let (connected, drain) = (self.worker.tunnels(Direction::Outbound), self.drain.clone());
             let open = Open { connected, drain, idle: timeouts.idle };
             // What may be said there is the destination's to decide.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::metrics::Metrics;
 use crate::record::Direction;
 
-pub(super) use streams::{Stream, Streams};
+pub(super) use streams::{Onward, Stream, Streams};
 pub(super) use under_way::{Busy, Kept};
 
 /// What a connection of a caller is doing, as far as its timers have to know. Belongs to one worker, so its lock is never contended.

@@ -8,7 +8,7 @@ use countersign_policy::{Reason, Token};
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
-use http::{Method, Response, Version};
+use http::{Method, Response, StatusCode, Version};
 
 use super::answer::answer;
 use super::body::Body;
@@ -63,6 +63,14 @@ impl Seen {
 
     pub(super) fn is_grpc(&self) -> bool {
         self.protocol == Protocol::Grpc
+    }
+
+    /// Is this answer the last on its connection? Of HTTP/1, where what follows may be meant as frames, and what is in them is
+    /// chosen by others; over HTTP/2 it is of one stream.
+    pub(super) fn is_last(&self, response: &Response<Body>) -> bool {
+        self.asks_websocket
+            && self.version < Version::HTTP_2
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
     }
 
     /// Records a request that went on.

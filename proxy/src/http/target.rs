@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCO
 use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
+use hyper::ext::Protocol;
 
 /// The authority of a request: the one host that it names.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Target {
 pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
     // PRI is what HTTP/2 begins with, and reserved for that (RFC 9113 §11.6): an upstream might take it so.
     if matches!(head.method, Method::CONNECT | Method::TRACE) || head.method.as_str() == "PRI" {
-        return Err(Reason::MethodNotAllowed);
+        return Err(no_such(head));
     }
     sizes(head)?;
     framing(&head.headers)?;
@@ -36,7 +37,7 @@ pub(crate) fn inspect(head: &Parts, scheme: &Scheme) -> Result<Target, Reason> {
 /// in another way is a method that we do not have.
 pub(crate) fn tunnel(head: &Parts) -> Result<(String, u16), Reason> {
     let Some(authority) = head.uri.authority().filter(|_| head.version == Version::HTTP_11) else {
-        return Err(Reason::MethodNotAllowed);
+        return Err(no_such(head));
     };
     if head.uri.scheme().is_some() || head.uri.path_and_query().is_some() {
         return Err(Reason::BadRequest);
@@ -62,6 +63,15 @@ pub(crate) fn tunnel(head: &Parts) -> Result<(String, u16), Reason> {
 /// for what a rule calls plain text (security OUT-3).
 pub(crate) fn plain(head: &Parts) -> Result<(), Reason> {
     if head.uri.scheme() == Some(&Scheme::HTTPS) { Err(Reason::BadRequest) } else { Ok(()) }
+}
+
+/// What an extended CONNECT asks for is a protocol (RFC 8441 §4), and never a tunnel. WebSocket, which is a GET by now, is the one
+/// that there is; for others RFC 9220 §3 has a status.
+fn no_such(head: &Parts) -> Reason {
+    match head.extensions.get::<Protocol>() {
+        Some(_) => Reason::UnsupportedProtocol,
+        None => Reason::MethodNotAllowed,
+    }
 }
 
 fn sizes(head: &Parts) -> Result<(), Reason> {
@@ -325,6 +335,18 @@ mod tests {
         }
         let h2 = head(|b| b.method("CONNECT").uri("a.example:443").version(Version::HTTP_2));
         assert_eq!(tunnel(&h2), Err(Reason::MethodNotAllowed));
+    }
+
+    #[test]
+    fn in_21_a_protocol_is_never_taken_for_a_tunnel() {
+        for protocol in ["connect-udp", "webtransport", "WebSocket", ""] {
+            let h2 = head(|b| {
+                let b = b.method("CONNECT").uri("http://a.example:443/").version(Version::HTTP_2);
+                b.extension(Protocol::from_static(protocol))
+            });
+            assert_eq!(inspect(&h2).unwrap_err(), Reason::UnsupportedProtocol, "{protocol}");
+            assert_eq!(tunnel(&h2), Err(Reason::UnsupportedProtocol), "{protocol}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! May a connection go on as WebSocket? The opening handshake (RFC 6455 §4), of which both sides have to be sure before a byte
 //! passes between them; what follows it is in `tunnel`.
 
+mod extended;
 mod flow;
 mod frames;
 mod tunnel;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -17,7 +19,7 @@ use http::header::{
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{Method, Response, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -26,20 +28,33 @@ use hyper_util::rt::TokioIo;
 use super::arriving::Arriving;
 use super::body::Body;
 use super::headers::is_websocket;
+use super::pace::Onward;
 use super::sidecar::Connected;
 use crate::drain::Drain;
 use crate::rejection::Cause;
 use tunnel::{DRAINING, Tunnel};
 
+pub(super) use extended::{as_get, is_connect};
 pub(super) use tunnel::Farewell;
 
 /// What a client asked for: to go on as WebSocket, in order.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    /// The one answer to its key (§4.2.2).
+    /// The one answer to the key (§4.2.2).
     accept: String,
-    /// Its connection, once it has read the 101.
+    /// Its connection or stream, once it has the answer.
     client: OnUpgrade,
+    /// By HTTP/2.
+    extended: Option<Extended>,
+}
+
+/// What there is to know of an extended CONNECT.
+#[derive(Debug)]
+struct Extended {
+    /// Of our own: its caller has none (RFC 8441 §5).
+    key: HeaderValue,
+    /// Held until the tunnel ends.
+    _onward: Arc<Onward>,
 }
 
 /// What a tunnel keeps until it ends.
@@ -56,6 +71,9 @@ pub(super) struct Open {
 /// to anything else is nothing that we forward, and neither is one that `Connection` does not name or that comes by HTTP/1.0
 /// (RFC 9110 §7.8): such a request goes on without it. Never h2c (security IN-21).
 pub(super) fn asked(head: &mut Parts, body: &Arriving) -> Result<Option<Handshake>, Reason> {
+    if head.version == Version::HTTP_2 {
+        return extended::asked(head);
+    }
     let headers = &head.headers;
     if !headers.contains_key(UPGRADE)
         || head.version != Version::HTTP_11
@@ -71,21 +89,34 @@ pub(super) fn asked(head: &mut Parts, body: &Arriving) -> Result<Option<Handshak
     let (Some(key), Some(client)) = (key, head.extensions.remove::<OnUpgrade>()) else {
         return Err(Reason::BadRequest);
     };
-    Ok(Some(Handshake { accept: accept(key.as_bytes()), client }))
+    Ok(Some(Handshake { accept: accept(key.as_bytes()), client, extended: None }))
 }
 
 // === impl Handshake ===
 
 impl Handshake {
-    /// Writes what is asked for, or agreed on, into the fields that go on.
-    pub(super) fn write(headers: &mut HeaderMap) {
+    /// Did it come by HTTP/2?
+    pub(super) fn is_extended(&self) -> bool {
+        self.extended.is_some()
+    }
+
+    /// Writes what is asked for into the fields that go on.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        Self::agree(headers);
+        if let Some(Extended { key, .. }) = &self.extended {
+            headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+        }
+    }
+
+    fn agree(headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         // What follows such a head is no body.
         headers.remove(CONTENT_LENGTH);
     }
 
-    /// A 101 as the client sees it, if it is the answer to what was asked (§4.1). Any other 101 is no answer at all.
+    /// A 101 as the client sees it, if it is the answer to what was asked (§4.1); over HTTP/2 that is a 200 (RFC 8441 §5). Any other
+    /// 101 is no answer at all.
     pub(super) fn answered(&self, response: Response<Incoming>) -> Result<Response<Body>, Cause> {
         let (mut head, _) = response.into_parts();
         let headers = &head.headers;
@@ -95,11 +126,26 @@ impl Handshake {
         let server = head.extensions.remove::<OnUpgrade>();
         let (true, Some(server)) = (is_answer, server) else { return Err(Cause::HttpUpgradeFailed) };
         super::headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpUpgradeFailed)?;
-        Self::write(&mut head.headers);
-        head.version = Version::HTTP_11;
+        match self.extended {
+            None => {
+                Self::agree(&mut head.headers);
+                head.version = Version::HTTP_11;
+            }
+            Some(_) => {
+                head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+                head.headers.remove(CONTENT_LENGTH);
+                (head.status, head.version) = (StatusCode::OK, Version::HTTP_2);
+            }
+        }
         head.extensions.clear();
         head.extensions.insert(server);
         Ok(Response::from_parts(head, Body::Empty))
+    }
+
+    /// Does this answer say that both sides have agreed?
+    pub(super) fn is_done(&self, response: &Response<Body>) -> bool {
+        let agreed = if self.is_extended() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+        response.status() == agreed
     }
 
     /// Both sides have agreed, by this answer: once the client has it, frames flow, until one of the two ends or it is `over`.
@@ -113,6 +159,8 @@ impl Handshake {
         let server = hyper::upgrade::on(response);
         tokio::spawn(async move {
             let Open { connected: _connected, mut drain, idle } = open;
+            // Until the end.
+            let _extended = self.extended;
             let (client, server) = match tokio::time::timeout(idle, try_join(self.client, server)).await {
                 Ok(Ok((client, server))) => (TokioIo::new(client), TokioIo::new(server)),
                 Ok(Err(error)) => return tracing::debug!(%error, "a WebSocket ended before it began"),

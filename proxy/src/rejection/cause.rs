@@ -113,7 +113,8 @@ pub(super) fn of_ours(reason: Reason) -> &'static str {
         | Reason::AmbiguousPath
         | Reason::HeadTooLarge
         | Reason::UriTooLong
-        | Reason::MethodNotAllowed => status!("http_request_error"),
+        | Reason::MethodNotAllowed
+        | Reason::UnsupportedProtocol => status!("http_request_error"),
         Reason::UpstreamUnreachable => status!("destination_unavailable"),
         Reason::UpstreamTimeout => status!("connection_timeout"),
         Reason::PolicyUnavailable => status!("proxy_configuration_error"),

@@ -82,6 +82,58 @@ fn run(host: &str, to: SocketAddr, expected: &str, seen: impl Fn() -> Vec<String
     assert!(wrong.is_empty(), "{} of {ran}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// In place of what follows the four pseudo fields of a CONNECT for WebSocket, or of such a field. All come before we know that our
+/// SETTINGS have arrived.
+const EXTENDED: &[(&str, &str)] = &[
+    (":protocol: websocket", "refused bad_request"),
+    (":protocol: websocket¶sec-websocket-version: 8", "refused bad_request"),
+    (":protocol: websocket¶sec-websocket-version: 13¶sec-websocket-version: 13", "refused bad_request"),
+    (":protocol: websocket¶sec-websocket-version: 13¶content-length: 0", "refused bad_request"),
+    (":protocol: websocket¶sec-websocket-version: 13¶host: b.test", "refused ambiguous_destination"),
+    (":protocol: websocket¶:protocol: websocket¶sec-websocket-version: 13", "reset 1"),
+    (":protocol: websocket¶:protocol: connect-udp¶sec-websocket-version: 13", "reset 1"),
+    (":protocol: websocket¶sec-websocket-version: 13¶:protocol: websocket", "reset 1"),
+    (":protocol: websocket¶sec-websocket-version: 13¶upgrade: websocket", "reset 1"),
+    (":protocol: websocket¶sec-websocket-version: 13¶connection: upgrade", "reset 1"),
+    (":protocol: WebSocket¶sec-websocket-version: 13", "refused unsupported_protocol"),
+    (":protocol: websocket, h2c¶sec-websocket-version: 13", "refused unsupported_protocol"),
+    (":protocol: connect-udp", "refused unsupported_protocol"),
+    (":protocol: webtransport¶content-type: application/json", "refused unsupported_protocol"),
+    (":protocol: ", "refused unsupported_protocol"),
+];
+
+#[test]
+fn in_21_22_no_protocol_is_smuggled_by_an_extended_connect() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = super::open(upstream.address());
+    let judge = |sent: &str, expected: &str| {
+        let outcome = Outcome::read(expected);
+        let bytes = written::bytes(sent, "a.test");
+        let said = frames::talk(proxy.inbound(), &bytes, |said| outcome.is_all(said)).expect("a connection");
+        let seen = upstream.seen().iter().map(shown).collect();
+        upstream.forget();
+        outcome.judge("a.test", &said, seen).unwrap_or_else(|error| panic!("{sent}\n    {error}"));
+    };
+    let head = ":method: CONNECT¶:scheme: http¶:authority: HOST¶:path: /";
+    for (fields, expected) in EXTENDED {
+        judge(&format!("HEADERS EH 1 {head}¶{fields}"), expected);
+    }
+    for (from, to, expected) in [
+        ("CONNECT", "GET", "reset 1"),
+        ("CONNECT", "PUT", "reset 1"),
+        ("¶:scheme: http", "", "reset 1"),
+        ("¶:path: /", "", "reset 1"),
+        ("¶:scheme: http¶:authority: HOST¶:path: /", "¶:authority: HOST", "reset 1"),
+        ("¶:authority: HOST", "", "refused bad_request"),
+        (":scheme: http", ":scheme: ws", "refused bad_request"),
+        (":path: /", ":path: *", "refused bad_request"),
+        (":path: /", ":path: /a/../b", "refused ambiguous_path"),
+    ] {
+        let head = head.replacen(from, to, 1);
+        judge(&format!("HEADERS EH 1 {head}¶:protocol: websocket¶sec-websocket-version: 13"), expected);
+    }
+}
+
 /// As the tables write it.
 fn shown(seen: &Seen) -> String {
     let field = |name: &str, value: &http::HeaderValue| {

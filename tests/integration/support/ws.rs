@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::client::Answer;
 use super::pods::{As, Pod};
 use super::process::Process;
 use super::{tools, wait_until};
@@ -19,6 +20,17 @@ pub(crate) struct Peer(Process);
 pub(crate) struct Server {
     pub(crate) peer: Peer,
     port: u16,
+}
+
+/// What a client was `refused` with.
+pub(crate) fn answer(refused: &Value) -> Answer {
+    assert_eq!(refused["event"], "refused", "{refused}");
+    let status = refused["status"].as_u64().and_then(|status| status.try_into().ok()).expect("a status");
+    let field = |(name, value): (&String, &Value)| {
+        (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    let headers = refused["headers"].as_object().expect("fields").iter().map(field).collect();
+    Answer { status, headers, body: refused["body"].as_str().unwrap_or_default().into() }
 }
 
 // === impl Peer ===

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{Overdue, Pace, STALL};
+use super::{Busy, Overdue, Pace, STALL};
 
 /// Runs the streams of one connection, each as a task, as hyper hands them over.
 #[derive(Clone, Debug)]
@@ -27,8 +27,18 @@ pub(in crate::http) struct Stream {
     /// It was handed over, and has not been asked since.
     is_handed: AtomicBool,
     is_cut: AtomicBool,
+    /// Nobody is there any more whom it went on with.
+    is_left: AtomicBool,
     /// Who waits for more of the request.
     reader: AtomicWaker,
+}
+
+/// What has become of a stream that goes on as something else than HTTP (RFC 8441): until this is dropped its connection is not
+/// idle, and it may rest.
+#[derive(Debug)]
+pub(in crate::http) struct Onward {
+    stream: Arc<Stream>,
+    _busy: Busy,
 }
 
 /// Since when has nobody asked the answer for more?
@@ -58,8 +68,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, running: F) {
-        let (stream, pace) = (Arc::new(Stream::default()), self.0.clone());
-        tokio::spawn(STREAM.scope(stream.clone(), run(running, stream, pace)));
+        let pace = self.0.clone();
+        match Stream::current() {
+            None => {
+                let stream = Arc::new(Stream::default());
+                tokio::spawn(STREAM.scope(stream.clone(), run(running, stream, pace)));
+            }
+            // From a stream's own task: what is sent of it when it is HTTP no longer.
+            Some(stream) => {
+                tokio::spawn(run_on(running, stream, pace));
+            }
+        }
     }
 }
 
@@ -79,6 +98,36 @@ async fn run(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Arc<P
         tracing::debug!("a stream of HTTP/2 is reset: nothing was taken of it");
         stream.cut();
         pace.counts.timed_out(Some(Overdue::Stream));
+    }
+}
+
+/// Sends what a stream goes on as, to its end. It may rest for as long as somebody goes on with it; what is then left is taken soon, or
+/// it is reset.
+async fn run_on(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Arc<Pace>) {
+    let mut running = pin!(running);
+    loop {
+        let was_left = stream.is_left.load(Ordering::Relaxed);
+        match timeout(STALL, running.as_mut()).await {
+            Ok(()) => return,
+            Err(_) if was_left => break,
+            Err(_) => {}
+        }
+    }
+    tracing::debug!("a stream of HTTP/2 is reset: its end was not taken");
+    pace.counts.timed_out(Some(Overdue::Stream));
+}
+
+// === impl Onward ===
+
+impl Onward {
+    pub(in crate::http) fn of(stream: &Arc<Stream>, busy: &Busy) -> Arc<Self> {
+        Arc::new(Self { stream: stream.clone(), _busy: busy.body() })
+    }
+}
+
+impl Drop for Onward {
+    fn drop(&mut self) {
+        self.stream.is_left.store(true, Ordering::Relaxed);
     }
 }
 

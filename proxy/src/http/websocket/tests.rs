@@ -91,7 +91,8 @@ async fn made_of(answer: &'static str) -> Result<Response<Body>, Cause> {
     let response = sender.send_request(Request::new(Empty::<bytes::Bytes>::new())).await.unwrap();
     let (near, _far) = tokio::io::duplex(64);
     let mut none = Request::new(near);
-    Handshake { accept: ACCEPT.to_owned(), client: hyper::upgrade::on(&mut none) }.answered(response)
+    let client = hyper::upgrade::on(&mut none);
+    Handshake { accept: ACCEPT.to_owned(), client, extended: None }.answered(response)
 }
 
 #[tokio::test]

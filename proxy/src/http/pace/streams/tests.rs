@@ -15,9 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::super::{Busy, Counts, Kept};
+use super::super::{Busy, Counts, IDLE, Kept};
 use super::*;
 use crate::http::arriving::Arriving;
+use crate::http::body::Body;
 use crate::http::meter::Meter;
 use crate::http::wire::Wire;
 use crate::metrics::Metrics;
@@ -218,4 +219,50 @@ async fn in_24_streams_that_wait_for_the_window_of_the_connection_go_on() {
     }
     assert!(begun.elapsed() > STALL * 2, "{:?}", begun.elapsed());
     assert_eq!(served.cut(), 0);
+}
+
+/// While somebody goes on with it its connection is not idle either.
+#[tokio::test(start_paused = true)]
+async fn in_21_24_a_stream_that_goes_on_may_rest_and_is_reset_once_it_is_left() {
+    let ((near, far), counts) = (duplex(16 * 1024), Counts::for_tests());
+    let cut = counts.metrics.connections_timed_out.with_label_values(&["inbound", "stream"]);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handle = move |mut request: Request<Arriving>| {
+        let onward = request.extensions_mut().remove::<Arc<Onward>>().expect("a CONNECT");
+        tell.send((onward, hyper::upgrade::on(&mut request))).unwrap();
+        async { Response::new(Body::Empty) }
+    };
+    let (_signal, drain) = crate::drain::channel();
+    let pace = Pace::new(true, None, counts);
+    let serving = tokio::spawn(crate::http::drive(near, pace, true, drain, handle));
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1024);
+    let (mut sender, connection) = builder.handshake::<_, Bytes>(far).await.unwrap();
+    tokio::spawn(connection);
+    while !sender.is_extended_connect_protocol_enabled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let protocol = h2::ext::Protocol::from_static("websocket");
+    let connect = Request::builder().method("CONNECT").uri("http://a/").extension(protocol).body(()).unwrap();
+    let (answer, _sent) = sender.send_request(connect, false).unwrap();
+    let mut heard = answer.await.unwrap().into_body();
+    let (onward, upgrade) = told.recv().await.unwrap();
+    let mut goes_on = TokioIo::new(upgrade.await.unwrap());
+
+    tokio::time::sleep(IDLE * 10).await;
+    goes_on.write_all(b"still here").await.unwrap();
+    assert_eq!(heard.data().await.unwrap().unwrap(), "still here");
+    // Nothing more is taken, which is for the tunnel to judge.
+    let fill = async { while goes_on.write_all(&[0; 1024]).await.is_ok() {} };
+    assert!(tokio::time::timeout(STALL * 3, fill).await.is_err(), "it was cut");
+    assert_eq!(cut.get(), 0);
+
+    let left = Instant::now();
+    drop((goes_on, onward));
+    while cut.get() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(left.elapsed() >= STALL && left.elapsed() <= STALL * 2 + Duration::from_secs(1));
+    assert_eq!(read(&mut heard, 0).await, Err(Some(h2::Reason::CANCEL)));
+    assert!(!serving.is_finished());
 }

@@ -204,7 +204,7 @@ fn the_code_says_whose_fault_it_is() {
         let farewell = of(reason);
         let expected = match reason.status() {
             500 => 1011,
-            502..=504 => 1013,
+            501..=504 => 1013,
             400..=499 => 1008,
             other => panic!("{other}"),
         };
