@@ -65,16 +65,22 @@ use wire::Wire;
 
 pub(crate) use pace::{Counts, Overdue};
 
-/// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it, or
-/// it is overdue.
-pub(crate) async fn serve<F>(
-    stream: TcpStream,
-    drain: Drain,
-    counts: Counts,
-    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) where
+/// What answers the requests of a connection.
+pub(crate) trait Handle: Fn(Request<Arriving>) -> Self::Answer + Clone + Send + 'static {
+    type Answer: Future<Output = Response<Body>> + Send + 'static;
+}
+
+impl<H, F> Handle for H
+where
+    H: Fn(Request<Arriving>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    type Answer = F;
+}
+
+/// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it, or
+/// it is overdue.
+pub(crate) async fn serve(stream: TcpStream, drain: Drain, counts: Counts, handle: impl Handle) {
     let overdue = match speaks_h2(&stream, drain.clone()).await {
         Ok((is_h2, first)) => {
             let pace = Pace::new(is_h2, first, counts.clone());
@@ -86,30 +92,24 @@ pub(crate) async fn serve<F>(
 }
 
 /// Serves one connection over TLS, whose handshake says which of the two is spoken.
-pub(crate) async fn serve_tls<S, F>(
-    stream: Box<TlsStream<S>>,
-    drain: Drain,
-    counts: Counts,
-    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) where
+pub(crate) async fn serve_tls<S>(stream: Box<TlsStream<S>>, drain: Drain, counts: Counts, handle: impl Handle)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let is_h2 = tls::speaks_h2(&stream);
     let overdue = drive(stream, Pace::new(is_h2, None, counts.clone()), is_h2, drain, handle).await;
     counts.timed_out(overdue);
 }
 
-async fn drive<S, F>(
+async fn drive<S>(
     stream: S,
     pace: Arc<Pace>,
     is_h2: bool,
     drain: Drain,
-    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
+    handle: impl Handle,
 ) -> Option<Overdue>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
 {
     match is_h2 {
         true => drive_h2(stream, pace, drain, handle).await,
@@ -119,15 +119,9 @@ where
 
 /// Serves one connection of HTTP/1. While it rests there is nothing but its stream: hyper holds 16 KiB for one, and the room for a
 /// request's story.
-async fn drive_h1<S, F>(
-    stream: S,
-    pace: Arc<Pace>,
-    mut drain: Drain,
-    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) -> Option<Overdue>
+async fn drive_h1<S>(stream: S, pace: Arc<Pace>, mut drain: Drain, handle: impl Handle) -> Option<Overdue>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let beginning = pace.clone();
     let mut service = service_fn(move |request: Request<Incoming>| {
@@ -162,15 +156,9 @@ where
 }
 
 /// Serves one connection of HTTP/2. An answer with `Connection: close` is the last one here too: what is in flight is still answered.
-async fn drive_h2<S, F>(
-    stream: S,
-    pace: Arc<Pace>,
-    mut drain: Drain,
-    handle: impl Fn(Request<Arriving>) -> F + Clone + Send + 'static,
-) -> Option<Overdue>
+async fn drive_h2<S>(stream: S, pace: Arc<Pace>, mut drain: Drain, handle: impl Handle) -> Option<Overdue>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let (beginning, last) = (pace.clone(), Arc::new(Notify::new()));
     let answered = last.clone();
