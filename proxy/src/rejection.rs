@@ -79,6 +79,11 @@ impl Refusal {
         self.cause.map_or_else(|| cause::of_ours(self.reason), Cause::proxy_status)
     }
 
+    /// The status that a gRPC caller gets.
+    pub fn grpc_status(&self) -> u8 {
+        self.cause.map_or_else(|| self.reason.grpc_status(), Cause::grpc_status)
+    }
+
     /// The value of `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1). Made of fixed words, and of scopes and a URL
     /// that policy names, whose characters the policy language has checked, so nothing in it needs quoting.
     pub fn challenge(&self) -> Option<String> {

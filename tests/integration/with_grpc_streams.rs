@@ -119,3 +119,41 @@ fn of_many_streams_each_hears_why_it_ends() {
         "each once"
     );
 }
+
+/// Before anything of the answer, and while messages come and go.
+#[test]
+fn a_call_that_takes_longer_than_its_total_is_deadline_exceeded() {
+    let (_server, port) = tools::grpc_server();
+    let (listener, silent) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), "refused");
+    let unheard = listener.local_addr().unwrap();
+    for (target, case) in [(unheard, silent), (SocketAddr::from(([127, 0, 0, 1], port)), "held")] {
+        let timeouts = json!({"total": "2s"});
+        let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/*"]}}]);
+        let out = json!({
+            "name": "out", "to": {"hosts": ["localhost"], "ports": [target.port()]}, "tls": "none", "timeouts": timeouts,
+        });
+        let outbound = json!({"workloads": {"labels": {"app": "orders"}}, "rules": [out]});
+        let folder = Folder::with(&[
+            ("in.yaml", &document("InboundPolicy", "in", &json!({"rules": rules, "timeouts": timeouts}))),
+            ("out.yaml", &document("OutboundPolicy", "out", &outbound)),
+        ]);
+        let proxy = Settings::policies(folder.path(), "orders").before(target).start();
+        for to in [proxy.inbound(), proxy.outbound()] {
+            let (to, authority) = (to.to_string(), format!("localhost:{}", target.port()));
+            let result = tools::grpc_client(&[&to, "--authority", &authority, "--case", case]).remove(0);
+            assert_eq!(result["ok"], true, "{result}");
+            let end = &result["value"];
+            assert_eq!(
+                (&end["code"], &end["details"]),
+                (&json!(4), &json!("The upstream did not answer in time"))
+            );
+            assert_eq!(end["trailers"]["x-countersign-reason"], "upstream_timeout", "{end}");
+            if case == "held" {
+                assert!(
+                    end["received"].as_u64().unwrap() > 5 && end["seconds"].as_f64().unwrap() < 6.0,
+                    "{end}"
+                );
+            }
+        }
+    }
+}

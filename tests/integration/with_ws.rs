@@ -281,6 +281,18 @@ fn an_idle_one_is_closed_and_one_in_use_is_not() {
     assert!(busy.seen("close").is_empty());
 }
 
+/// `timeouts.total` ends with the 101.
+#[test]
+fn an_open_one_has_no_total() {
+    let world = World::with(&usual_rules(), &json!({"timeouts": {"total": "1s"}}));
+    let client = world.client("/orders", "hold", &json!({}));
+    client.first("echo");
+    thread::sleep(Duration::from_secs(2));
+    let before = client.seen("echo").len();
+    wait_until("it to go on", Duration::from_secs(5), || client.seen("echo").len() > before + 5);
+    assert!(client.seen("close").is_empty() && world.server.peer.seen("close").is_empty());
+}
+
 /// The bytes that wait are those in the buffers of sockets and our own two.
 #[test]
 fn a_slow_reader_slows_the_sender_down() {

@@ -302,6 +302,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two bytes in either direction.
     pub idle: Duration,
+    /// From when the request was judged to the last byte of the answer. `None`: no limit.
+    pub total: Option<Duration>,
 }
 
 // === impl Timeouts ===
@@ -317,6 +319,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            total: None,
         }
     }
 }

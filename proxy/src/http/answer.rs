@@ -20,7 +20,7 @@ pub(crate) fn answer(
     challenge: bool,
 ) -> Response<Body> {
     let reason = refusal.reason;
-    let mut response = if grpc { trailers_only(reason) } else { problem(reason, decision_id) };
+    let mut response = if grpc { trailers_only(refusal) } else { problem(reason, decision_id) };
     let headers = response.headers_mut();
     headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
     headers.insert(PROXY_STATUS, HeaderValue::from_static(refusal.proxy_status()));
@@ -54,19 +54,20 @@ fn problem(reason: Reason, decision_id: &str) -> Response<Body> {
 }
 
 /// A gRPC answer without a message: status and text in the one header block.
-fn trailers_only(reason: Reason) -> Response<Body> {
+fn trailers_only(refusal: &Refusal) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
-    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.title()));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(refusal.grpc_status())));
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(refusal.reason.title()));
     response
 }
 
 /// What ends a gRPC answer that may not go on.
-pub(crate) fn trailers(reason: Reason) -> HeaderMap {
+pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let reason = refusal.reason;
     let mut trailers = HeaderMap::with_capacity(3);
-    trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(reason.grpc_status())));
+    trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(refusal.grpc_status())));
     trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.title()));
     trailers.insert(REASON, HeaderValue::from_static(reason.as_str()));
     trailers
@@ -132,9 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn a_grpc_caller_whose_time_is_over_hears_deadline_exceeded() {
+        let refusal = Cause::HttpResponseTimeout.into();
+        let status = HeaderValue::from_static("4");
+        assert_eq!(answer(&refusal, "id-1", Version::HTTP_2, true, true).headers()[GRPC_STATUS], status);
+        assert_eq!(trailers(&refusal)[GRPC_STATUS], status);
+        assert_eq!(trailers(&Cause::ConnectionReadTimeout.into())[GRPC_STATUS], "14");
+    }
+
+    #[test]
     fn what_ends_a_grpc_stream_says_whose_fault_it_is() {
         for (reason, status) in [(Reason::Expired, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")] {
-            let trailers = trailers(reason);
+            let trailers = trailers(&reason.into());
             assert_eq!(trailers[GRPC_STATUS], status);
             assert_eq!(
                 (&trailers[REASON], &trailers[GRPC_MESSAGE]),

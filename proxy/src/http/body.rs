@@ -7,22 +7,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_policy::Reason;
-use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::answer;
 use super::arriving::Arriving;
 use super::attempt::failure;
+use super::deadline::Deadline;
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending};
-use super::headers::{self, Stripped, Underscores};
+use super::headers::Stripped;
 use super::pool::Hold;
 use super::watch::{Place, Watch};
 use crate::rejection::Cause;
-use stall::Stall;
+use stall::{Late, Stall};
+use trailers::Forbidden;
 
 mod stall;
+mod trailers;
 
 /// A body, in either direction.
 #[derive(Debug, Default)]
@@ -67,18 +69,6 @@ enum Flow {
     Over,
 }
 
-/// Which trailer fields are removed.
-#[derive(Debug)]
-enum Forbidden {
-    None,
-    /// From a caller: credentials, identity headers of the port (the names are the running policy's), and where they are
-    /// dropped from heads too, names with `_`.
-    Caller {
-        identity: Vec<String>,
-        underscores: Underscores,
-    },
-}
-
 /// Why a relayed body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -98,13 +88,15 @@ pub(crate) enum BodyError {
 
 impl Body {
     /// A request's body, with what the answer's is to know of it: `None` where it is empty. One that is to be `kept` is,
-    /// while it flows, up to 64 KiB. Both directions rest on what was `admitted`, inbound.
+    /// while it flows, up to 64 KiB. Both directions rest on what was `admitted`, inbound. It goes no further than an answer that
+    /// breaks off at its `deadline`.
     pub(crate) fn request(
         incoming: Arriving,
         idle: Duration,
         caller: Option<Stripped<'_>>,
         kept: bool,
         admitted: Option<&Admitted<'_>>,
+        deadline: Deadline,
     ) -> (Self, Option<Arc<Exchange>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
@@ -115,15 +107,20 @@ impl Body {
             forbidden: caller.map_or(Forbidden::None, Forbidden::of),
             exchange: Some(exchange.clone()),
             is_request: true,
-            ..Relay::new(incoming, idle)
+            ..Relay::new(incoming, idle, Deadline::NEVER)
         };
-        (Self::relay(relay, admitted), Some(exchange))
+        let relay = relay.shared(admitted);
+        if deadline.is_set() {
+            exchange.carries(Arc::downgrade(&relay));
+        }
+        (Self::Relay(relay), Some(exchange))
     }
 
     /// An answer's body; what it holds of its connection is given back at the end. Without an `exchange` the watch is its own.
     pub(crate) fn response(
         incoming: Incoming,
         idle: Duration,
+        deadline: Deadline,
         hold: Option<Hold>,
         exchange: Option<Arc<Exchange>>,
         watch: Watch,
@@ -135,14 +132,8 @@ impl Body {
             }
             return Self::Empty;
         }
-        Self::relay(Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle) }, admitted)
-    }
-
-    fn relay(mut relay: Relay, admitted: Option<&Admitted<'_>>) -> Self {
-        Self::Relay(Arc::new_cyclic(|own| {
-            relay.place = admitted.map(|admitted| admitted.enter(own.clone()));
-            Mutex::new(relay)
-        }))
+        let relay = Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle, deadline) };
+        Self::Relay(relay.shared(admitted))
     }
 
     /// Looks at an answer's first frame, if that is at hand: what has broken off by now is no answer.
@@ -206,10 +197,10 @@ impl HttpBody for Body {
 // === impl Relay ===
 
 impl Relay {
-    fn new(incoming: Arriving, idle: Duration) -> Self {
+    fn new(incoming: Arriving, idle: Duration, deadline: Deadline) -> Self {
         Self {
             flow: Flow::On(incoming),
-            stall: Stall::new(idle),
+            stall: Stall::new(idle, deadline),
             forbidden: Forbidden::None,
             exchange: None,
             is_request: false,
@@ -218,6 +209,13 @@ impl Relay {
             place: None,
             waker: None,
         }
+    }
+
+    fn shared(mut self, admitted: Option<&Admitted<'_>>) -> Arc<Mutex<Self>> {
+        Arc::new_cyclic(|own| {
+            self.place = admitted.map(|admitted| admitted.enter(own.clone()));
+            Mutex::new(self)
+        })
     }
 
     /// It has been open for a while: from now on it goes as far as what let it in.
@@ -267,13 +265,14 @@ impl Relay {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let incoming = match &mut self.flow {
+            Flow::On(_) if self.stall.deadline.has_passed() => return self.too_late(context),
             Flow::On(incoming) => incoming,
             Flow::Broken(_) | Flow::Ended(_) => return Poll::Ready(self.cut()),
             Flow::Over => return Poll::Ready(None),
         };
         let frame = match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(frame) => frame,
-            Poll::Pending => return self.wait(context).map(Some),
+            Poll::Pending => return self.wait(context),
         };
         self.stall.armed = false;
         if let Some(exchange) = &self.exchange {
@@ -303,12 +302,27 @@ impl Relay {
     }
 
     /// Nothing is at hand.
-    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, BodyError>> {
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             self.waker = Some(context.waker().clone());
         }
-        ready!(self.stall.poll(context, self.exchange.as_deref()));
-        Poll::Ready(Err(self.broken(BodyError::Stalled(self.stall.limit))))
+        match ready!(self.stall.poll(context, self.exchange.as_deref())) {
+            Late::Idle => Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit))))),
+            Late::Over => self.too_late(context),
+        }
+    }
+
+    /// The time for all of the answer is over: nothing more of it is taken, nor sent of the request. What has been handed over is
+    /// written before the caller is told.
+    fn too_late(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let ending = self.stall.deadline.ending();
+        tracing::debug!("an answer took longer than timeouts.total");
+        if let Some(request) = self.exchange.as_ref().and_then(|exchange| exchange.carried()) {
+            Self::end_early(&request, &ending);
+        }
+        (self.flow, self.hold) = (Flow::Ended(ending), None);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// A gRPC caller is told why it ends; any other sees that the end is missing, and so does the application.
@@ -319,7 +333,7 @@ impl Relay {
             Flow::On(_) | Flow::Over => return None,
         };
         if ending.is_grpc && !self.is_request {
-            return Some(Ok(Frame::trailers(answer::trailers(ending.reason()))));
+            return Some(Ok(Frame::trailers(answer::trailers(&ending.refusal))));
         }
         Some(Err(self.broken(BodyError::Ended(ending.reason(), h2::Reason::CANCEL.into()))))
     }
@@ -365,36 +379,3 @@ impl Flow {
         }
     }
 }
-
-// === impl Forbidden ===
-
-impl Forbidden {
-    fn of(Stripped { identity, underscores }: Stripped<'_>) -> Self {
-        Self::Caller { identity: identity.to_vec(), underscores }
-    }
-
-    fn strip(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let Self::Caller { identity, underscores } = self else { return frame };
-        match frame.into_trailers() {
-            Ok(mut trailers) => {
-                strip_trailers(&mut trailers, Stripped { identity, underscores: *underscores });
-                Frame::trailers(trailers)
-            }
-            Err(frame) => frame,
-        }
-    }
-}
-
-/// Trailers never carry credentials or identity (security IN-2, IN-18, IN-22).
-fn strip_trailers(trailers: &mut HeaderMap, Stripped { identity, underscores }: Stripped<'_>) {
-    if underscores == Underscores::Drop {
-        headers::strip_underscored(trailers);
-    }
-    headers::strip_identity(trailers, identity);
-    for name in CREDENTIALS_AND_FRAMING {
-        trailers.remove(name);
-    }
-}
-
-const CREDENTIALS_AND_FRAMING: [&str; 7] =
-    ["authorization", "proxy-authorization", "dpop", "cookie", "host", "content-length", "transfer-encoding"];

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use http_body::Frame;
 
+use super::body::Relay;
 use super::grant::Ending;
 use super::watch::{Open, Watch};
 
@@ -27,6 +28,8 @@ struct State {
     kept: Option<Kept>,
     /// Over both directions.
     watch: Watch,
+    /// The request's body, where its answer has a deadline.
+    request: Weak<Mutex<Relay>>,
 }
 
 /// Frames of a body, and their bytes in sum.
@@ -50,7 +53,7 @@ impl Exchange {
     /// long from the start.
     pub(crate) fn new(kept: bool, at_least: u64, watch: Watch) -> Arc<Self> {
         let kept = (kept && at_least <= MAX_KEPT).then(Kept::default);
-        Arc::new(Self { state: Mutex::new(State { kept, watch }), ..Self::default() })
+        Arc::new(Self { state: Mutex::new(State { kept, watch, ..State::default() }), ..Self::default() })
     }
 
     /// Has all of the request been sent?
@@ -61,6 +64,16 @@ impl Exchange {
     /// Did the request end before its end: cut off, malformed, or not going on?
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// The request's body, which ends with an answer that may not go on.
+    pub(crate) fn carries(&self, request: Weak<Mutex<Relay>>) {
+        self.lock().request = request;
+    }
+
+    /// The same, if it is still on its way.
+    pub(crate) fn carried(&self) -> Option<Arc<Mutex<Relay>>> {
+        self.lock().request.upgrade()
     }
 
     /// It has been open for a while, and is watched. `None`: there is nothing to watch for.

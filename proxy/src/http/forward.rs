@@ -20,6 +20,7 @@ use super::arriving::Arriving;
 use super::attempt::Attempt;
 use super::body::Body;
 use super::challenge;
+use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::grant::Admitted;
 use super::headers::{self, Stripped};
@@ -55,10 +56,12 @@ pub(crate) async fn forward(
     outgoing: Outgoing<'_>,
     upstream: &Arc<Upstream>,
     timeouts: Timeouts,
+    deadline: Deadline,
 ) -> Result<Response<Body>, Refusal> {
     let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket } = outgoing;
     let downstream = head.version;
-    let (body, exchange) = Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted);
+    let (body, exchange) =
+        Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted, deadline);
     let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some(), admitted };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
@@ -71,7 +74,7 @@ pub(crate) async fn forward(
             }
         }
     };
-    let response = answer.relay(downstream, timeouts.idle, admitted, websocket)?;
+    let response = answer.relay(downstream, timeouts.idle, deadline, admitted, websocket)?;
     poll_fn(|context| Poll::Ready(response.body().begin(context))).await?;
     Ok(response)
 }
@@ -329,6 +332,7 @@ impl Answer {
         self,
         downstream: Version,
         idle: Duration,
+        deadline: Deadline,
         admitted: Option<&Admitted<'_>>,
         websocket: Option<&Handshake>,
     ) -> Result<Response<Body>, Refusal> {
@@ -356,7 +360,7 @@ impl Answer {
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpProtocolError)?;
         head.version = downstream;
         head.extensions.clear();
-        let body = Body::response(incoming, idle, self.hold, self.exchange, watch, admitted);
+        let body = Body::response(incoming, idle, deadline, self.hold, self.exchange, watch, admitted);
         Ok(Response::from_parts(head, body))
     }
 
@@ -367,8 +371,8 @@ impl Answer {
         {
             return;
         }
-        let mut body =
-            Body::response(self.response.into_body(), idle, self.hold, self.exchange, Watch::Nothing, None);
+        let (incoming, watch) = (self.response.into_body(), Watch::Nothing);
+        let mut body = Body::response(incoming, idle, Deadline::NEVER, self.hold, self.exchange, watch, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;
             while let (1.., Some(Ok(frame))) = (left, body.frame().await) {

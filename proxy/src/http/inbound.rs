@@ -1,6 +1,7 @@
 //! The inbound story: a request arrives for the application, says who it is from, and is let through or refused.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use countersign_policy::Reason;
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
+use super::deadline::Deadline;
 use super::dial::{Address, Dial, Version};
 use super::forward::{Outgoing, forward};
 use super::grant::{Admitted, Kept};
@@ -216,6 +218,8 @@ impl Caller {
             }
         };
 
+        let deadline = Deadline::of(timeouts.total, seen.is_grpc());
+
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
         let outgoing = Outgoing {
@@ -232,7 +236,7 @@ impl Caller {
             Some(_) => &self.application.http1,
             None => self.application.for_version(seen.version),
         };
-        let mut response = forward(outgoing, upstream, timeouts).await?;
+        let mut response = deadline.meet(pin!(forward(outgoing, upstream, timeouts, deadline))).await?;
         if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let rests_on = admitted.grant();
             let over = async move { Farewell::from(rests_on.ended().await) };

@@ -6,6 +6,7 @@ mod arriving;
 mod attempt;
 pub(crate) mod body;
 mod challenge;
+mod deadline;
 mod destination;
 pub(crate) mod dial;
 mod exchange;

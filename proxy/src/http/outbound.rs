@@ -1,6 +1,7 @@
 //! The outbound story: the application sends a request, the rule for its destination says what goes along, and it leaves.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use countersign_policy::Reason;
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::arriving::Arriving;
 use super::body::Body;
+use super::deadline::Deadline;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
 use super::pool::{Key, Upstream};
@@ -166,18 +168,22 @@ impl Application {
         if let Some(handshake) = &websocket {
             handshake.write(&mut head.headers);
         }
+        let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
+        let deadline = Deadline::of(timeouts.total, seen.is_grpc());
         let mut token = None;
         seen.outcome = match rule {
             None => self.bypass("no_rule"),
-            Some(rule) => match attach(&mut head.headers, head.uri.query(), rule, active).await? {
-                Attached::Token(attachment) => {
-                    token = Some(attachment);
-                    Outcome::Attach
+            Some(rule) => {
+                match deadline.meet(pin!(attach(&mut head.headers, head.uri.query(), rule, active))).await? {
+                    Attached::Token(attachment) => {
+                        token = Some(attachment);
+                        Outcome::Attach
+                    }
+                    Attached::Existing => Outcome::Keep,
+                    Attached::Nothing => self.bypass("no_token"),
+                    Attached::Failed => self.bypass("token_unavailable"),
                 }
-                Attached::Existing => Outcome::Keep,
-                Attached::Nothing => self.bypass("no_token"),
-                Attached::Failed => self.bypass("token_unavailable"),
-            },
+            }
         };
 
         // It leaves for the destination that the rule was chosen by, and for no other.
@@ -197,8 +203,7 @@ impl Application {
             head,
             admitted: None,
         };
-        let timeouts = rule.map_or_else(Timeouts::default, |rule| rule.timeouts);
-        let mut response = forward(outgoing, &upstream, timeouts).await?;
+        let mut response = deadline.meet(pin!(forward(outgoing, &upstream, timeouts, deadline))).await?;
         if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let (connected, drain) = (self.worker.tunnels(Direction::Outbound), self.drain.clone());
             let open = Open { connected, drain, idle: timeouts.idle };

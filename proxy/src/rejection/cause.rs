@@ -64,6 +64,7 @@ causes! {
     TlsAlertReceived "tls_alert_received" UpstreamUnreachable "It ended TLS: it may want another certificate of ours, or offer none of our protocols";
     HttpResponseIncomplete "http_response_incomplete" UpstreamUnreachable "Its answer broke off before anything of a body came";
     HttpResponseHeaderSectionSize "http_response_header_section_size" UpstreamUnreachable "The head of its answer is too large";
+    HttpResponseTimeout "http_response_timeout" UpstreamTimeout "All of its answer was not there within `timeouts.total`";
     HttpUpgradeFailed "http_upgrade_failed" UpstreamUnreachable "Its 101 is no answer to what was asked";
     HttpProtocolError "http_protocol_error" UpstreamUnreachable "It does not speak HTTP as it should, or not the version that the rule demands";
     ProxyConfigurationError "proxy_configuration_error" UpstreamUnreachable "A file or name that the rule gives for TLS cannot be used: the log says which";
@@ -71,6 +72,14 @@ causes! {
 }
 
 impl Cause {
+    /// What a gRPC caller hears: who sets a limit for a whole call hears that it has passed.
+    pub(super) fn grpc_status(self) -> u8 {
+        match self {
+            Self::HttpResponseTimeout => DEADLINE_EXCEEDED,
+            _ => self.reason().grpc_status(),
+        }
+    }
+
     /// Why TCP could not be opened.
     pub fn of_tcp(error: &io::Error) -> Self {
         let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
@@ -147,6 +156,9 @@ pub(super) fn of_ours(reason: Reason) -> &'static str {
     }
 }
 
+/// The time for a call is over, whether the server has carried it out or not.
+const DEADLINE_EXCEEDED: u8 = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +181,7 @@ mod tests {
             REGISTERED.split(' ').position(|registered| registered == error).expect(error)
         };
         let places: Vec<_> = Cause::ALL.iter().map(|cause| place(cause.proxy_status())).collect();
-        assert!(places.is_sorted() && places.len() == 20, "{places:?}");
+        assert!(places.is_sorted() && places.len() == 21, "{places:?}");
         for cause in Cause::ALL {
             assert!(cause.proxy_status().ends_with(&format!("={}", cause.as_str())));
         }

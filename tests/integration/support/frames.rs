@@ -42,6 +42,12 @@ impl Frames {
         }
     }
 
+    /// The end of a stream before its end.
+    pub(crate) fn until_reset(&mut self) -> io::Result<()> {
+        while self.next()?.0 != RST_STREAM {}
+        Ok(())
+    }
+
     /// Type, flags and stream of the next frame.
     fn next(&mut self) -> io::Result<(u8, u8, u8)> {
         let mut head = [0; 9];
@@ -81,7 +87,7 @@ pub(crate) fn data(stream: u8, data: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn reset(stream: u8, code: u8) -> Vec<u8> {
-    frame(3, 0, stream, &[0, 0, 0, code])
+    frame(RST_STREAM, 0, stream, &[0, 0, 0, code])
 }
 
 /// With the last stream that is looked at, and NO_ERROR.
@@ -98,6 +104,7 @@ pub(crate) fn allowed(streams: u8) -> Vec<u8> {
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// Bytes of the client's preface (RFC 9113 §3.4).

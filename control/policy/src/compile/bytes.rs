@@ -3,6 +3,7 @@
 
 use crate::document::inbound::{ForwardToken, FromSpec, InboundRuleSpec, InboundSpec, ServerTlsSpec};
 use crate::document::outbound::{BindingWord, OutboundRuleSpec, TlsWord};
+use crate::document::words::TimeoutsSpec;
 use crate::field::Field;
 use crate::inbound::PortProtocol;
 use crate::outbound::Protocol;
@@ -26,7 +27,7 @@ pub(crate) fn check_policy(spec: &InboundSpec, protocol: PortProtocol, at: &Fiel
     ] {
         refuse_if(is_written, &at.key(word), &message, report);
     }
-    refuse_if(timeouts.first_byte.is_some(), &at.key("timeouts").key("firstByte"), &message, report);
+    check_timeouts(timeouts, &at.key("timeouts"), &message, report);
     if protocol == PortProtocol::Tls && spec.tls.is_some() {
         let message = "contradicts `protocol: tls`, which is the application's own TLS: remove it, or write \
                        `protocol: tcp` for bytes inside of TLS that is served here";
@@ -176,8 +177,7 @@ pub(crate) fn check_outbound(spec: &OutboundRuleSpec, at: &Field, report: &mut R
     ] {
         refuse_if(is_written, &at.key(word), &message, report);
     }
-    let first_byte = spec.timeouts.first_byte.is_some();
-    refuse_if(first_byte, &at.key("timeouts").key("firstByte"), &message, report);
+    check_timeouts(&spec.timeouts, &at.key("timeouts"), &message, report);
     match (spec.protocol, tls) {
         (Protocol::Tcp, TlsWord::None) => {}
         (Protocol::Tcp, TlsWord::Passthrough) => {
@@ -203,6 +203,13 @@ pub(crate) fn check_outbound(spec: &OutboundRuleSpec, at: &Field, report: &mut R
     if spec.protocol == Protocol::Tcp && spec.to.ports.is_none() {
         let message = "are to be named with `protocol: tcp`: the default ports are those of HTTP";
         report.add(&at.key("to").key("ports"), message);
+    }
+}
+
+/// Bytes have neither a request nor an answer to it.
+fn check_timeouts(spec: &TimeoutsSpec, at: &Field, message: &str, report: &mut Report<'_>) {
+    for (word, is_written) in [("firstByte", spec.first_byte.is_some()), ("total", spec.total.is_some())] {
+        refuse_if(is_written, &at.key(word), message, report);
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct WrittenTimeouts {
     connect: Option<std::time::Duration>,
     first_byte: Option<std::time::Duration>,
     idle: Option<std::time::Duration>,
+    total: Option<std::time::Duration>,
 }
 
 // === impl WrittenTimeouts ===
@@ -26,6 +27,7 @@ impl WrittenTimeouts {
             connect: read("connect", spec.connect.as_ref()),
             first_byte: read("firstByte", spec.first_byte.as_ref()),
             idle: read("idle", spec.idle.as_ref()),
+            total: read("total", spec.total.as_ref()),
         }
     }
 
@@ -36,6 +38,7 @@ impl WrittenTimeouts {
             connect: shorter(self.connect, other.connect),
             first_byte: shorter(self.first_byte, other.first_byte),
             idle: shorter(self.idle, other.idle),
+            total: shorter(self.total, other.total),
         }
     }
 
@@ -50,6 +53,7 @@ impl WrittenTimeouts {
             connect: self.connect.unwrap_or(default.connect),
             first_byte: self.first_byte.unwrap_or(default.first_byte),
             idle: self.idle.unwrap_or(default.idle),
+            total: self.total,
         }
     }
 }

@@ -39,6 +39,9 @@ pub(crate) struct TimeoutsSpec {
     /// Between two bytes in either direction; default 60s.
     #[schemars(with = "Option<Span>")]
     pub(crate) idle: Option<Text>,
+    /// From the end of the request head to the last byte of the answer; default none.
+    #[schemars(with = "Option<Span>")]
+    pub(crate) total: Option<Text>,
 }
 
 /// How a duration looks to an editor.

@@ -178,6 +178,7 @@ fn rules_are_compiled_with_their_defaults() {
     assert_eq!(rule.tls, OutboundTls::None);
     assert_eq!(rule.timeouts.connect, Duration::from_millis(250));
     assert_eq!(rule.timeouts.idle, Duration::from_secs(60));
+    assert_eq!(rule.timeouts.total, None, "no limit unless one is written");
     let Outbound::Rule(other) = snapshot.outbound("a.example", 443) else { panic!("no rule") };
     assert_eq!(
         other.tls,
@@ -478,15 +479,16 @@ fn a_port_has_the_shortest_timeouts_and_every_header() {
              timeouts: {timeouts}\n  rules: [{{ name: r, from: {{ scopes: [s] }} }}]\n---\n"
         )
     };
-    let more = policy("a", "X_Tenant", "{ connect: 2s, idle: 90s }", "enforce")
-        + &policy("b", "X-Other", "{ connect: 1s }", "enforce")
-        + &policy("c", "x-third", "{ connect: 1ms }", "audit");
+    let more = policy("a", "X_Tenant", "{ connect: 2s, idle: 90s, total: 90s }", "enforce")
+        + &policy("b", "X-Other", "{ connect: 1s, total: 2m }", "enforce")
+        + &policy("c", "x-third", "{ connect: 1ms, total: 1ms }", "audit");
     let snapshot = documents(&more).compile(&checkout()).unwrap();
     let port = snapshot.inbound(1).unwrap();
     assert_eq!(port.identity_headers, ["x-other", "x-tenant", "x-third"]);
     assert_eq!(port.timeouts.connect, Duration::from_secs(1));
     assert_eq!(port.timeouts.idle, Duration::from_secs(90));
     assert_eq!(port.timeouts.first_byte, Duration::from_secs(60));
+    assert_eq!(port.timeouts.total, Some(Duration::from_secs(90)), "the shortest, of those that decide");
     assert_eq!(port.issuer("https://login.example.com").map(|id| id.0), Some(0));
     assert_eq!(port.issuer("https://login.example.com/"), None);
     let rule = crate::snapshot::RuleId(0);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::http::body::Body;
+use crate::http::deadline::Deadline;
 use crate::http::exchange::Exchange;
 use crate::http::grant::tests::{CLOSED, OPEN, World};
 
@@ -33,7 +34,7 @@ async fn answer(world: &World, exchange: Option<Arc<Exchange>>) -> (Body, Duplex
     let (incoming, far) = begun().await;
     let body = world.admitted(None, false, |admitted| {
         let watch = Watch::over(exchange.is_none().then_some(admitted), true);
-        Body::response(incoming, IDLE, None, exchange, watch, Some(admitted))
+        Body::response(incoming, IDLE, Deadline::NEVER, None, exchange, watch, Some(admitted))
     });
     (body, far)
 }
