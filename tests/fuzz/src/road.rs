@@ -161,7 +161,10 @@ impl Road {
             }
         };
         let heard = say(far, segments, how.end).await;
-        timeout(LIMIT, served).await.expect("a connection that does not end").expect("a story that panics");
+        let bytes: usize = segments.iter().map(Vec::len).sum();
+        // Requests that nobody answers wait one after the other.
+        let limit = LIMIT + FIRST_BYTE * u32::try_from(bytes / SHORTEST).expect("an input is short");
+        timeout(limit, served).await.expect("a connection that does not end").expect("a story that panics");
         assert!(signal.wait(LIMIT).await, "something of a connection goes on without it");
         let heard =
             timeout(LIMIT, heard).await.expect("a connection that is not closed").expect("a listener");
@@ -274,4 +277,8 @@ pub(crate) fn split<'a>(bytes: &'a [u8], mark: &[u8]) -> Vec<&'a [u8]> {
 
 /// Longer than all that a connection may wait for, one after the other.
 const LIMIT: Duration = Duration::from_secs(600);
+/// How long each request is waited for.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// Of a request, in bytes: `GET / HTTP/1.0`.
+const SHORTEST: usize = 18;
 const MOMENT: Duration = Duration::from_millis(5);
