@@ -205,7 +205,8 @@ fn every_metric_is_alive() {
         + &credential()
         + &outbound(upstream.port(), &more_than_granted);
     let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET)]);
-    let proxy = Settings::policies(folder.path(), "checkout").before(upstream.address()).start();
+    let settings = Settings::policies(folder.path(), "checkout").before(upstream.address());
+    let proxy = settings.with(&["--max-memory", "4096"]).start();
     let token = issuer.token("orders:read");
     let authority = format!("localhost:{}", upstream.port());
     for _ in 0..2 {
@@ -225,7 +226,7 @@ fn every_metric_is_alive() {
     });
 
     // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; where tokens
-    // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`, `connections.rs`); where callers are slow (`slow_callers.rs`); where streams end (`open_streams.rs`), bytes
+    // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`, `connections.rs`, `short_memory.rs`); where callers are slow (`slow_callers.rs`); where streams end (`open_streams.rs`), bytes
     // pass (`with_pods_transparent.rs`) and names have no answer (`with_dnsmasq.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
@@ -234,6 +235,7 @@ fn every_metric_is_alive() {
         "countersign_introspection_requests_total",
         "countersign_introspection_duration_seconds",
         "countersign_access_log_dropped_total",
+        "countersign_memory_short",
         "countersign_streams_ended_total",
         "countersign_connections_refused_total",
         "countersign_connections_timed_out_total",

@@ -54,7 +54,7 @@ struct Extended {
     /// Of our own: its caller has none (RFC 8441 §5).
     key: HeaderValue,
     /// Held until the tunnel ends.
-    _onward: Arc<Onward>,
+    onward: Arc<Onward>,
 }
 
 /// What a tunnel keeps until it ends.
@@ -159,8 +159,6 @@ impl Handshake {
         let server = hyper::upgrade::on(response);
         tokio::spawn(async move {
             let Open { connected: _connected, mut drain, idle } = open;
-            // Until the end.
-            let _extended = self.extended;
             let (client, server) = match tokio::time::timeout(idle, try_join(self.client, server)).await {
                 Ok(Ok((client, server))) => (TokioIo::new(client), TokioIo::new(server)),
                 Ok(Err(error)) => return tracing::debug!(%error, "a WebSocket ended before it began"),
@@ -173,7 +171,14 @@ impl Handshake {
                     () = drain.signaled() => DRAINING,
                 }
             };
-            let end = Tunnel::new(client, server, extended, idle).run(over).await;
+            let gone = async {
+                match &self.extended {
+                    Some(Extended { onward, .. }) => onward.gone().await,
+                    // Whoever reads and writes finds out.
+                    None => std::future::pending().await,
+                }
+            };
+            let end = Tunnel::new(client, server, extended, idle).run(over, gone).await;
             tracing::debug!(?end, "a WebSocket ended");
         });
     }

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ pub(in crate::http) struct Stream {
     is_cut: AtomicBool,
     /// Nobody is there any more whom it went on with.
     is_left: AtomicBool,
+    /// Nothing can be sent on it any more: its caller has reset it or is gone, or we have said the end.
+    is_gone: AtomicBool,
+    /// Who goes on with it.
+    companion: AtomicWaker,
     /// Who waits for more of the request.
     reader: AtomicWaker,
 }
@@ -38,6 +42,7 @@ pub(in crate::http) struct Stream {
 #[derive(Debug)]
 pub(in crate::http) struct Onward {
     stream: Arc<Stream>,
+    held: Arc<AtomicUsize>,
     _busy: Busy,
 }
 
@@ -108,12 +113,13 @@ async fn run_on(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Ar
     loop {
         let was_left = stream.is_left.load(Ordering::Relaxed);
         match timeout(STALL, running.as_mut()).await {
-            Ok(()) => return,
+            Ok(()) => return stream.is_gone(),
             Err(_) if was_left => break,
             Err(_) => {}
         }
     }
     tracing::debug!("a stream of HTTP/2 is reset: its end was not taken");
+    stream.is_gone();
     pace.counts.timed_out(Some(Overdue::Stream));
 }
 
@@ -121,13 +127,26 @@ async fn run_on(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Ar
 
 impl Onward {
     pub(in crate::http) fn of(stream: &Arc<Stream>, busy: &Busy) -> Arc<Self> {
-        Arc::new(Self { stream: stream.clone(), _busy: busy.body() })
+        let (_busy, held) = (busy.body(), busy.held().clone());
+        // One that rests is nothing to shed others for.
+        held.fetch_sub(1, Ordering::Relaxed);
+        Arc::new(Self { stream: stream.clone(), held, _busy })
+    }
+
+    /// Resolves when nothing can be sent on it any more. Who only reads does not hear of a reset: hyper takes CANCEL for an end.
+    pub(in crate::http) async fn gone(&self) {
+        poll_fn(|context| {
+            self.stream.companion.register(context.waker());
+            if self.stream.is_gone.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
 impl Drop for Onward {
     fn drop(&mut self) {
         self.stream.is_left.store(true, Ordering::Relaxed);
+        self.held.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -137,6 +156,11 @@ impl Stream {
     /// That whose task this is.
     pub(in crate::http) fn current() -> Option<Arc<Self>> {
         STREAM.try_with(Arc::clone).ok()
+    }
+
+    fn is_gone(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+        self.companion.wake();
     }
 
     /// The answer was asked for more, and there was some or not.

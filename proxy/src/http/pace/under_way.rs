@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -68,6 +69,11 @@ impl Busy {
     /// Its body, where not all of that has come.
     pub(in crate::http) fn body(&self) -> Self {
         Self::on(&self.pace)
+    }
+
+    /// Where it counts, with all that is under way on the worker.
+    pub(super) fn held(&self) -> &Arc<AtomicUsize> {
+        &self.pace.counts.held
     }
 
     /// Who takes the request waits for more of it, or has just been given some.

@@ -47,5 +47,5 @@ pub(super) fn asked(head: &mut Parts) -> Result<Option<Handshake>, Reason> {
     let key = BASE64_STANDARD.encode(bytes);
     let accept = accept(key.as_bytes());
     let key = HeaderValue::try_from(key).map_err(|_| Reason::Internal)?;
-    Ok(Some(Handshake { accept, client, extended: Some(Extended { key, _onward: onward }) }))
+    Ok(Some(Handshake { accept, client, extended: Some(Extended { key, onward }) }))
 }

@@ -59,6 +59,11 @@ impl Flow {
         Self { frames, buffer, state: State::Open { flushed: true }, is_busy: false }
     }
 
+    /// Has its reader been told that it is over?
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
     /// Moves what there is to move. Ready once the sender has ended and the reader knows it.
     pub(super) fn poll<R, W>(
         &mut self,

@@ -72,9 +72,14 @@ where
         Self { client, server, up, down, idle }
     }
 
-    /// Carries on until the end, and says goodbye.
-    pub(super) async fn run(mut self, over: impl Future<Output = Farewell>) -> End {
-        let end = self.carry(over).await;
+    /// Carries on until the end, and says goodbye. A client that is `gone` though we have not ended its side waits for nothing, however
+    /// long the server would.
+    pub(super) async fn run(
+        mut self,
+        over: impl Future<Output = Farewell>,
+        gone: impl Future<Output = ()>,
+    ) -> End {
+        let end = self.carry(over, gone).await;
         if let End::Ours(farewell) = end {
             // Who does not listen is not waited for.
             let _ = tokio::time::timeout(GOODBYE, self.part(farewell)).await;
@@ -82,8 +87,8 @@ where
         end
     }
 
-    async fn carry(&mut self, over: impl Future<Output = Farewell>) -> End {
-        let mut over = pin!(over);
+    async fn carry(&mut self, over: impl Future<Output = Farewell>, gone: impl Future<Output = ()>) -> End {
+        let (mut over, mut gone, mut is_gone) = (pin!(over), pin!(gone), false);
         let mut leaving = None;
         let mut timer = pin!(sleep(self.idle));
         poll_fn(|context| {
@@ -99,6 +104,10 @@ where
             }
             if let Poll::Ready(end) = self.poll_flows(context) {
                 return Poll::Ready(end);
+            }
+            is_gone = is_gone || gone.as_mut().poll(context).is_ready();
+            if is_gone && !self.down.is_done() {
+                return Poll::Ready(End::Theirs);
             }
             if let Some(farewell) = leaving {
                 let is_time = self.is_at_boundary() || timer.as_mut().poll(context).is_ready();

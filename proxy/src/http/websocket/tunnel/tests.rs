@@ -15,6 +15,7 @@ struct Ends {
     client: DuplexStream,
     server: DuplexStream,
     over: tokio::sync::oneshot::Sender<Farewell>,
+    gone: tokio::sync::oneshot::Sender<()>,
     end: JoinHandle<End>,
 }
 
@@ -22,8 +23,14 @@ fn tunnel(room: usize) -> Ends {
     let ((client, ours), (server, theirs)) = (tokio::io::duplex(room), tokio::io::duplex(room));
     let (over, told) = tokio::sync::oneshot::channel();
     let told = async { told.await.unwrap_or(DRAINING) };
-    let end = tokio::spawn(Tunnel::new(ours, theirs, false, MINUTE).run(told));
-    Ends { client, server, over, end }
+    let (gone, left) = tokio::sync::oneshot::channel();
+    let left = async {
+        if left.await.is_err() {
+            std::future::pending().await
+        }
+    };
+    let end = tokio::spawn(Tunnel::new(ours, theirs, false, MINUTE).run(told, left));
+    Ends { client, server, over, gone, end }
 }
 
 async fn hears(side: &mut DuplexStream, bytes: &[u8]) {
@@ -47,7 +54,7 @@ fn unmasked(frame: &[u8]) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn in_21_both_sides_are_told_where_a_frame_ends() {
-    let Ends { mut client, mut server, over, end } = tunnel(64);
+    let Ends { mut client, mut server, over, end, .. } = tunnel(64);
     client.write_all(MASKED).await.unwrap();
     hears(&mut server, MASKED).await;
     server.write_all(PLAIN).await.unwrap();
@@ -63,7 +70,7 @@ async fn in_21_both_sides_are_told_where_a_frame_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_answer_is_not_waited_for() {
-    let Ends { client: _client, server: _server, over, end } = tunnel(4);
+    let Ends { client: _client, server: _server, over, end, .. } = tunnel(4);
     over.send(EXPIRED).unwrap();
     let start = Instant::now();
     end.await.unwrap();
@@ -72,7 +79,7 @@ async fn who_does_not_answer_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn in_21_within_a_frame_nothing_is_inserted() {
-    let Ends { mut client, mut server, over, end } = tunnel(64);
+    let Ends { mut client, mut server, over, end, .. } = tunnel(64);
     client.write_all(&MASKED[..7]).await.unwrap();
     hears(&mut server, &MASKED[..7]).await;
     over.send(EXPIRED).unwrap();
@@ -87,7 +94,7 @@ async fn in_21_within_a_frame_nothing_is_inserted() {
 #[tokio::test(start_paused = true)]
 async fn draining_waits_for_the_end_of_a_frame() {
     for is_finished in [true, false] {
-        let Ends { mut client, mut server, over, end } = tunnel(64);
+        let Ends { mut client, mut server, over, end, .. } = tunnel(64);
         client.write_all(&MASKED[..7]).await.unwrap();
         hears(&mut server, &MASKED[..7]).await;
         over.send(DRAINING).unwrap();
@@ -107,7 +114,7 @@ async fn draining_waits_for_the_end_of_a_frame() {
 /// What has been read in whole frames still goes on, before the Close; what has only begun does not.
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_slow_reader_ends_with_a_whole_frame() {
-    let Ends { mut client, mut server, over, end } = tunnel(4);
+    let Ends { mut client, mut server, over, end, .. } = tunnel(4);
     let sent = tokio::spawn(async move {
         let _ = client.write_all(&[MASKED, MASKED, &MASKED[..3]].concat()).await;
         client
@@ -128,7 +135,7 @@ async fn what_waits_for_a_slow_reader_ends_with_a_whole_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn in_21_what_is_no_frame_ends_it_and_does_not_pass() {
-    let Ends { mut client, mut server, over: _over, end } = tunnel(64);
+    let Ends { mut client, mut server, over: _over, end, .. } = tunnel(64);
     // The second one is not masked.
     client.write_all(&[MASKED, PLAIN, MASKED].concat()).await.unwrap();
     hears(&mut server, MASKED).await;
@@ -140,7 +147,7 @@ async fn in_21_what_is_no_frame_ends_it_and_does_not_pass() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_idle_when_nothing_moves_in_either_direction() {
-    let Ends { mut client, mut server, over: _over, end } = tunnel(64);
+    let Ends { mut client, mut server, over: _over, end, .. } = tunnel(64);
     for _ in 0..5 {
         tokio::time::sleep(MINUTE * 9 / 10).await;
         server.write_all(PLAIN).await.unwrap();
@@ -155,7 +162,7 @@ async fn it_is_idle_when_nothing_moves_in_either_direction() {
 /// The Close frames of both sides pass, and then the end of each.
 #[tokio::test(start_paused = true)]
 async fn what_the_sides_agree_on_is_theirs() {
-    let Ends { mut client, mut server, over: _over, end } = tunnel(64);
+    let Ends { mut client, mut server, over: _over, end, .. } = tunnel(64);
     let (asks, answers) = (frames::close(1000, "bye", Some([7; 4])), frames::close(1000, "bye", None));
     client.write_all(&asks).await.unwrap();
     client.write_all(MASKED).await.unwrap();
@@ -172,7 +179,7 @@ async fn what_the_sides_agree_on_is_theirs() {
 /// One side may end while the other goes on.
 #[tokio::test(start_paused = true)]
 async fn an_end_is_passed_on_and_the_other_direction_stays_open() {
-    let Ends { mut client, mut server, over: _over, end } = tunnel(64);
+    let Ends { mut client, mut server, over: _over, end, .. } = tunnel(64);
     client.shutdown().await.unwrap();
     assert_eq!(all(&mut server).await, b"");
     server.write_all(PLAIN).await.unwrap();
@@ -184,7 +191,7 @@ async fn an_end_is_passed_on_and_the_other_direction_stays_open() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_does_not_read_stops_the_sender() {
-    let Ends { mut client, server: _server, over: _over, end: _end } = tunnel(1024);
+    let Ends { mut client, server: _server, over: _over, end: _end, .. } = tunnel(1024);
     let frame = [&[0x82, 0xfe, 0xff, 0xff, 0, 0, 0, 0], &[0; 65535][..]].concat();
     let mut taken = 0;
     let _ = tokio::time::timeout(Duration::from_secs(5), async {
@@ -210,4 +217,44 @@ fn the_code_says_whose_fault_it_is() {
         };
         assert_eq!((farewell.code, farewell.word), (expected, reason.as_str()));
     }
+}
+
+/// hyper says of a stream that was reset with CANCEL that it has ended.
+#[tokio::test(start_paused = true)]
+async fn in_21_os_5_a_client_that_is_gone_is_not_waited_for_though_the_server_goes_on() {
+    let Ends { mut client, mut server, gone, end, over: _over } = tunnel(64);
+    client.shutdown().await.unwrap();
+    assert_eq!(all(&mut server).await, b"");
+    let began = Instant::now();
+    gone.send(()).unwrap();
+    assert!(matches!(end.await.unwrap(), End::Theirs));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// And neither is one whose bytes the server does not take.
+#[tokio::test(start_paused = true)]
+async fn in_21_os_5_a_client_that_is_gone_is_not_waited_for_though_the_server_takes_nothing() {
+    let Ends { mut client, server: _server, gone, end, over: _over } = tunnel(16);
+    for _ in 0..2 {
+        client.write_all(MASKED).await.unwrap();
+    }
+    client.write_all(MASKED).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    gone.send(()).unwrap();
+    assert!(matches!(end.await.unwrap(), End::Theirs));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// Where we have said the end, nothing more can be sent, and what the client says goes on.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_heard_the_end_may_go_on() {
+    let Ends { mut client, mut server, gone, end, over: _over } = tunnel(64);
+    server.shutdown().await.unwrap();
+    assert_eq!(all(&mut client).await, b"");
+    gone.send(()).unwrap();
+    client.write_all(MASKED).await.unwrap();
+    hears(&mut server, MASKED).await;
+    client.shutdown().await.unwrap();
+    assert!(matches!(end.await.unwrap(), End::Theirs));
 }
