@@ -1,8 +1,12 @@
-//! How many connections may there be? As many as the system's file descriptors carry, less what we need for ourselves.
+//! How many connections may there be? As many as the system's file descriptors carry, less what we need for ourselves; and with
+//! what is one more turned away, when none is left?
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 /// So many connections may be open at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,23 @@ pub enum TooFew {
     )]
     Asked { asked: NonZeroUsize, carried: usize, limit: usize },
 }
+
+/// The part of one listener in the reserve: a descriptor that is held so that there is one left to turn somebody away with. The
+/// reserve is that of the process, as their limit is: one that goes to somebody else while it is let go of is made up for by
+/// whoever comes next, to whichever listener.
+#[derive(Debug)]
+pub struct Spare(());
+
+#[derive(Debug)]
+struct Reserve {
+    wanted: usize,
+    held: Vec<Socket>,
+}
+
+/// Under a lock that is held for three system calls when a connection is turned away, and never otherwise.
+static RESERVE: Mutex<Reserve> = Mutex::new(Reserve { wanted: 0, held: Vec::new() });
+/// Is less held than is wanted? True as well while one is let go of.
+static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
 /// Raises the soft limit of file descriptors to the hard one, which is ours to take. What holds now.
 pub fn raise() -> usize {
@@ -83,6 +104,62 @@ impl Room {
                 "so many connections may be open at once in each direction"
             );
         }
+    }
+}
+
+// === impl Spare ===
+
+impl Spare {
+    pub fn hold() -> Self {
+        let mut reserve = Reserve::lock();
+        reserve.wanted += 1;
+        reserve.fill();
+        Self(())
+    }
+
+    /// Is the reserve whole, now that it was filled as far as can be? If not, no descriptor is anybody else's before.
+    pub fn is_whole(&self) -> bool {
+        !IS_SHORT.load(Ordering::SeqCst) || Reserve::lock().fill()
+    }
+
+    /// Lets go of a descriptor while this turns somebody away.
+    pub fn lend<T>(&self, turn_away: impl FnOnce() -> T) -> T {
+        let mut reserve = Reserve::lock();
+        // Before it can be had by anybody.
+        IS_SHORT.store(true, Ordering::SeqCst);
+        reserve.held.pop();
+        let done = turn_away();
+        reserve.fill();
+        done
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        let mut reserve = Reserve::lock();
+        reserve.wanted = reserve.wanted.saturating_sub(1);
+        reserve.fill();
+    }
+}
+
+// === impl Reserve ===
+
+impl Reserve {
+    fn lock() -> MutexGuard<'static, Self> {
+        RESERVE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As far as there are descriptors. Is it whole?
+    fn fill(&mut self) -> bool {
+        self.held.truncate(self.wanted);
+        while self.held.len() < self.wanted
+            && let Ok(socket) = Socket::new(Domain::UNIX, Type::DGRAM, None)
+        {
+            self.held.push(socket);
+        }
+        let is_whole = self.held.len() == self.wanted;
+        IS_SHORT.store(!is_whole, Ordering::SeqCst);
+        is_whole
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::descriptors::{self, Room, TooFew};
+use crate::descriptors::{self, Room, Spare, TooFew};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::record::Direction;
@@ -135,9 +135,6 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// A descriptor that is held so that there is one left to turn somebody away with.
-struct Spare(Option<Socket>);
-
 /// Accepts until it is time to end, and then what has already arrived in the queue. Each connection gets a drain of its
 /// own to hold, and with it its place; one for which there is none is reset before anything is read.
 pub async fn accept<F>(
@@ -148,7 +145,7 @@ pub async fn accept<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut spare = Spare::new();
+    let spare = Spare::hold();
     let mut seat = |stream: TcpStream, peer: SocketAddr, drain: &Drain| match seats.take(peer.ip()) {
         Ok(seat) => {
             tune(&stream);
@@ -166,6 +163,13 @@ pub async fn accept<F>(
             () = drain.signaled() => break,
         };
         match accepted {
+            Ok((stream, peer)) if !spare.is_whole() => {
+                // It came with one that another listener had let go of for a moment, which it gets back.
+                tcp::reset(&stream);
+                drop(stream);
+                spare.is_whole();
+                seats.turned_away(peer.ip());
+            }
             Ok((stream, peer)) => {
                 seat(stream, peer, &drain);
                 if seats.gives_way() {
@@ -177,7 +181,7 @@ pub async fn accept<F>(
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Out of file descriptors or memory: it passes when connections end.
             Err(error) => {
-                if let Some(peer) = spare.turn_away(&listener) {
+                if let Some(peer) = spare.lend(|| turn_away(&listener)) {
                     seats.turned_away(peer.ip());
                     continue;
                 }
@@ -196,25 +200,11 @@ pub async fn accept<F>(
     }
 }
 
-// === impl Spare ===
-
-impl Spare {
-    fn new() -> Self {
-        Self(Socket::new(Domain::UNIX, Type::DGRAM, None).ok())
-    }
-
-    /// Resets one connection that would wait in the queue for a descriptor, and says whose. `None`: there was none, or somebody
-    /// else was faster with ours.
-    fn turn_away(&mut self, listener: &TcpListener) -> Option<SocketAddr> {
-        self.0 = None;
-        let accepted = listener.accept().now_or_never().and_then(Result::ok);
-        let peer = accepted.map(|(stream, peer)| {
-            tcp::reset(&stream);
-            peer
-        });
-        *self = Self::new();
-        peer
-    }
+/// Resets the connection that has waited longest, and says whose it was. `None`: none did, or there is no descriptor for it.
+fn turn_away(listener: &TcpListener) -> Option<SocketAddr> {
+    let (stream, peer) = listener.accept().now_or_never()?.ok()?;
+    tcp::reset(&stream);
+    Some(peer)
 }
 
 /// Small answers leave at once; a peer that vanished is noticed.

@@ -23,7 +23,6 @@ use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::scripted::{Scripted, Served};
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
 
 /// A workload that may go to `localhost` on one port, by a rule with these fields, and to all others without.
 struct World {
@@ -66,14 +65,7 @@ impl World {
 
     fn assert_failed(&self, answer: &Answer, status: u16, reason: &str, error: &str) {
         assert_said(answer, status, reason, error);
-        let id = answer.json()["decision_id"].clone();
-        let line = || {
-            let text = self.proxy.process.stdout();
-            let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.find(|line| line["decision_id"] == id)
-        };
-        wait_until("the line of the log", Duration::from_secs(10), || line().is_some());
-        assert_eq!(line().expect("it is there")["cause"], error);
+        assert_eq!(self.proxy.logged(answer)["cause"], error);
     }
 }
 

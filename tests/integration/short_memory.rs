@@ -65,7 +65,7 @@ fn os_5_without_memory_requests_are_shed_and_those_under_way_go_on() {
     let all = resident(&proxy);
     drop(proxy);
 
-    let most = 40;
+    let most = 24;
     let (proxy, _folder) = start(&most.to_string(), &upstream);
     let (senders, open, refused) = runtime.block_on(ask(&proxy));
     let some = resident(&proxy);
@@ -77,7 +77,7 @@ fn os_5_without_memory_requests_are_shed_and_those_under_way_go_on() {
     let scrape = proxy.scrape();
     let count = |name, labels: &[_]| scrape.sum(name, labels);
     assert!((count("countersign_memory_short", &[]) - 1.0).abs() < f64::EPSILON);
-    assert!((count("countersign_max_memory_bytes", &[]) - 41_943_040.0).abs() < f64::EPSILON);
+    assert!((count("countersign_max_memory_bytes", &[]) - 25_165_824.0).abs() < f64::EPSILON);
     let shed = count("countersign_requests_total", &[("decision", "error"), ("reason", "overloaded")]);
     assert!((shed - f64::from(u32::try_from(refused.len()).unwrap())).abs() < f64::EPSILON, "{shed}");
     let log = proxy.process.stderr();

@@ -25,19 +25,19 @@ use crate::support::scripted::{Scripted, Served};
 use crate::support::upstream::Upstream;
 use crate::support::wait_until;
 
-const TOTAL: Duration = Duration::from_millis(800);
+pub(crate) const TOTAL: Duration = Duration::from_millis(800);
 /// For machines that are busy.
-const LATE: Duration = Duration::from_secs(4);
+pub(crate) const LATE: Duration = Duration::from_secs(4);
 
 /// A sidecar before a server and on the way to it, with this limit for both.
-struct World {
+pub(crate) struct World {
     proxy: Proxy,
-    host: String,
+    pub(crate) host: String,
     _folder: Folder,
 }
 
 impl World {
-    fn new(target: SocketAddr, rule: &Value) -> Self {
+    pub(crate) fn new(target: SocketAddr, rule: &Value) -> Self {
         let timeouts = json!({"total": "800ms"});
         let rules = json!([{"name": "all", "public": true, "to": {"paths": ["/*"]}}]);
         let mut out = json!({
@@ -59,7 +59,7 @@ impl World {
         Self { proxy: settings.start(), host, _folder: folder }
     }
 
-    fn ways(&self) -> [SocketAddr; 2] {
+    pub(crate) fn ways(&self) -> [SocketAddr; 2] {
         [self.proxy.inbound(), self.proxy.outbound()]
     }
 
@@ -67,14 +67,7 @@ impl World {
         assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"), "{answer:?}");
         assert_eq!(answer.header("proxy-status"), Some("countersign; error=http_response_timeout"));
         assert_in_time(began);
-        let id = answer.json()["decision_id"].clone();
-        let line = || {
-            let text = self.proxy.process.stdout();
-            let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.find(|line| line["decision_id"] == id)
-        };
-        wait_until("the line of the log", Duration::from_secs(10), || line().is_some());
-        assert_eq!(line().unwrap()["cause"], "http_response_timeout");
+        assert_eq!(self.proxy.logged(answer)["cause"], "http_response_timeout");
     }
 }
 
@@ -168,6 +161,26 @@ fn an_answer_that_never_rests_breaks_off() {
         assert!(read > 1 << 20, "{read} bytes");
         assert_in_time(began);
         wait_until("the application to be free", LATE, || upstream.flowing() == 0);
+    }
+}
+
+/// Whoever takes nothing holds nothing of the application's for longer than that.
+#[test]
+fn an_answer_that_nobody_takes_is_let_go_of() {
+    let upstream = Upstream::start();
+    let world = World::new(upstream.address(), &json!({}));
+    for way in world.ways() {
+        let began = Instant::now();
+        let mut connection = Connection::open(way).unwrap();
+        connection.send(format!("GET /flood HTTP/1.1\r\nHost: {}\r\n\r\n", world.host).as_bytes()).unwrap();
+        wait_until("the answer to begin", LATE, || upstream.flowing() == 1);
+        wait_until("the application to be free", LATE, || upstream.flowing() == 0);
+        assert_in_time(began);
+        assert_eq!(connection.head().unwrap().0, 200);
+        // What had been handed over is heard, and that there is no end.
+        while let Ok(chunk) = connection.chunk() {
+            chunk.expect("it has an end");
+        }
     }
 }
 

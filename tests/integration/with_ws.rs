@@ -118,6 +118,11 @@ fn in_21_messages_of_every_kind_pass() {
 
 #[test]
 fn in_21_messages_pass_over_tls() {
+    assert_passes_over_tls(&json!({"deflate": true}));
+}
+
+/// By such a client, which trusts the sidecar's certificate.
+pub(crate) fn assert_passes_over_tls(more: &Value) {
     let (ca, server, key) = (Ca::new("ca"), Server::start(), Key::new("k1"));
     let pair = ca.server();
     let tls = json!({"tls": {"certFile": "tls.crt", "keyFile": "tls.key"}});
@@ -129,8 +134,9 @@ fn in_21_messages_pass_over_tls() {
     ]);
     let proxy = Settings::policies(folder.path(), "orders").before(server.address()).start();
     let bearer = format!("Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
+    let mut more = more.clone();
+    (more["ca"], more["headers"]) = (json!(ca.pem), json!({"authorization": bearer}));
     let url = format!("wss://localhost:{}/orders", proxy.inbound().port());
-    let more = json!({"ca": ca.pem, "deflate": true, "headers": {"Authorization": bearer}});
     assert_cases_ok(&mut Peer::client(&url, "echo", &more));
 }
 

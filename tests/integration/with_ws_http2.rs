@@ -11,11 +11,10 @@ use crate::support::policy::{
     self, AUDIENCE, Folder, LOCAL_ISSUER, inbound_with, issuer_discovered, issuer_with_file, usual_rules,
 };
 use crate::support::proxy::Settings;
-use crate::support::tls::Ca;
 use crate::support::upstream::Upstream;
 use crate::support::wait_until;
 use crate::support::ws::{self, Peer, Server};
-use crate::with_ws::{World, assert_cases_ok};
+use crate::with_ws::{World, assert_cases_ok, assert_passes_over_tls};
 
 /// On top of what the client is told.
 fn by_http2(mut more: Value) -> Value {
@@ -66,20 +65,7 @@ fn in_21_a_key_of_the_callers_is_not_forwarded() {
 
 #[test]
 fn in_21_messages_pass_over_http2_and_tls() {
-    let (ca, server, key) = (Ca::new("ca"), Server::start(), Key::new("k1"));
-    let pair = ca.server();
-    let tls = json!({"tls": {"certFile": "tls.crt", "keyFile": "tls.key"}});
-    let folder = Folder::with(&[
-        ("policy.yaml", &(issuer_with_file("keys.jwks") + &inbound_with(&usual_rules(), &tls))),
-        ("keys.jwks", &key_set(&[&key]).to_string()),
-        ("tls.crt", &pair.cert),
-        ("tls.key", &pair.key),
-    ]);
-    let proxy = Settings::policies(folder.path(), "orders").before(server.address()).start();
-    let bearer = format!("Bearer {}", key.token(&claims(LOCAL_ISSUER, &json!({}))));
-    let url = format!("wss://localhost:{}/orders", proxy.inbound().port());
-    let more = by_http2(json!({"ca": ca.pem, "headers": {"authorization": bearer}}));
-    assert_cases_ok(&mut Peer::client(&url, "echo", &more));
+    assert_passes_over_tls(&by_http2(json!({})));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What flows? The bodies that we relay, frame by frame and never buffered, and the short ones of our own.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use hyper::body::Incoming;
 use super::answer;
 use super::arriving::Arriving;
 use super::attempt::failure;
-use super::deadline::Deadline;
+use super::deadline::{Alarm, Deadline};
 use super::exchange::{Again, Exchange};
 use super::grant::{Admitted, Ending};
 use super::headers::Stripped;
 use super::pool::Hold;
 use super::watch::{Place, Watch};
 use crate::rejection::Cause;
-use stall::{Late, Stall};
+use stall::Stall;
 use trailers::Forbidden;
 
 mod stall;
@@ -55,6 +55,8 @@ pub(crate) struct Relay {
     watch: Watch,
     /// Until it is watched.
     place: Option<Place>,
+    /// Of an answer that has to be there in time.
+    alarm: Option<Alarm>,
     /// Who waits for a frame.
     waker: Option<Waker>,
 }
@@ -107,7 +109,7 @@ impl Body {
             forbidden: caller.map_or(Forbidden::None, Forbidden::of),
             exchange: Some(exchange.clone()),
             is_request: true,
-            ..Relay::new(incoming, idle, Deadline::NEVER)
+            ..Relay::new(incoming, idle)
         };
         let relay = relay.shared(admitted);
         if deadline.is_set() {
@@ -132,8 +134,10 @@ impl Body {
             }
             return Self::Empty;
         }
-        let relay = Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle, deadline) };
-        Self::Relay(relay.shared(admitted))
+        let relay = Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle) }.shared(admitted);
+        let late = Arc::downgrade(&relay);
+        lock(&relay).alarm = deadline.then(move |ending| Relay::too_late(&late, &ending));
+        Self::Relay(relay)
     }
 
     /// Looks at an answer's first frame, if that is at hand: what has broken off by now is no answer.
@@ -197,16 +201,17 @@ impl HttpBody for Body {
 // === impl Relay ===
 
 impl Relay {
-    fn new(incoming: Arriving, idle: Duration, deadline: Deadline) -> Self {
+    fn new(incoming: Arriving, idle: Duration) -> Self {
         Self {
             flow: Flow::On(incoming),
-            stall: Stall::new(idle, deadline),
+            stall: Stall::new(idle),
             forbidden: Forbidden::None,
             exchange: None,
             is_request: false,
             hold: None,
             watch: Watch::Nothing,
             place: None,
+            alarm: None,
             waker: None,
         }
     }
@@ -250,6 +255,16 @@ impl Relay {
         }
     }
 
+    /// The time for all of an answer is over, whether anybody takes it or not: nothing more of it is taken, nor sent of its request.
+    fn too_late(late: &Weak<Mutex<Self>>, ending: &Ending) {
+        let Some(relay) = late.upgrade() else { return };
+        tracing::debug!("an answer took longer than timeouts.total");
+        let request = lock(&relay).exchange.as_ref().and_then(|exchange| exchange.carried());
+        for relay in request.iter().chain([&relay]) {
+            Self::end_early(relay, ending);
+        }
+    }
+
     fn begin(&mut self, context: &mut Context<'_>) -> Result<(), Cause> {
         let Flow::On(incoming) = &mut self.flow else { return Ok(()) };
         match incoming.begin(context) {
@@ -265,7 +280,6 @@ impl Relay {
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let incoming = match &mut self.flow {
-            Flow::On(_) if self.stall.deadline.has_passed() => return self.too_late(context),
             Flow::On(incoming) => incoming,
             Flow::Broken(_) | Flow::Ended(_) => return Poll::Ready(self.cut()),
             Flow::Over => return Poll::Ready(None),
@@ -306,23 +320,8 @@ impl Relay {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             self.waker = Some(context.waker().clone());
         }
-        match ready!(self.stall.poll(context, self.exchange.as_deref())) {
-            Late::Idle => Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit))))),
-            Late::Over => self.too_late(context),
-        }
-    }
-
-    /// The time for all of the answer is over: nothing more of it is taken, nor sent of the request. What has been handed over is
-    /// written before the caller is told.
-    fn too_late(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ending = self.stall.deadline.ending();
-        tracing::debug!("an answer took longer than timeouts.total");
-        if let Some(request) = self.exchange.as_ref().and_then(|exchange| exchange.carried()) {
-            Self::end_early(&request, &ending);
-        }
-        (self.flow, self.hold) = (Flow::Ended(ending), None);
-        context.waker().wake_by_ref();
-        Poll::Pending
+        ready!(self.stall.poll(context, self.exchange.as_deref()));
+        Poll::Ready(Some(Err(self.broken(BodyError::Stalled(self.stall.limit)))))
     }
 
     /// A gRPC caller is told why it ends; any other sees that the end is missing, and so does the application.
@@ -347,7 +346,7 @@ impl Relay {
 
     /// All of it has passed: what may still lie in a buffer is the caller's.
     fn end(&mut self) {
-        (self.flow, self.watch, self.place) = (Flow::Over, Watch::Nothing, None);
+        (self.flow, self.watch, self.place, self.alarm) = (Flow::Over, Watch::Nothing, None, None);
         if let Some(exchange) = self.exchange.take().filter(|_| self.is_request) {
             exchange.ended();
         }

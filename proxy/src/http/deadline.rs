@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::grant::Ending;
@@ -20,6 +22,10 @@ pub(crate) struct Deadline {
     is_grpc: bool,
 }
 
+/// What happens when it has passed, unless this is dropped before.
+#[derive(Debug)]
+pub(crate) struct Alarm(AbortHandle);
+
 // === impl Deadline ===
 
 impl Deadline {
@@ -32,15 +38,6 @@ impl Deadline {
 
     pub(super) fn is_set(self) -> bool {
         self.at.is_some()
-    }
-
-    pub(super) fn has_passed(self) -> bool {
-        self.at.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// That moment, or the deadline before it.
-    pub(super) fn or_before(self, moment: Instant) -> Instant {
-        self.at.map_or(moment, |at| at.min(moment))
     }
 
     /// What comes of `work` in time. The timer is in a box, so that who needs none has no room for it.
@@ -62,9 +59,21 @@ impl Deadline {
         .await
     }
 
-    /// How an answer ends that was under way by then.
-    pub(super) fn ending(self) -> Ending {
-        Ending { refusal: Arc::new(Cause::HttpResponseTimeout.into()), is_grpc: self.is_grpc }
+    /// Says when it has passed how an answer ends that is under way by then, if there is one and the alarm is still there: a task, since
+    /// who does not take an answer does not ask for the time either.
+    pub(super) fn then(self, tell: impl FnOnce(Ending) + Send + 'static) -> Option<Alarm> {
+        let Self { at, is_grpc } = self;
+        let ending = move || Ending { refusal: Arc::new(Cause::HttpResponseTimeout.into()), is_grpc };
+        let task = |at| tokio::spawn(sleep_until(at).map(move |()| tell(ending())));
+        at.map(|at| Alarm(task(at).abort_handle()))
+    }
+}
+
+// === impl Alarm ===
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -72,6 +81,7 @@ impl Deadline {
 mod tests {
     use std::future::{pending, ready};
     use std::pin::pin;
+    use std::sync::Mutex;
 
     use countersign_policy::Reason;
 
@@ -95,9 +105,6 @@ mod tests {
             deadline.meet(pin!(ready(Err::<u8, _>(Reason::NoRule)))).await,
             Err(Reason::NoRule.into())
         );
-        assert!(!deadline.has_passed());
-        tokio::time::advance(SECOND).await;
-        assert!(deadline.has_passed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -108,8 +115,25 @@ mod tests {
             Ok::<_, Reason>(())
         };
         assert_eq!(Deadline::of(None, false).meet(pin!(work)).await, Ok(()));
-        let moment = Instant::now() + day;
-        assert_eq!(Deadline::NEVER.or_before(moment), moment);
-        assert!(Deadline::of(Some(SECOND), false).or_before(moment) < moment);
+        assert!(Deadline::NEVER.then(|_| ()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_told_when_it_has_passed_if_anybody_still_wants_to_know() {
+        let (told, began) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
+        let deadline = |seconds| {
+            let told = Arc::clone(&told);
+            Deadline::of(Some(SECOND * seconds), true)
+                .then(move |ending| told.lock().unwrap().push((began.elapsed().as_secs(), ending)))
+        };
+        let (kept, dropped) = (deadline(2), deadline(1));
+        drop(dropped);
+        tokio::time::sleep(3 * SECOND).await;
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        assert_eq!(
+            told,
+            [(2, Ending { refusal: Arc::new(Cause::HttpResponseTimeout.into()), is_grpc: true })]
+        );
+        drop(kept);
     }
 }

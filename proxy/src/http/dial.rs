@@ -90,12 +90,14 @@ pub(crate) enum Sender {
 // === impl Dial ===
 
 impl Dial {
-    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share.
+    /// Opens a connection, and says to which address. The caller holds it to the limit; each address gets its share. Over HTTP/2 the
+    /// server may send so many bytes of each answer before any are taken.
     pub(crate) async fn connect(
         &self,
         connector: &Connector,
         own: &Own,
         limit: Duration,
+        window: u32,
     ) -> Result<(Sender, IpAddr), Cause> {
         let stream = match &self.address {
             Address::Socket(address) => {
@@ -107,7 +109,8 @@ impl Dial {
         };
         let address = stream.peer_addr().map_err(closed)?.ip();
         let Some(tls) = &self.tls else {
-            return Ok((handshake(stream, self.version == Version::Http2).await?, address));
+            let window = (self.version == Version::Http2).then_some(window);
+            return Ok((handshake(stream, window).await?, address));
         };
         let stream =
             connector.tls(stream, tls.config.clone(), &tls.server_name).await.map_err(unreachable)?;
@@ -116,7 +119,7 @@ impl Dial {
             tracing::debug!(server = tls.server_name, "the upstream does not speak HTTP/2");
             return Err(Cause::HttpProtocolError);
         }
-        Ok((handshake(stream, h2).await?, address))
+        Ok((handshake(stream, h2.then_some(window)).await?, address))
     }
 }
 
@@ -174,14 +177,15 @@ pub(crate) async fn tcp(
     own.admit(stream)
 }
 
-async fn handshake<S>(stream: S, h2: bool) -> Result<Sender, Cause>
+/// Of HTTP/2 where there is a window for each stream.
+async fn handshake<S>(stream: S, window: Option<u32>) -> Result<Sender, Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if h2 {
+    if let Some(window) = window {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(H2_WINDOW)
+            .initial_stream_window_size(window)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_send_buf_size(MAX_UNTAKEN)
             .max_header_list_size(MAX_ANSWER_HEAD)
@@ -251,8 +255,6 @@ fn no_http(error: hyper::Error) -> Cause {
     failure::of(&error, false)
 }
 
-/// Of a stream. What lies here unread of the answers of one connection is no more than this for each of its streams.
-const H2_WINDOW: u32 = 256 * 1024;
 /// The most there is (RFC 9113 §6.9.1): hyper takes no more of a stream than its reader does, so that with less, few callers who read
 /// nothing would use up what all streams share.
 const H2_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
@@ -279,17 +281,17 @@ mod tests {
             let address = Address::Name { host: host.to_owned(), port: at.port() };
             let timeout = Duration::from_secs(5);
             let dial = Dial { address, tls: None, version: Version::Http1 };
-            let refused = dial.connect(&Connector::for_tests(), &own, timeout).await.err();
+            let refused = dial.connect(&Connector::for_tests(), &own, timeout, 65_535).await.err();
             assert_eq!(refused, Some(Cause::ProxyLoopDetected), "{host}");
             assert!(
-                dial.connect(&Connector::for_tests(), &nobody, timeout).await.is_ok(),
+                dial.connect(&Connector::for_tests(), &nobody, timeout, 65_535).await.is_ok(),
                 "{host} is reached"
             );
             let refused = tcp(&Connector::for_tests(), host, at.port(), &own, timeout).await.err();
             assert_eq!(refused, Some(Cause::ProxyLoopDetected), "{host}, for bytes");
         }
         let dial = Dial { address: Address::Socket(at), tls: None, version: Version::Http1 };
-        let refused = dial.connect(&Connector::for_tests(), &own, Duration::from_secs(5)).await.err();
+        let refused = dial.connect(&Connector::for_tests(), &own, Duration::from_secs(5), 65_535).await.err();
         assert_eq!(refused, Some(Cause::ProxyLoopDetected), "where a connection was going");
     }
 }

@@ -239,9 +239,9 @@ fn ended(result: hyper::Result<()>) -> Option<Overdue> {
 }
 
 /// Runs a story. A panic in it is a fault of ours in this one request: it is refused as `internal`, and counted so
-/// (security IN-1, OS-1).
-async fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| Err(Reason::Internal.into()))
+/// (security IN-1, OS-1). No `async fn`: that would hold the story twice, once as what it was given.
+fn guarded<T>(story: impl Future<Output = Result<T, Refusal>>) -> impl Future<Output = Result<T, Refusal>> {
+    AssertUnwindSafe(story).catch_unwind().map(|told| told.unwrap_or_else(|_| Err(Reason::Internal.into())))
 }
 
 /// Does the client begin with the preface of HTTP/2? Looks without reading, so that HTTP/1 pays nothing for it: its

@@ -31,7 +31,7 @@ pub(super) struct Pace {
 pub(crate) struct Counts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) direction: Direction,
-    /// What is under way on all connections of the worker: requests, their bodies, answers and pieces of them.
+    /// What is under way on all connections of the worker, and does not rest: requests, their bodies, answers and pieces of them.
     pub(super) held: Arc<AtomicUsize>,
 }
 
@@ -44,9 +44,11 @@ struct State {
     is_begun: bool,
     /// What keeps the connection from being idle: requests that have not been read, or answers that have not been said to their end.
     busy: usize,
-    /// Of them pieces of answers that lie in h2, and from when on none was taken.
+    /// Of them pieces of answers that lie in h2, their bytes, from when on none was taken, and who waits until there are fewer.
     lying: usize,
+    lying_bytes: usize,
     lying_since: Option<Instant>,
+    queue: Vec<Waker>,
     /// Of HTTP/1, which has one at a time.
     exchange: Exchange,
     /// Who waits until the end of the caller is to be heard.
@@ -115,7 +117,9 @@ impl Pace {
             is_begun: first.is_some(),
             busy: 0,
             lying: 0,
+            lying_bytes: 0,
             lying_since: None,
+            queue: Vec::new(),
             exchange: Exchange::None,
             listener: None,
             is_parting: false,
@@ -238,16 +242,16 @@ impl Pace {
         is_free || state.written.saturating_sub(written) > ROUND
     }
 
-    /// Something more is under way, which is given back with [`Pace::less_busy`].
-    fn more_busy(&self) -> MutexGuard<'_, State> {
-        self.counts.held.fetch_add(1, Ordering::Relaxed);
+    /// Something more is under way, which is given back with [`Pace::less_busy`]. One that rests is nothing to shed others for.
+    fn more_busy(&self, rests: bool) -> MutexGuard<'_, State> {
+        self.counts.held.fetch_add(usize::from(!rests), Ordering::Relaxed);
         let mut state = self.lock();
         state.busy += 1;
         state
     }
 
-    fn less_busy(&self) -> MutexGuard<'_, State> {
-        self.counts.held.fetch_sub(1, Ordering::Relaxed);
+    fn less_busy(&self, rests: bool) -> MutexGuard<'_, State> {
+        self.counts.held.fetch_sub(usize::from(!rests), Ordering::Relaxed);
         let mut state = self.lock();
         state.busy = state.busy.saturating_sub(1);
         if state.busy == 0 {

@@ -182,7 +182,8 @@ impl Upstream {
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit).await?;
+        let width = self.http2.next();
+        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, width.window()).await?;
         let place = self.place(address);
         Ok(match sender {
             Sender::Http1(mut line) => {
@@ -190,7 +191,7 @@ impl Upstream {
                 Carrier::Http1(self.lease(line, place))
             }
             Sender::Http2(sender, allowed) => {
-                let (sender, stream) = self.http2.begin(sender, allowed, place);
+                let (sender, stream) = self.http2.begin(sender, width, allowed, place);
                 Carrier::Http2(sender, stream)
             }
         })

@@ -58,10 +58,11 @@ pub struct Worker {
     pub(super) pools: Pools,
     /// By where they are. Belongs to one worker, so its lock is never contended.
     applications: Mutex<HashMap<SocketAddr, Arc<Application>>>,
-    /// Requests under way.
+    /// Requests without an answer.
     load: AtomicUsize,
-    /// And what else is, on connections of callers.
+    /// What takes room on connections of callers, answers that nobody takes too; and how much of it there was when memory was looked at.
     held: Arc<AtomicUsize>,
+    looked: AtomicUsize,
     /// Of bytes that are not looked into, inbound and outbound.
     meters: [Meters; 2],
     /// Bodies that flow inbound, until they have been open for a while.
@@ -88,6 +89,7 @@ impl Worker {
             applications: Mutex::default(),
             load: AtomicUsize::new(0),
             held: Arc::default(),
+            looked: AtomicUsize::new(0),
             nursery: Nursery::default(),
         })
     }
@@ -165,12 +167,22 @@ impl Worker {
     pub(super) fn begin(&self) -> Result<UnderWay<'_>, Reason> {
         let under_way = UnderWay(&self.load);
         let held = self.held.load(Ordering::Relaxed);
-        let is_short = held > ALWAYS && self.sidecar.memory.is_short(held.is_multiple_of(LOOK_EVERY));
+        let is_short = held > ALWAYS && self.sidecar.memory.is_short(self.has_grown(held));
         if self.load.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY || is_short {
             Err(Reason::Overloaded)
         } else {
             Ok(under_way)
         }
+    }
+
+    /// Is there so much more that it is time to look?
+    fn has_grown(&self, held: usize) -> bool {
+        let looked = self.looked.load(Ordering::Relaxed);
+        let has_grown = held >= looked.saturating_add(LOOK_EVERY);
+        if has_grown || held < looked {
+            self.looked.store(held, Ordering::Relaxed);
+        }
+        has_grown
     }
 }
 
@@ -190,7 +202,7 @@ impl Drop for UnderWay<'_> {
 const MAX_UNDER_WAY: usize = 10_000;
 /// What may be held though memory is short: an allocator need not give back what was freed, and that must not silence us for good.
 const ALWAYS: usize = 32;
-/// What comes within a moment may be too much by the time that somebody looks.
+/// What comes within a moment may be too much by the time that somebody looks from time to time.
 const LOOK_EVERY: usize = 32;
 /// Applications whose connections one worker keeps.
 const MAX_APPLICATIONS: usize = 1024;
@@ -260,6 +272,14 @@ mod tests {
             worker.sidecar.memory.look(resident, 1);
             assert_eq!(worker.begin().err(), outcome, "{held} held");
         }
+    }
+
+    #[tokio::test]
+    async fn memory_is_looked_at_when_more_is_held_and_not_for_each_request() {
+        let worker = worker();
+        let looks = [0, 31, 32, 32, 63, 64, 64, 40, 71, 72, 200].map(|held| worker.has_grown(held));
+        let expected = [false, false, true, false, false, true, false, false, false, true, true];
+        assert_eq!(looks, expected);
     }
 
     #[tokio::test]

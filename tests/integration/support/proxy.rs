@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::metrics::Scrape;
 use super::ports::Port;
 use super::process::Process;
@@ -131,6 +133,18 @@ impl Proxy {
         let info = scrape.all("countersign_policy_info");
         assert!(info.len() <= 1, "one version runs: {info:?}");
         info.first().map(|sample| sample.labels["version"].clone())
+    }
+
+    /// What the access log says of the request that was answered so.
+    pub(crate) fn logged(&self, answer: &client::Answer) -> Value {
+        let id = answer.json()["decision_id"].clone();
+        let line = || {
+            let text = self.process.stdout();
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.find(|line| line["decision_id"] == id)
+        };
+        wait_until("the line of the log", Duration::from_secs(10), || line().is_some());
+        line().expect("it is there")
     }
 
     /// Everything it has logged, both streams.

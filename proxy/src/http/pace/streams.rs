@@ -4,12 +4,13 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{Busy, Overdue, Pace, STALL};
@@ -42,8 +43,20 @@ pub(in crate::http) struct Stream {
 #[derive(Debug)]
 pub(in crate::http) struct Onward {
     stream: Arc<Stream>,
-    held: Arc<AtomicUsize>,
     _busy: Busy,
+}
+
+pin_project! {
+    /// Runs a stream to its end, or until nothing was taken of it for too long. Dropped, it is reset (`CANCEL`). No `async fn`: that
+    /// would hold the stream twice, once as what it was given.
+    struct Running<F> {
+        #[pin]
+        running: F,
+        stream: Arc<Stream>,
+        pace: Arc<Pace>,
+        // Few come to one: an answer mostly leaves at once.
+        stall: Option<Stall>,
+    }
 }
 
 /// Since when has nobody asked the answer for more?
@@ -77,32 +90,13 @@ where
         match Stream::current() {
             None => {
                 let stream = Arc::new(Stream::default());
-                tokio::spawn(STREAM.scope(stream.clone(), run(running, stream, pace)));
+                tokio::spawn(STREAM.scope(stream.clone(), Running { running, stream, pace, stall: None }));
             }
             // From a stream's own task: what is sent of it when it is HTTP no longer.
             Some(stream) => {
                 tokio::spawn(run_on(running, stream, pace));
             }
         }
-    }
-}
-
-/// Runs a stream to its end, or until nothing was taken of it for too long. Dropped, it is reset (`CANCEL`).
-async fn run(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Arc<Pace>) {
-    let mut running = pin!(running);
-    // Few come to one: an answer mostly leaves at once.
-    let mut stall = None;
-    let is_over = poll_fn(|context| {
-        stream.turn.fetch_add(1, Ordering::Relaxed);
-        match running.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => stream.poll_stalled(&mut stall, &pace, context).map(|()| false),
-        }
-    });
-    if !is_over.await {
-        tracing::debug!("a stream of HTTP/2 is reset: nothing was taken of it");
-        stream.cut();
-        pace.counts.timed_out(Some(Overdue::Stream));
     }
 }
 
@@ -113,24 +107,40 @@ async fn run_on(running: impl Future<Output = ()>, stream: Arc<Stream>, pace: Ar
     loop {
         let was_left = stream.is_left.load(Ordering::Relaxed);
         match timeout(STALL, running.as_mut()).await {
-            Ok(()) => return stream.is_gone(),
+            Ok(()) => return stream.over(),
             Err(_) if was_left => break,
             Err(_) => {}
         }
     }
     tracing::debug!("a stream of HTTP/2 is reset: its end was not taken");
-    stream.is_gone();
+    stream.over();
     pace.counts.timed_out(Some(Overdue::Stream));
+}
+
+// === impl Running ===
+
+impl<F: Future<Output = ()>> Future for Running<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.stream.turn.fetch_add(1, Ordering::Relaxed);
+        if this.running.poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        ready!(this.stream.poll_stalled(this.stall, this.pace, context));
+        tracing::debug!("a stream of HTTP/2 is reset: nothing was taken of it");
+        this.stream.cut();
+        this.pace.counts.timed_out(Some(Overdue::Stream));
+        Poll::Ready(())
+    }
 }
 
 // === impl Onward ===
 
 impl Onward {
     pub(in crate::http) fn of(stream: &Arc<Stream>, busy: &Busy) -> Arc<Self> {
-        let (_busy, held) = (busy.body(), busy.held().clone());
-        // One that rests is nothing to shed others for.
-        held.fetch_sub(1, Ordering::Relaxed);
-        Arc::new(Self { stream: stream.clone(), held, _busy })
+        Arc::new(Self { stream: stream.clone(), _busy: busy.onward() })
     }
 
     /// Resolves when nothing can be sent on it any more. Who only reads does not hear of a reset: hyper takes CANCEL for an end.
@@ -146,7 +156,6 @@ impl Onward {
 impl Drop for Onward {
     fn drop(&mut self) {
         self.stream.is_left.store(true, Ordering::Relaxed);
-        self.held.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -158,7 +167,8 @@ impl Stream {
         STREAM.try_with(Arc::clone).ok()
     }
 
-    fn is_gone(&self) {
+    /// Nothing can be sent on it any more.
+    fn over(&self) {
         self.is_gone.store(true, Ordering::Relaxed);
         self.companion.wake();
     }

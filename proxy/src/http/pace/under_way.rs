@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -17,6 +16,8 @@ pub(in crate::http) struct Busy {
     pace: Arc<Pace>,
     /// With its end the exchange is over, of HTTP/1.
     is_exchange: bool,
+    /// It may go on for hours, and mostly nothing moves.
+    rests: bool,
 }
 
 /// An answer's body, which keeps its connection busy.
@@ -54,16 +55,15 @@ struct Lying {
 impl Busy {
     /// A request has come of which there may be others.
     pub(in crate::http) fn on(pace: &Arc<Pace>) -> Self {
-        drop(pace.more_busy());
-        Self { pace: pace.clone(), is_exchange: false }
+        Self::that(pace, false)
     }
 
     /// A request of HTTP/1 has come, or its beginning.
     pub(in crate::http) fn exchange(pace: &Arc<Pace>, is_whole: bool) -> Self {
-        let mut state = pace.more_busy();
+        let mut state = pace.more_busy(false);
         state.exchange = if is_whole { Exchange::Owed } else { Exchange::Arriving };
         drop(state);
-        Self { pace: pace.clone(), is_exchange: true }
+        Self { pace: pace.clone(), is_exchange: true, rests: false }
     }
 
     /// Its body, where not all of that has come.
@@ -71,9 +71,14 @@ impl Busy {
         Self::on(&self.pace)
     }
 
-    /// Where it counts, with all that is under way on the worker.
-    pub(super) fn held(&self) -> &Arc<AtomicUsize> {
-        &self.pace.counts.held
+    /// What has become of it, where that is something else than HTTP.
+    pub(super) fn onward(&self) -> Self {
+        Self::that(&self.pace, true)
+    }
+
+    fn that(pace: &Arc<Pace>, rests: bool) -> Self {
+        drop(pace.more_busy(rests));
+        Self { pace: pace.clone(), is_exchange: false, rests }
     }
 
     /// Who takes the request waits for more of it, or has just been given some.
@@ -103,7 +108,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut state = self.pace.less_busy();
+        let mut state = self.pace.less_busy(self.rests);
         if self.is_exchange {
             state.exchange = Exchange::None;
             let listener = state.listener.take();
@@ -133,6 +138,11 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Kept<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let Self { body, pieces, busy } = &mut *self;
         let Some(pieces) = pieces else { return Pin::new(body).poll_frame(context) };
+        if Lying::is_much(&busy.pace, context) {
+            // It has been asked, and would have had some.
+            pieces.stream.asked(pieces.stream.is_handed());
+            return Poll::Pending;
+        }
         pieces.fit();
         let is_slow = pieces.size < FIRST;
         let lying = |piece: Bytes| match piece.len() > LEAST || is_slow {
@@ -193,8 +203,23 @@ impl Pieces {
 
 impl Lying {
     fn new(piece: Bytes, pace: &Arc<Pace>) -> Self {
-        pace.more_busy().lying += 1;
+        let mut state = pace.more_busy(false);
+        state.lying += 1;
+        state.lying_bytes += piece.len();
+        drop(state);
         Self { piece, pace: pace.clone() }
+    }
+
+    /// Does as much lie there of the whole connection as may? Whoever asks is then woken when half of it has been written. It waits for
+    /// the road alone, since hyper asks for no more than what windows have room for.
+    fn is_much(pace: &Pace, context: &Context<'_>) -> bool {
+        let mut state = pace.lock();
+        let is_much = state.lying_bytes >= MOST_LYING;
+        if is_much {
+            state.queue.retain(|waiting| !waiting.will_wake(context.waker()));
+            state.queue.push(context.waker().clone());
+        }
+        is_much
     }
 }
 
@@ -206,12 +231,19 @@ impl AsRef<[u8]> for Lying {
 
 impl Drop for Lying {
     fn drop(&mut self) {
-        let mut state = self.pace.less_busy();
+        let mut state = self.pace.less_busy(false);
         (state.lying, state.lying_since) = (state.lying.saturating_sub(1), None);
+        state.lying_bytes = state.lying_bytes.saturating_sub(self.piece.len());
+        let woken =
+            if state.lying_bytes <= MOST_LYING / 2 { std::mem::take(&mut state.queue) } else { Vec::new() };
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 
 /// In bytes: as much as answers mostly have.
 const FIRST: usize = 4 * 1024;
 const LEAST: usize = 1024;
-const MOST: usize = 64 * 1024;
+pub(super) const MOST: usize = 64 * 1024;
+/// Of a connection, in bytes: more than a socket takes at once.
+pub(super) const MOST_LYING: usize = 256 * 1024;

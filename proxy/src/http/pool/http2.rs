@@ -16,10 +16,19 @@ pub(super) struct Shared(Mutex<Vec<Connection>>);
 
 struct Connection {
     sender: SendRequest<Body>,
+    width: Width,
     place: Arc<Place>,
     load: Arc<Load>,
     /// How many the server allows at once, as it says by now (`SETTINGS_MAX_CONCURRENT_STREAMS`).
     allowed: Arc<AtomicUsize>,
+}
+
+/// How much a server may send of an answer that nobody takes: what lies here of all answers has to be little, and a wide window is for
+/// who takes much at a time. So the first connection has wide ones for few streams, and those beyond it narrow ones for many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Wide,
+    Narrow,
 }
 
 /// What a connection and its streams know of each other.
@@ -54,6 +63,12 @@ impl Shared {
         }
     }
 
+    /// Of what kind the next connection is: wide, where there is none of that kind.
+    pub(super) fn next(&self) -> Width {
+        let is_wide = |connection: &Connection| connection.width == Width::Wide && !connection.has_ended();
+        if self.lock().iter().any(is_wide) { Width::Narrow } else { Width::Wide }
+    }
+
     /// The same on any, since there will be no other.
     pub(super) fn crowded(&self) -> Option<(SendRequest<Body>, Stream)> {
         least(&self.lock())
@@ -63,10 +78,11 @@ impl Shared {
     pub(super) fn begin(
         &self,
         sender: SendRequest<Body>,
+        width: Width,
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
     ) -> (SendRequest<Body>, Stream) {
-        let connection = Connection { sender, place, load: Arc::default(), allowed };
+        let connection = Connection { sender, width, place, load: Arc::default(), allowed };
         let stream = connection.stream();
         let mut open = self.lock();
         if open.len() < MAX_CONNECTIONS {
@@ -96,7 +112,7 @@ impl Shared {
 
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
     let connection = open.iter().filter(|connection| !connection.has_ended());
-    connection.min_by_key(|connection| connection.under_way()).map(Connection::stream)
+    connection.min_by_key(|connection| connection.crowd()).map(Connection::stream)
 }
 
 // === impl Connection ===
@@ -112,12 +128,41 @@ impl Connection {
     }
 
     fn has_room(&self) -> bool {
-        self.under_way() < self.allowed.load(Ordering::Relaxed).min(MAX_STREAMS)
+        self.under_way() < self.room()
+    }
+
+    fn room(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed).min(self.width.streams())
+    }
+
+    /// Streams for each hundred that it has room for.
+    fn crowd(&self) -> usize {
+        self.under_way() * 100 / self.room().max(1)
     }
 
     fn stream(&self) -> (SendRequest<Body>, Stream) {
         self.load.streams.fetch_add(1, Ordering::Relaxed);
         (self.sender.clone(), Stream { load: self.load.clone(), sent: Sent::default() })
+    }
+}
+
+// === impl Width ===
+
+impl Width {
+    /// Of each stream, in bytes.
+    pub(super) fn window(self) -> u32 {
+        match self {
+            Self::Wide => 256 * 1024,
+            Self::Narrow => 16 * 1024,
+        }
+    }
+
+    /// How many it carries before another is opened: few, or what most servers allow.
+    fn streams(self) -> usize {
+        match self {
+            Self::Wide => 16,
+            Self::Narrow => 100,
+        }
     }
 }
 
@@ -171,8 +216,6 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// What most servers allow, and what one connection carries before another is opened.
-const MAX_STREAMS: usize = 100;
 const MAX_CONNECTIONS: usize = 8;
 /// For heads, kept by a connection: more requests than wait for their answers at once most of the time.
 const MAX_ROOMS: usize = 16;

@@ -63,6 +63,24 @@ async fn what_nobody_reads_ends_all_the_same_and_the_application_sees_it() {
     assert!(body.frame().await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nobody_reads_ends_in_time_too_and_so_does_its_request() {
+    let ((incoming, mut far), (asking, mut caller)) = (begun().await, begun().await);
+    let deadline = Deadline::of(Some(Duration::from_secs(3)), false);
+    let (request, exchange) = Body::request(asking.into(), IDLE, None, false, None, deadline);
+    let mut answer = Body::response(incoming, IDLE, deadline, None, exchange, Watch::Nothing, None);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for side in [&mut far, &mut caller] {
+        assert_eq!(side.read(&mut [0; 8]).now_or_never().map(Result::ok), None, "it is open");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for side in [&mut far, &mut caller] {
+        assert_eq!(side.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+    assert!(answer.frame().await.unwrap().is_err());
+    drop(request);
+}
+
 #[tokio::test]
 async fn who_waits_for_a_frame_is_woken_when_it_ends() {
     let mut world = World::new(OPEN);

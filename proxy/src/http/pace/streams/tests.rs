@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::super::under_way::{MOST, MOST_LYING};
 use super::super::{Busy, Counts, IDLE, Kept};
 use super::*;
 use crate::http::arriving::Arriving;
@@ -30,6 +31,7 @@ struct Served {
     serving: JoinHandle<hyper::Result<()>>,
     bodies: mpsc::UnboundedReceiver<bool>,
     metrics: Arc<Metrics>,
+    pace: Arc<Pace>,
 }
 
 async fn served(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32) -> Served {
@@ -69,7 +71,7 @@ async fn served_with(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32
     builder.initial_window_size(window).initial_connection_window_size(shared);
     let (sender, connection) = builder.handshake::<_, Bytes>(far(other)).await.unwrap();
     tokio::spawn(connection);
-    Served { sender, serving, bodies, metrics }
+    Served { sender, serving, bodies, metrics, pace }
 }
 
 impl Served {
@@ -141,27 +143,29 @@ async fn in_24_the_request_of_a_stream_that_is_reset_breaks_off() {
     assert_eq!(read(&mut unread, 0).await, Err(Some(h2::Reason::CANCEL)));
 }
 
+/// A road that carries 2 KiB each second, and holds no more than that.
+fn slow(server: DuplexStream) -> DuplexStream {
+    let (near, far) = duplex(1024);
+    tokio::spawn(async move {
+        let (mut from, mut to) = tokio::io::split(near);
+        let (mut answers, mut requests) = tokio::io::split(server);
+        let up = tokio::io::copy(&mut from, &mut requests);
+        let down = async {
+            let mut some = [0; 2048];
+            loop {
+                let read = answers.read(&mut some).await.unwrap();
+                to.write_all(&some[..read]).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::join!(up, down)
+    });
+    far
+}
+
 /// Who waits for his turn on a slow road is not one who takes nothing.
 #[tokio::test(start_paused = true)]
 async fn in_24_streams_that_share_a_slow_road_go_on() {
-    let slow = |server: DuplexStream| {
-        let (near, far) = duplex(1024);
-        tokio::spawn(async move {
-            let (mut from, mut to) = tokio::io::split(near);
-            let (mut answers, mut requests) = tokio::io::split(server);
-            let up = tokio::io::copy(&mut from, &mut requests);
-            let down = async {
-                let mut some = [0; 2048];
-                loop {
-                    let read = answers.read(&mut some).await.unwrap();
-                    to.write_all(&some[..read]).await.unwrap();
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            };
-            tokio::join!(up, down)
-        });
-        far
-    };
     let mut served = served(slow, 1 << 20).await;
     let begun = Instant::now();
     let mut bodies = Vec::new();
@@ -173,6 +177,29 @@ async fn in_24_streams_that_share_a_slow_road_go_on() {
     }
     assert!(begun.elapsed() > STALL * 9);
     assert_eq!(served.cut(), 0);
+}
+
+/// However many streams there are and how wide their windows, little lies here of a connection that takes little; and each gets its turn.
+#[tokio::test(start_paused = true)]
+async fn os_5_what_lies_of_a_connection_is_bounded_and_all_of_it_comes() {
+    let mut served = served(slow, 1 << 20).await;
+    let answers: Vec<_> = (0..40).map(|_| served.get("/40/whole")).collect();
+    let pace = served.pace.clone();
+    let mut most = 0;
+    let watch = async {
+        loop {
+            most = most.max(pace.lock().lying_bytes);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let take = async {
+        for answer in answers {
+            assert_eq!(read(&mut answer.await.unwrap().into_body(), 0).await, Ok(40 * 1024));
+        }
+    };
+    tokio::select! { () = watch => {}, () = take => {} }
+    assert!(most >= MOST_LYING / 2 && most < MOST_LYING + MOST, "{most}");
+    assert_eq!((served.cut(), served.pace.lock().lying_bytes), (0, 0));
 }
 
 /// The last of an answer lies in h2, whose task is over once it has been given the end.
