@@ -198,7 +198,7 @@ async fn os_5_what_lies_of_a_connection_is_bounded_and_all_of_it_comes() {
         }
     };
     tokio::select! { () = watch => {}, () = take => {} }
-    assert!(most >= MOST_LYING / 2 && most < MOST_LYING + MOST, "{most}");
+    assert!((MOST_LYING / 2..MOST_LYING + MOST).contains(&most), "{most}");
     assert_eq!((served.cut(), served.pace.lock().lying_bytes), (0, 0));
 }
 
