@@ -1,0 +1,143 @@
+//! What if the road between sidecar and application is ill? For each fault what curl hears, over HTTP/1.1 and HTTP/2 on either side.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::fault_proxy::{At, Fault, FaultProxy};
+use crate::support::fault_rows::{Expect, HTTP1, HTTP2, LARGE, SMALL, Way, late, timeouts, unreachable};
+use crate::support::policy::{Folder, document};
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::upstream::Upstream;
+
+/// A fault, what is asked for while it is there, and what the caller hears.
+type Row = (Fault, &'static str, Expect);
+
+/// A destination that is spoken to in one version of HTTP.
+struct World {
+    application: Upstream,
+    road: FaultProxy,
+    proxy: Proxy,
+    _folder: Folder,
+}
+
+// === impl World ===
+
+impl World {
+    fn new(protocol: &str) -> Self {
+        let application = Upstream::start();
+        let road = FaultProxy::before(application.address());
+        let rule = json!({
+            "name": "orders", "to": {"hosts": ["localhost"], "ports": [road.address().port()]},
+            "tls": "none", "protocol": protocol, "timeouts": timeouts(),
+        });
+        let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
+        let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+        // One worker, whose connections they are.
+        let settings = Settings::policies(folder.path(), "checkout");
+        let proxy = settings.with(&["--workers", "1", "--access-log", "all"]).start();
+        Self { application, road, proxy, _folder: folder }
+    }
+
+    fn way<'a>(&'a self, version: &'a str) -> Way<'a> {
+        Way {
+            version,
+            dial: self.proxy.outbound(),
+            host: format!("localhost:{}", self.road.address().port()),
+            sidecar: &self.proxy,
+            road: &self.road,
+            application: &self.application,
+        }
+    }
+}
+
+/// Each fault befalls a new connection, then two that are kept: of a request that may be sent twice, and of one that may not.
+fn befall(protocol: &str, version: &str, rows: &[Row]) {
+    // Some at once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
+    let wrong: usize = rows
+        .chunks(4)
+        .map(|rows| {
+            thread::scope(|scope| {
+                let row = |&row: &Row| scope.spawn(move || befall_one(protocol, version, row));
+                let running: Vec<_> = rows.iter().map(row).collect();
+                running.into_iter().filter_map(|row| row.join().err()).count()
+            })
+        })
+        .sum();
+    assert_eq!(wrong, 0, "rows are wrong: see above");
+}
+
+fn befall_one(protocol: &str, version: &str, (fault, path, expect): Row) {
+    let world = World::new(protocol);
+    let way = world.way(version);
+    way.befalls("a new connection", fault, "POST", path, expect);
+    // It takes a moment until the sidecar has heard of the end of those that it keeps.
+    let kept = if fault == Fault::Refuse { &[][..] } else { &["POST", "GET"] };
+    for method in kept {
+        way.befalls("a kept connection", fault, method, path, expect);
+    }
+}
+
+/// From README, "What the application sees" and "Proxy-Status"; what breaks off, from RFC 9112 §8 and RFC 9113 §8.1.1. An answer is late
+/// by its head: half of one is none (RFC 9209 §2.3.10).
+const OVER_HTTP1: &[Row] = &[
+    (Fault::Delay(SOON), SMALL, Expect::Whole),
+    (Fault::Delay(LATE), SMALL, late("connection_read_timeout")),
+    (Fault::Reset(At::Byte(0)), SMALL, unreachable("connection_terminated")),
+    (Fault::Refuse, SMALL, unreachable("connection_refused")),
+    (Fault::HalfOpen, SMALL, late("connection_read_timeout")),
+    (Fault::Truncate(At::Byte(0)), SMALL, unreachable("connection_terminated")),
+    (Fault::Truncate(At::Byte(20)), SMALL, unreachable("http_response_incomplete")),
+    (Fault::Truncate(At::Body(5)), SMALL, Expect::Cut),
+    (Fault::Truncate(At::Body(20_000)), LARGE, Expect::Cut),
+    (Fault::Garbage(At::Byte(0)), SMALL, unreachable("http_protocol_error")),
+    (Fault::Garbage(At::Byte(17)), SMALL, unreachable("http_protocol_error")),
+    // Where the second chunk's size should be; for the first, see `cut_answers`.
+    (Fault::Garbage(At::Body(6 + 16_384 + 2)), LARGE, Expect::Cut),
+    // What the length leaves over is nobody's answer.
+    (Fault::Garbage(At::Body(0)), SMALL, Expect::Foreign),
+    (Fault::Drip(QUICK), SMALL, Expect::Whole),
+    (Fault::Drip(SLOW), SMALL, late("connection_read_timeout")),
+    (Fault::Surplus, SMALL, Expect::Whole),
+];
+
+/// The same over HTTP/2. Garbage in the middle of a frame is somebody's body there, and behind an answer is the beginning of another frame.
+const OVER_HTTP2: &[Row] = &[
+    (Fault::Delay(SOON), SMALL, Expect::Whole),
+    (Fault::Delay(LATE), SMALL, late("connection_read_timeout")),
+    (Fault::Reset(At::Byte(0)), SMALL, unreachable("connection_terminated")),
+    (Fault::Refuse, SMALL, unreachable("connection_refused")),
+    (Fault::HalfOpen, SMALL, late("connection_read_timeout")),
+    (Fault::Truncate(At::Byte(0)), SMALL, unreachable("connection_terminated")),
+    (Fault::Truncate(At::Byte(20_000)), LARGE, Expect::Cut),
+    (Fault::Garbage(At::Byte(0)), SMALL, unreachable("http_protocol_error")),
+    (Fault::Drip(QUICK), SMALL, Expect::Whole),
+    (Fault::Drip(SLOW), SMALL, late("connection_read_timeout")),
+];
+
+#[test]
+fn http1_caller_http1_application() {
+    befall("http1", HTTP1, OVER_HTTP1);
+}
+
+#[test]
+fn http2_caller_http1_application() {
+    befall("http1", HTTP2, OVER_HTTP1);
+}
+
+#[test]
+fn http1_caller_http2_application() {
+    befall("http2", HTTP1, OVER_HTTP2);
+}
+
+#[test]
+fn http2_caller_http2_application() {
+    befall("http2", HTTP2, OVER_HTTP2);
+}
+
+/// Against a limit of a second for the head of an answer.
+const SOON: Duration = Duration::from_millis(200);
+const LATE: Duration = Duration::from_secs(3);
+const QUICK: Duration = Duration::from_millis(1);
+const SLOW: Duration = Duration::from_millis(100);
