@@ -6,10 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
-use crate::support::fault_rows::{Expect, HTTP1, HTTP2, LARGE, SMALL, Way, late, timeouts, unreachable};
+use crate::support::fault_rows::{
+    Expect, HTTP1, HTTP2, LARGE, SMALL, Way, each, late, timeouts, unreachable,
+};
 use crate::support::policy::{Folder, document};
 use crate::support::proxy::{Proxy, Settings};
+use crate::support::tools::curl_to_the_end;
 use crate::support::upstream::Upstream;
+use crate::support::wait_until;
 
 /// A fault, what is asked for while it is there, and what the caller hears.
 type Row = (Fault, &'static str, Expect);
@@ -54,18 +58,7 @@ impl World {
 
 /// Each fault befalls a new connection, then two that are kept: of a request that may be sent twice, and of one that may not.
 fn befall(protocol: &str, version: &str, rows: &[Row]) {
-    // Some at once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
-    let wrong: usize = rows
-        .chunks(4)
-        .map(|rows| {
-            thread::scope(|scope| {
-                let row = |&row: &Row| scope.spawn(move || befall_one(protocol, version, row));
-                let running: Vec<_> = rows.iter().map(row).collect();
-                running.into_iter().filter_map(|row| row.join().err()).count()
-            })
-        })
-        .sum();
-    assert_eq!(wrong, 0, "rows are wrong: see above");
+    each(rows, |row| befall_one(protocol, version, row));
 }
 
 fn befall_one(protocol: &str, version: &str, (fault, path, expect): Row) {
@@ -136,8 +129,32 @@ fn http2_caller_http2_application() {
     befall("http2", HTTP2, OVER_HTTP2);
 }
 
+/// Of an application that is slow with one answer, what it says on the same connection beside it goes on; what begins then, begins on
+/// another.
+#[test]
+fn a_late_answer_over_http2_ends_no_other_on_its_connection() {
+    let world = World::new("http2");
+    let way = world.way(HTTP2);
+    let stream = format!("http://{}/orders/stream", way.dial);
+    thread::scope(|scope| {
+        let host = format!("Host: {}", way.host);
+        let listens = scope.spawn(move || curl_to_the_end(&[HTTP2, "--max-time", "4", "-H", &host, &stream]));
+        wait_until("the stream", Duration::from_secs(10), || world.application.count() == 1);
+        let slow = "/orders/slow/3000";
+        way.ask("GET", slow).assert("slow", HTTP2, "GET", slow, late("connection_read_timeout"));
+        assert_eq!(world.road.accepted(), 1);
+        way.ask("GET", SMALL).assert("then", HTTP2, "GET", SMALL, Expect::Whole);
+        assert_eq!(world.road.accepted(), 2);
+        let heard = listens.join().expect("curl runs");
+        // CURLE_OPERATION_TIMEDOUT: by its own limit. A line each 20 ms.
+        assert_eq!(heard.code, Some(28), "{}", heard.stderr);
+        assert!(heard.stdout.lines().count() > 100, "{}", heard.stdout.lines().count());
+    });
+}
+
 /// Against a limit of a second for the head of an answer.
 const SOON: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_secs(3);
 const QUICK: Duration = Duration::from_millis(1);
-const SLOW: Duration = Duration::from_millis(100);
+/// Not even the head of a frame comes in time.
+const SLOW: Duration = Duration::from_millis(300);

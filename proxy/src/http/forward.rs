@@ -274,7 +274,8 @@ impl Road<'_> {
 
 /// A connection on which nobody was answered in time may be dead.
 fn overdue(refusal: &Refusal, silence: Option<&Silence>) {
-    if let (Some(Cause::ConnectionReadTimeout), Some(silence)) = (refusal.cause, silence) {
+    let is_late = matches!(refusal.cause, Some(Cause::ConnectionReadTimeout | Cause::ConnectionWriteTimeout));
+    if let Some(silence) = silence.filter(|_| is_late) {
         silence.is_too_long();
     }
 }

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -16,8 +17,9 @@ use tokio::time::sleep;
 
 use super::ports::Port;
 
-/// What befalls the next exchange of each connection: what a client says, after an answer or at first, and the answer. The server
-/// has heard the request in any case but that of [`Fault::Refuse`], so that it can be seen how often it came.
+/// What befalls the next exchange of each connection: what a client says, after an answer or at first, and the answer. It befalls
+/// what one of them says, [`FaultProxy::switch`] the server and [`FaultProxy::switch_requests`] the client. Over HTTP/1.1 a server whose
+/// answer something befalls has heard the request in any case but that of [`Fault::Refuse`], so that it can be seen how often it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// All passes.
@@ -28,8 +30,10 @@ pub(crate) enum Fault {
     Reset(At),
     /// Nobody listens, and what is open is reset.
     Refuse,
-    /// The answer never comes, nor an end, on this connection, whatever befalls others then.
+    /// It never comes, nor an end, on this connection, whatever befalls others then.
     HalfOpen,
+    /// Neither what follows nor an end of it ever comes, and nothing comes back: who said it is gone without a word.
+    Gone(At),
     /// FIN in place of what would follow.
     Truncate(At),
     /// [`GARBAGE`] before what follows.
@@ -40,7 +44,7 @@ pub(crate) enum Fault {
     Surplus,
 }
 
-/// A place in the answer.
+/// A place in what is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum At {
     /// Behind so many bytes.
@@ -59,35 +63,51 @@ pub(crate) const OTHER: &[u8] =
 #[derive(Debug)]
 pub(crate) struct FaultProxy {
     port: Port,
+    state: Arc<State>,
     commands: commands::UnboundedSender<Command>,
 }
 
 #[derive(Debug)]
 struct State {
     to: SocketAddr,
-    now: Mutex<(usize, Fault)>,
+    now: Mutex<Now>,
     /// Connections end when it changes.
     cut: watch::Sender<()>,
+    /// Connections so far.
+    accepted: AtomicUsize,
+}
+
+/// What befalls whose words, and how many faults there were before.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    epoch: usize,
+    fault: Fault,
+    side: Side,
+}
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
 }
 
 #[derive(Debug)]
 struct Command {
     fault: Fault,
+    side: Side,
     done: mpsc::Sender<()>,
 }
 
 /// What one connection is in the middle of.
 #[derive(Debug)]
 struct Exchange {
-    epoch: usize,
-    fault: Fault,
-    answer: Vec<u8>,
+    now: Now,
+    /// What that side has said.
+    said: Vec<u8>,
     has_befallen: bool,
+    is_gone: bool,
 }
-
-/// The connection ends with a reset.
-#[derive(Debug)]
-struct Ended;
 
 // === impl FaultProxy ===
 
@@ -95,9 +115,10 @@ impl FaultProxy {
     /// Before this server, without a fault.
     pub(crate) fn before(to: SocketAddr) -> Self {
         let port = Port::lease();
-        let state = Arc::new(State { to, now: Mutex::new((0, Fault::None)), cut: watch::channel(()).0 });
+        let now = Mutex::new(Now { epoch: 0, fault: Fault::None, side: Side::Server });
+        let state = Arc::new(State { to, now, cut: watch::channel(()).0, accepted: AtomicUsize::new(0) });
         let (commands, heard) = commands::unbounded_channel();
-        let proxy = Self { port, commands };
+        let proxy = Self { port, state: Arc::clone(&state), commands };
         let address = proxy.address();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -111,11 +132,25 @@ impl FaultProxy {
         self.port.address()
     }
 
-    /// From now on this befalls whatever begins. It holds when this returns.
+    /// From now on this befalls the answer of whatever begins. It holds when this returns.
     pub(crate) fn switch(&self, fault: Fault) {
+        self.befall(fault, Side::Server);
+    }
+
+    /// The same of what a client says.
+    pub(crate) fn switch_requests(&self, fault: Fault) {
+        self.befall(fault, Side::Client);
+    }
+
+    fn befall(&self, fault: Fault, side: Side) {
         let (done, is_done) = mpsc::channel();
-        self.commands.send(Command { fault, done }).expect("the proxy runs");
+        self.commands.send(Command { fault, side, done }).expect("the proxy runs");
         is_done.recv().expect("the proxy runs");
+    }
+
+    /// How many connections it has taken so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::Relaxed)
     }
 }
 
@@ -130,8 +165,8 @@ async fn serve(address: SocketAddr, state: &Arc<State>, mut heard: commands::Unb
         };
         tokio::select! {
             command = heard.recv() => {
-                let Some(Command { fault, done }) = command else { return };
-                state.begin(fault);
+                let Some(Command { fault, side, done }) = command else { return };
+                state.begin(fault, side);
                 if fault == Fault::Refuse {
                     listener = None;
                     state.cut.send_replace(());
@@ -141,126 +176,161 @@ async fn serve(address: SocketAddr, state: &Arc<State>, mut heard: commands::Unb
                 let _ = done.send(());
             }
             Ok((stream, _)) = accepted => {
+                state.accepted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(converse(stream, Arc::clone(state)));
             }
         }
     }
 }
 
+/// One connection. An error of either direction says that it ends with a reset.
 async fn converse(mut client: TcpStream, state: Arc<State>) {
     let mut cut = state.cut.subscribe();
     let exchange = Mutex::new(state.exchange());
-    if let Ok(mut server) = TcpStream::connect(state.to).await {
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let carried = async {
-            tokio::try_join!(
-                up(from_client, to_server, &state, &exchange),
-                down(from_server, to_client, &exchange)
-            )
-        };
-        let ended = tokio::select! { ended = carried => ended.is_err(), _ = cut.changed() => true };
-        if !ended {
-            return;
+    let Ok(mut server) = TcpStream::connect(state.to).await else { return reset(&client) };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    let carried = async {
+        tokio::try_join!(
+            up(from_client, to_server, &state, &exchange),
+            carry(from_server, to_client, Side::Server, &exchange)
+        )
+    };
+    let ended = tokio::select! { ended = carried => ended.is_err(), _ = cut.changed() => true };
+    if ended {
+        reset(&client);
+        if lock(&exchange).now.side == Side::Client {
+            reset(&server);
         }
     }
-    // An error says that it is reset already.
-    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
 }
 
-/// What the client says.
+/// What ends so from now on ends with a reset.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// What the client says, each time from the beginning of an exchange.
 async fn up(
     mut client: ReadHalf<'_>,
     mut server: WriteHalf<'_>,
     state: &State,
     exchange: &Mutex<Exchange>,
-) -> Result<(), Ended> {
+) -> io::Result<()> {
     let mut some = vec![0; CHUNK];
     loop {
         let count = client.read(&mut some).await?;
-        let is_dead = {
+        let has_given_up = {
             let mut exchange = lock(exchange);
-            let is_dead = exchange.fault == Fault::HalfOpen;
-            if !is_dead && exchange.epoch != state.lock().0 {
+            let is_dead = exchange.now.fault == Fault::HalfOpen || exchange.is_gone;
+            if !is_dead && exchange.now.epoch != state.lock().epoch {
                 *exchange = state.exchange();
             }
-            is_dead
+            is_dead && count == 0 && exchange.now.side == Side::Server
         };
-        match count {
-            0 if is_dead => return Err(Ended),
-            0 => return Ok(server.shutdown().await?),
-            // A server that has gone is heard of below.
-            _ => drop(server.write_all(&some[..count]).await),
+        if has_given_up {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if !hand_on(&some[..count], &mut server, Side::Client, exchange).await? {
+            return Ok(());
         }
     }
 }
 
-/// What the server says.
-async fn down(
-    mut server: ReadHalf<'_>,
-    mut client: WriteHalf<'_>,
+/// What one of them says.
+async fn carry(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    side: Side,
     exchange: &Mutex<Exchange>,
-) -> Result<(), Ended> {
+) -> io::Result<()> {
     let mut some = vec![0; CHUNK];
     loop {
-        let count = server.read(&mut some).await?;
-        let data = &some[..count];
-        let (fault, begun) = lock(exchange).hear(data);
-        match fault {
-            Fault::HalfOpen if count == 0 => pending().await,
-            Fault::HalfOpen => {}
-            _ if count == 0 => return Ok(client.shutdown().await?),
-            Fault::None | Fault::Refuse => client.write_all(data).await?,
-            Fault::Delay(pause) => {
-                sleep(pause).await;
-                client.write_all(data).await?;
-                lock(exchange).has_befallen = true;
-            }
-            Fault::Drip(pause) => {
-                for byte in data {
-                    client.write_all(&[*byte]).await?;
-                    sleep(pause).await;
-                }
-            }
-            Fault::Surplus => {
-                let mut answer = lock(exchange).whole();
-                if !answer.is_empty() {
-                    answer.extend(OTHER);
-                }
-                client.write_all(&answer).await?;
-            }
-            Fault::Reset(at) | Fault::Truncate(at) | Fault::Garbage(at) => {
-                let point = at.of(&lock(exchange).answer).and_then(|point| point.checked_sub(begun));
-                let Some(point) = point.filter(|point| *point <= count) else {
-                    client.write_all(data).await?;
-                    continue;
-                };
-                client.write_all(&data[..point]).await?;
-                match fault {
-                    Fault::Reset(_) => return Err(Ended),
-                    Fault::Truncate(_) => return Ok(client.shutdown().await?),
-                    _ => client.write_all(&[GARBAGE, &data[point..]].concat()).await?,
-                }
-                lock(exchange).has_befallen = true;
-            }
+        let count = from.read(&mut some).await?;
+        if !hand_on(&some[..count], &mut to, side, exchange).await? {
+            return Ok(());
         }
     }
+}
+
+/// Hands on what one of them says, of which nothing is the end, or does what befalls it. Is there more to come?
+async fn hand_on(
+    data: &[u8],
+    to: &mut WriteHalf<'_>,
+    side: Side,
+    exchange: &Mutex<Exchange>,
+) -> io::Result<bool> {
+    let (fault, point) = lock(exchange).hear(side, data);
+    match (fault, point) {
+        (Fault::HalfOpen, _) if data.is_empty() => {
+            if side == Side::Server && lock(exchange).is_gone {
+                // Nobody else would end it.
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            pending().await
+        }
+        (Fault::HalfOpen, _) => {}
+        (Fault::Reset(_) | Fault::Truncate(_) | Fault::Gone(_), Some(point)) => {
+            say(&data[..point], to, side).await?;
+            match fault {
+                Fault::Reset(_) => return Err(io::ErrorKind::ConnectionReset.into()),
+                Fault::Gone(_) => lock(exchange).is_gone = true,
+                _ => {
+                    let _ = to.shutdown().await;
+                    return Ok(false);
+                }
+            }
+        }
+        (Fault::Garbage(_), Some(point)) => {
+            say(&[&data[..point], GARBAGE, &data[point..]].concat(), to, side).await?;
+            lock(exchange).has_befallen = true;
+        }
+        _ if data.is_empty() => {
+            let _ = to.shutdown().await;
+            return Ok(false);
+        }
+        (Fault::Delay(pause), _) => {
+            sleep(pause).await;
+            say(data, to, side).await?;
+            lock(exchange).has_befallen = true;
+        }
+        (Fault::Drip(pause), _) => {
+            for byte in data {
+                say(&[*byte], to, side).await?;
+                sleep(pause).await;
+            }
+        }
+        (Fault::Surplus, _) => {
+            let mut answer = lock(exchange).whole();
+            if !answer.is_empty() {
+                answer.extend(OTHER);
+            }
+            say(&answer, to, side).await?;
+        }
+        _ => say(data, to, side).await?,
+    }
+    Ok(true)
+}
+
+/// That a server has gone is heard by what it says.
+async fn say(data: &[u8], to: &mut WriteHalf<'_>, side: Side) -> io::Result<()> {
+    let said = to.write_all(data).await;
+    if side == Side::Client { Ok(()) } else { said }
 }
 
 // === impl State ===
 
 impl State {
-    fn begin(&self, fault: Fault) {
+    fn begin(&self, fault: Fault, side: Side) {
         let mut now = self.lock();
-        *now = (now.0 + 1, fault);
+        *now = Now { epoch: now.epoch + 1, fault, side };
     }
 
     fn exchange(&self) -> Exchange {
-        let (epoch, fault) = *self.lock();
-        Exchange { epoch, fault, answer: Vec::new(), has_befallen: false }
+        Exchange { now: *self.lock(), said: Vec::new(), has_befallen: false, is_gone: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (usize, Fault)> {
+    fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().expect("no test panics with it")
     }
 }
@@ -268,26 +338,37 @@ impl State {
 // === impl Exchange ===
 
 impl Exchange {
-    /// More of the answer: what befalls it, and how much came before.
-    fn hear(&mut self, data: &[u8]) -> (Fault, usize) {
-        if self.has_befallen {
-            return (Fault::None, 0);
+    /// More of what one of them says: what befalls it, and where in it, if there is a place.
+    fn hear(&mut self, side: Side, data: &[u8]) -> (Fault, Option<usize>) {
+        if self.is_gone {
+            return (Fault::HalfOpen, None);
         }
-        let begun = self.answer.len();
-        self.answer.extend(data);
-        (self.fault, begun)
+        if self.has_befallen || self.now.side != side {
+            return (Fault::None, None);
+        }
+        let before = self.said.len();
+        self.said.extend(data);
+        let fault = self.now.fault;
+        let point = match fault {
+            Fault::Reset(at) | Fault::Truncate(at) | Fault::Gone(at) | Fault::Garbage(at) => {
+                at.of(&self.said)
+            }
+            _ => None,
+        };
+        let point = point.and_then(|point| point.checked_sub(before));
+        (fault, point.filter(|point| *point <= data.len()))
     }
 
     /// The answer, once it is whole; until then nothing.
     fn whole(&mut self) -> Vec<u8> {
-        let text = String::from_utf8_lossy(&self.answer).to_ascii_lowercase();
+        let text = String::from_utf8_lossy(&self.said).to_ascii_lowercase();
         let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let end = length.and_then(|length: usize| At::Body(length).of(&self.answer));
-        if end.is_none_or(|end| end > self.answer.len()) {
+        let end = length.and_then(|length: usize| At::Body(length).of(&self.said));
+        if end.is_none_or(|end| end > self.said.len()) {
             return Vec::new();
         }
         self.has_befallen = true;
-        std::mem::take(&mut self.answer)
+        std::mem::take(&mut self.said)
     }
 }
 
@@ -298,22 +379,14 @@ fn lock(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
 // === impl At ===
 
 impl At {
-    fn of(self, answer: &[u8]) -> Option<usize> {
+    fn of(self, said: &[u8]) -> Option<usize> {
         match self {
             Self::Byte(count) => Some(count),
             Self::Body(count) => {
-                let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+                let head = said.windows(4).position(|window| window == b"\r\n\r\n")?;
                 Some(head + 4 + count)
             }
         }
-    }
-}
-
-// === impl Ended ===
-
-impl From<io::Error> for Ended {
-    fn from(_: io::Error) -> Self {
-        Self
     }
 }
 
