@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
 use crate::support::fault_rows::{
-    Expect, HTTP1, HTTP2, LARGE, SMALL, Way, each, late, timeouts, unreachable,
+    Expect, HTTP1, HTTP2, LARGE, SMALL, Way, ask, each, late, timeouts, unreachable,
 };
 use crate::support::policy::{Folder, document};
 use crate::support::proxy::{Proxy, Settings};
@@ -23,7 +23,7 @@ struct World {
     application: Upstream,
     road: FaultProxy,
     proxy: Proxy,
-    _folder: Folder,
+    folder: Folder,
 }
 
 // === impl World ===
@@ -41,7 +41,7 @@ impl World {
         // One worker, whose connections they are.
         let settings = Settings::policies(folder.path(), "checkout");
         let proxy = settings.with(&["--workers", "1", "--access-log", "all"]).start();
-        Self { application, road, proxy, _folder: folder }
+        Self { application, road, proxy, folder }
     }
 
     fn way<'a>(&'a self, version: &'a str) -> Way<'a> {
@@ -150,6 +150,23 @@ fn a_late_answer_over_http2_ends_no_other_on_its_connection() {
         assert_eq!(heard.code, Some(28), "{}", heard.stderr);
         assert!(heard.stdout.lines().count() > 100, "{}", heard.stdout.lines().count());
     });
+}
+
+/// More than windows and buffers take, on a connection that is dead.
+#[test]
+fn an_upload_that_stands_still_over_http2_keeps_no_other_request() {
+    let world = World::new("http2");
+    let way = world.way(HTTP2);
+    way.ask("GET", SMALL).assert("the first", HTTP2, "GET", SMALL, Expect::Whole);
+    world.road.switch(Fault::HalfOpen);
+    let (url, host) = (format!("http://{}{SMALL}", way.dial), format!("Host: {}", way.host));
+    world.folder.write("upload", &"x".repeat(3_000_000));
+    let upload = format!("@{}", world.folder.file("upload").display());
+    let heard = ask(&[HTTP2, "-H", "Expect:", "-H", &host, "--data-binary", &upload, &url]);
+    world.road.switch(Fault::None);
+    heard.assert("the upload", HTTP2, "POST", SMALL, late("connection_write_timeout"));
+    way.ask("GET", SMALL).assert("the next", HTTP2, "GET", SMALL, Expect::Whole);
+    assert_eq!((world.road.accepted(), world.application.count()), (2, 2));
 }
 
 /// Against a limit of a second for the head of an answer.
