@@ -75,7 +75,7 @@ pub struct Entry {
     pub path: String,
     pub host: String,
     pub source: IpAddr,
-    /// 0: a connection that passes, which hears none.
+    /// 0: a connection that passes, which hears none, or a request whose caller has not waited for it.
     #[serde(skip_serializing_if = "is_unheard")]
     pub status: u16,
     pub decision: Outcome,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Connection, get};
 use crate::support::policy::{Folder, document, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
+use crate::support::tools::curl_to_the_end;
 use crate::support::upstream::Upstream;
 use crate::support::{root, wait_until};
 
@@ -221,4 +222,33 @@ fn differences_are_told_in_few_lines_too() {
     let labels = [("rule", "soon"), ("would", "deny")];
     let counted = proxy.scrape().sum("countersign_shadow_decisions_total", &labels);
     assert!((counted - 1001.0).abs() < f64::EPSILON, "every one counts: {counted}");
+}
+
+/// Who does not wait for the answer has been let through all the same, and does not get past the log.
+#[test]
+fn a_request_whose_caller_does_not_wait_is_logged_and_counted() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = orders(upstream.address(), "all");
+    let host = format!("Host: localhost:{}", upstream.port());
+    let ways = [(proxy.inbound(), "inbound", "allow"), (proxy.outbound(), "outbound", "bypass")];
+    let versions = [("--http1.1", "http1"), ("--http2-prior-knowledge", "http2")];
+    let all = ways.iter().flat_map(|way| versions.map(|version| (way, version)));
+    for ((to, ..), (version, _)) in all.clone() {
+        let url = format!("http://{to}/orders/slow/600000");
+        let gone = curl_to_the_end(&[version, "--max-time", "0.3", "-H", &host, &url]);
+        assert_eq!(gone.code, Some(28), "{}", gone.stderr);
+    }
+    // Over HTTP/1.1 it may have ended its side alone, and is waited for.
+    wait_until("the lines", Duration::from_secs(20), || lines(&proxy).len() == 4);
+    for ((_, direction, decision), (_, protocol)) in all {
+        let found = lines(&proxy)
+            .into_iter()
+            .find(|line| (&line["direction"], &line["protocol"]) == (&json!(direction), &json!(protocol)));
+        let line = found.expect("its line");
+        assert_eq!(line["decision"], *decision, "{line}");
+        assert!(line.get("status").is_none() && line.get("reason").is_none(), "{line}");
+        let labels = [("direction", *direction), ("protocol", protocol), ("decision", decision)];
+        assert_eq!(proxy.scrape().sum("countersign_requests_total", &labels), 1.0, "{line}");
+    }
+    assert_eq!(upstream.count(), 4);
 }

@@ -60,6 +60,8 @@ mod unread_streams;
 mod wire;
 mod with_curl;
 mod with_curl_as_judged;
+mod with_curl_caller_faults;
+mod with_curl_faults;
 mod with_curl_http2;
 mod with_curl_streams;
 mod with_curl_totals;

@@ -24,7 +24,7 @@ use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::grant::Admitted;
 use super::headers::{self, Stripped};
-use super::pool::{Carrier, Hold, Upstream};
+use super::pool::{Carrier, Hold, Silence, Upstream};
 use super::watch::{Open, Watch};
 use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
@@ -145,9 +145,11 @@ impl Road<'_> {
             if let Some(token) = token.as_ref() {
                 self.prove(&mut request, &token.shown)?;
             }
+            let silence = carrier.silence();
             let sent = Attempt::make(carrier, request, exchange.clone());
             let mut open = None;
-            match self.answer(sent, exchange.as_ref(), &mut open).await? {
+            let answer = self.answer(sent, exchange.as_ref(), &mut open).await;
+            match answer.inspect_err(|refusal| overdue(refusal, silence.as_ref()))? {
                 Attempt::Answered(mut response, hold) => {
                     let hold = Some(hold).filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
@@ -267,6 +269,14 @@ impl Road<'_> {
                 refusal
             }
         }
+    }
+}
+
+/// A connection on which nobody was answered in time may be dead.
+fn overdue(refusal: &Refusal, silence: Option<&Silence>) {
+    let is_late = matches!(refusal.cause, Some(Cause::ConnectionReadTimeout | Cause::ConnectionWriteTimeout));
+    if let Some(silence) = silence.filter(|_| is_late) {
+        silence.is_too_long();
     }
 }
 

@@ -236,7 +236,10 @@ impl Caller {
             Some(_) => &self.application.http1,
             None => self.application.for_version(seen.version),
         };
-        let mut response = deadline.meet(pin!(forward(outgoing, upstream, timeouts, deadline))).await?;
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
+        let answer = deadline.meet(pin!(forward(outgoing, upstream, timeouts, deadline))).await;
+        awaited.over();
+        let mut response = answer?;
         if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let rests_on = admitted.grant();
             let over = async move { Farewell::from(rests_on.ended().await) };

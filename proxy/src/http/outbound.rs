@@ -203,7 +203,10 @@ impl Application {
             head,
             admitted: None,
         };
-        let mut response = deadline.meet(pin!(forward(outgoing, &upstream, timeouts, deadline))).await?;
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
+        let answer = deadline.meet(pin!(forward(outgoing, &upstream, timeouts, deadline))).await;
+        awaited.over();
+        let mut response = answer?;
         if let Some(handshake) = websocket.filter(|handshake| handshake.is_done(&response)) {
             let (connected, drain) = (self.worker.tunnels(Direction::Outbound), self.drain.clone());
             let open = Open { connected, drain, idle: timeouts.idle };

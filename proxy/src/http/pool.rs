@@ -24,6 +24,8 @@ use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
 use http2::{Shared, Stream};
 
+pub(crate) use http2::Silence;
+
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
     dial: Dial,
@@ -274,6 +276,18 @@ impl std::fmt::Debug for Upstream {
 impl Place {
     fn is_left(&self) -> bool {
         self.is_left.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// What others hear on it from now on; nothing, where it is for one request at a time.
+    pub(crate) fn silence(&self) -> Option<Silence> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(_, stream) => Some(stream.silence()),
+        }
     }
 }
 

@@ -39,6 +39,14 @@ pub(super) struct Seen {
     pub(super) awaits_continue: bool,
 }
 
+/// A request on its way to the upstream. Dropped before it is over its caller has gone, and what was let through is recorded all the
+/// same: nobody gets past the log by not waiting.
+pub(super) struct Awaited<'a> {
+    seen: &'a Seen,
+    recorder: &'a Recorder,
+    is_over: bool,
+}
+
 // === impl Seen ===
 
 impl Seen {
@@ -73,10 +81,19 @@ impl Seen {
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
     }
 
+    /// From now on it may have been carried out, even if its caller does not wait for the answer.
+    pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder) -> Awaited<'a> {
+        Awaited { seen: self, recorder, is_over: false }
+    }
+
     /// Records a request that went on.
     pub(super) fn passed(&self, recorder: &Recorder, response: &Response<Body>) {
+        self.went_on(recorder, response.status().as_u16());
+    }
+
+    fn went_on(&self, recorder: &Recorder, status: u16) {
         let describe = || {
-            let mut entry = self.entry(recorder, self.outcome, response.status().as_u16());
+            let mut entry = self.entry(recorder, self.outcome, status);
             entry.reason = self.would_refuse.map(Reason::as_str);
             entry
         };
@@ -151,9 +168,29 @@ impl Seen {
     }
 }
 
+// === impl Awaited ===
+
+impl Awaited<'_> {
+    /// There is an answer, or a refusal, which is recorded.
+    pub(super) fn over(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        // A panic is a refusal.
+        if !self.is_over && !std::thread::panicking() {
+            self.seen.went_on(self.recorder, UNHEARD);
+        }
+    }
+}
+
 /// The beginning is enough to find a request again, and a flood of long ones costs no memory.
 fn clip(text: &str) -> String {
     text.chars().take(MAX_CHARS).collect()
 }
 
 const MAX_CHARS: usize = 256;
+/// In the place of a status: the caller has gone before there was one.
+const UNHEARD: u16 = 0;

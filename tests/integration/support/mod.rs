@@ -6,6 +6,8 @@ pub(crate) mod control;
 pub(crate) mod django;
 pub(crate) mod endless;
 pub(crate) mod fault;
+pub(crate) mod fault_proxy;
+pub(crate) mod fault_rows;
 pub(crate) mod frames;
 pub(crate) mod init;
 pub(crate) mod issuer;

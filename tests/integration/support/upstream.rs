@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,10 +41,21 @@ type Body = BoxBody<Bytes, Infallible>;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     port: Port,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    record: Arc<Record>,
     refused: Refused,
     flowing: Flowing,
     _stop: oneshot::Sender<()>,
+}
+
+/// What has come.
+#[derive(Debug, Default)]
+struct Record {
+    /// Heads of requests.
+    begun: AtomicUsize,
+    /// Shared with those that are being read or answered.
+    under_way: Arc<()>,
+    /// Whole requests.
+    seen: Mutex<Vec<Seen>>,
 }
 
 /// Values of `Authorization` that are refused as `invalid_token`.
@@ -97,10 +109,10 @@ impl Upstream {
 
     fn serve(tls: Option<TlsAcceptor>) -> Self {
         let port = Port::lease();
-        let (seen, refused, flowing) = (Arc::default(), Refused::default(), Flowing::default());
+        let (record, refused, flowing) = (Arc::default(), Refused::default(), Flowing::default());
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
-        let (address, record, refuse) = (port.address(), Arc::clone(&seen), Arc::clone(&refused));
+        let (address, into, refuse) = (port.address(), Arc::clone(&record), Arc::clone(&refused));
         let flow = Arc::downgrade(&flowing);
         thread::spawn(move || {
             let runtime =
@@ -108,11 +120,11 @@ impl Upstream {
             runtime.block_on(async {
                 let listener = TcpListener::bind(address).await.expect("a leased port");
                 ready.send(()).expect("the test waits");
-                tokio::select! { () = serve(listener, tls, record, refuse, flow) => {}, _ = stopped => {} }
+                tokio::select! { () = serve(listener, tls, into, refuse, flow) => {}, _ = stopped => {} }
             });
         });
         is_ready.recv().expect("the server starts");
-        Self { port, seen, refused, flowing, _stop: stop }
+        Self { port, record, refused, flowing, _stop: stop }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -125,7 +137,7 @@ impl Upstream {
 
     /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no test panics with it").clone()
+        self.record.seen().clone()
     }
 
     /// The last request.
@@ -145,12 +157,29 @@ impl Upstream {
 
     /// Begins to count anew.
     pub(crate) fn forget(&self) {
-        self.seen.lock().expect("no test panics with it").clear();
+        self.record.begun.store(0, Ordering::Relaxed);
+        self.record.seen().clear();
     }
 
-    /// How many requests so far.
+    /// How many requests so far, all of each.
     pub(crate) fn count(&self) -> usize {
-        self.seen.lock().expect("no test panics with it").len()
+        self.record.seen().len()
+    }
+
+    /// How many requests have begun so far.
+    pub(crate) fn begun(&self) -> usize {
+        self.record.begun.load(Ordering::Relaxed)
+    }
+
+    /// How many it is reading or answering, until the heads of the answers.
+    pub(crate) fn under_way(&self) -> usize {
+        Arc::strong_count(&self.record.under_way) - 1
+    }
+}
+
+impl Record {
+    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().expect("no test panics with it")
     }
 }
 
@@ -165,23 +194,23 @@ impl Seen {
 async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    record: Arc<Record>,
     refused: Refused,
     flowing: Weak<()>,
 ) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        let (seen, refused, tls) = (Arc::clone(&seen), Arc::clone(&refused), tls.clone());
+        let (record, refused, tls) = (Arc::clone(&record), Arc::clone(&refused), tls.clone());
         let flowing = Weak::clone(&flowing);
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, None, seen, refused, flowing).await,
+                None => converse(stream, None, record, refused, flowing).await,
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
                         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                         let shown = shown.map(|certificate| x5t(certificate));
-                        converse(stream, shown, seen, refused, flowing).await;
+                        converse(stream, shown, record, refused, flowing).await;
                     }
                 }
             }
@@ -192,12 +221,12 @@ async fn serve(
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     certificate: Option<String>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    record: Arc<Record>,
     refused: Refused,
     flowing: Weak<()>,
 ) {
     let service = service_fn(|request| {
-        answer(request, certificate.clone(), Arc::clone(&seen), Arc::clone(&refused), flowing.upgrade())
+        answer(request, certificate.clone(), Arc::clone(&record), Arc::clone(&refused), flowing.upgrade())
     });
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
@@ -205,12 +234,14 @@ async fn converse(
 async fn answer(
     request: Request<Incoming>,
     certificate: Option<String>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    record: Arc<Record>,
     refused: Refused,
     flowing: Option<Flowing>,
 ) -> Result<Response<Body>, Infallible> {
     let at = Instant::now();
     let (head, body) = request.into_parts();
+    record.begun.fetch_add(1, Ordering::Relaxed);
+    let _under_way = Arc::clone(&record.under_way);
     if head.uri.path() == "/unread" {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
@@ -229,7 +260,7 @@ async fn answer(
         body: collected.to_bytes().to_vec(),
         certificate,
     };
-    seen.lock().expect("no test panics with it").push(request.clone());
+    record.seen().push(request.clone());
     if request.all("authorization").iter().any(|shown| refused.lock().expect("as above").contains(shown)) {
         return Ok(status_answer(401));
     }

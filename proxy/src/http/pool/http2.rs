@@ -36,8 +36,10 @@ pub(super) enum Width {
 struct Load {
     /// Streams under way.
     streams: AtomicUsize,
-    /// The server takes no others (GOAWAY).
+    /// It takes no others: the server says so (GOAWAY), or says nothing.
     is_leaving: AtomicBool,
+    /// Answers that have come.
+    answers: AtomicUsize,
     /// For heads of requests. As of the connections, its lock is never contended.
     rooms: Mutex<Vec<Sent>>,
 }
@@ -47,6 +49,12 @@ pub(crate) struct Stream {
     load: Arc<Load>,
     /// Its request, until an answer comes.
     sent: Sent,
+}
+
+/// How much had come on a connection when a request went out on it.
+pub(crate) struct Silence {
+    load: Arc<Load>,
+    answers: usize,
 }
 
 // === impl Shared ===
@@ -185,6 +193,7 @@ impl Stream {
 
     /// There is an answer: nothing will go out again.
     pub(crate) fn answered(&mut self) {
+        self.load.answers.fetch_add(1, Ordering::Relaxed);
         let mut sent = std::mem::take(&mut self.sent);
         sent.clear();
         let mut rooms = self.load.rooms();
@@ -198,9 +207,26 @@ impl Stream {
         self.load.is_leaving.store(true, Ordering::Relaxed);
     }
 
+    /// From now on.
+    pub(crate) fn silence(&self) -> Silence {
+        Silence { load: self.load.clone(), answers: self.load.answers.load(Ordering::Relaxed) }
+    }
+
     /// The request, with which the server has not begun; its body is the caller's to add.
     pub(crate) fn refused(mut self) -> Option<Request<Body>> {
         std::mem::take(&mut self.sent).request()
+    }
+}
+
+// === impl Silence ===
+
+impl Silence {
+    /// An answer is overdue. Where no other has come meanwhile it may be the connection that is dead: it carries what it carries to
+    /// its end, and nothing else.
+    pub(crate) fn is_too_long(&self) {
+        if self.load.answers.load(Ordering::Relaxed) == self.answers {
+            self.load.is_leaving.store(true, Ordering::Relaxed);
+        }
     }
 }
 

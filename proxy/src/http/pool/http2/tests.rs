@@ -105,3 +105,19 @@ async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
     assert!(world.shared.crowded().is_none() && world.shared.stream().is_none());
     assert!(world.loads().is_empty());
 }
+
+#[tokio::test]
+async fn where_an_answer_is_overdue_nothing_new_begins_unless_others_were_answered() {
+    let mut world = World::default();
+    let (late, mut other) = (world.stream(100).await, world.stream(100).await);
+    let silence = late.silence();
+    other.answered();
+    silence.is_too_long();
+    drop(world.stream(100).await);
+    assert_eq!(world.loads(), [2], "it is not the connection");
+    late.silence().is_too_long();
+    assert!(world.shared.stream().is_none() && world.shared.crowded().is_none(), "it may be dead");
+    let _next = world.stream(100).await;
+    assert_eq!(world.loads(), [1], "another one");
+    assert_eq!(late.load.streams.load(Ordering::Relaxed), 2, "what is on it goes on");
+}
