@@ -117,7 +117,7 @@ fn befall_answer(protocol: &str, version: &str, (fault, path, expect): Row) {
 /// Some at once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
 fn each(rows: &[Row], check: impl Fn(Row) + Copy + Send + Sync) {
     let wrong: usize = rows
-        .chunks(4)
+        .chunks(7)
         .map(|rows| {
             thread::scope(|scope| {
                 let running: Vec<_> = rows.iter().map(|row| scope.spawn(move || check(*row))).collect();
