@@ -147,6 +147,8 @@ metrics! {
         "When an issuer's key set was last fetched.";
     policy_reloads: IntCounterVec "countersign_policy_reloads_total" ["result"]
         "Policy updates: applied, rejected.";
+    policy_polls: IntCounterVec "countersign_policy_polls_total" ["result"]
+        "Questions to the control plane for another policy: bundle (there was one), unchanged, failure (no answer, or none of use).";
     policy_info: IntGaugeVec "countersign_policy_info" ["version"]
         "The running version of policy; always 1.";
     policy_last_reload: Gauge "countersign_policy_last_reload_timestamp_seconds" []

@@ -19,6 +19,14 @@ pub(super) struct Report {
     running: Option<String>,
 }
 
+/// What came of a poll.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Polled {
+    Bundle,
+    Unchanged,
+    Failure,
+}
+
 // === impl Report ===
 
 impl Report {
@@ -72,6 +80,11 @@ impl Report {
         Some((serde_json::from_slice(&bytes).ok()?, saved_at))
     }
 
+    /// The control plane was asked for another version.
+    pub(super) fn polled(&self, result: Polled) {
+        self.metrics.policy_polls.with_label_values(&[result.name()]).inc();
+    }
+
     fn count(&self, outcome: Outcome) {
         self.metrics.policy_reloads.with_label_values(&[outcome.name()]).inc();
     }
@@ -85,5 +98,18 @@ impl Report {
             self.metrics.policy_info.with_label_values(&[version]).set(1);
         }
         self.metrics.policy_last_reload.set(since as f64);
+    }
+}
+
+// === impl Polled ===
+
+impl Polled {
+    /// As the metric prints it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bundle => "bundle",
+            Self::Unchanged => "unchanged",
+            Self::Failure => "failure",
+        }
     }
 }

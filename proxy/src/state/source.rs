@@ -18,7 +18,7 @@ use super::control::{Answer, ControlClient, ControlError, ControlUrl, join_token
 use super::dir::{StateDir, hex};
 use super::files::PolicyFiles;
 use super::folder;
-use super::report::Report;
+use super::report::{Polled, Report};
 use super::watch::Watch;
 use crate::connect::Connector;
 use crate::metrics::Metrics;
@@ -227,10 +227,12 @@ async fn follow(report: &mut Report, mut client: ControlClient, apply: &mut (imp
         }
         match client.poll(seen.as_deref()).await {
             Ok(Answer::Unchanged) => {
+                report.polled(Polled::Unchanged);
                 backoff.reset();
                 sleep_until(began + POLL_PACE).await;
             }
             Ok(Answer::Bundle { version, body }) => {
+                report.polled(Polled::Bundle);
                 backoff.reset();
                 let result = bundle_came(report, &body, apply).await;
                 let outcome = if result.is_ok() { Outcome::Applied } else { Outcome::Rejected };
@@ -242,6 +244,7 @@ async fn follow(report: &mut Report, mut client: ControlClient, apply: &mut (imp
                 (told, seen) = (false, Some(version));
             }
             Err(error) => {
+                report.polled(Polled::Failure);
                 let wait = backoff.failed();
                 tracing::warn!(%error, retry_in = ?wait, "no policy from the control plane, what runs stays");
                 told = false;

@@ -1,6 +1,7 @@
 //! How is the control plane started? The built `countersign-control`, as an operator would run it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -69,15 +70,25 @@ impl Control {
 
     /// A sidecar that gets its policy from here.
     pub(crate) fn sidecar(&self, app: &str) -> Settings {
+        self.sidecar_by(app, self.api.address())
+    }
+
+    /// The same by a road that leads here.
+    pub(crate) fn sidecar_by(&self, app: &str, road: SocketAddr) -> Settings {
         let file = |name: &str| self.folder.path().join(name).to_string_lossy().into_owned();
         Settings::bare().with(&[
             "--control",
-            &self.url(),
+            &format!("https://localhost:{}", road.port()),
             "--control-ca",
             &self.ca_file().to_string_lossy(),
             "--join-token",
             &file(app),
         ])
+    }
+
+    /// Where sidecars ask.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api.address()
     }
 
     /// The CA that signs its certificate.
@@ -89,7 +100,7 @@ impl Control {
         format!("https://localhost:{}", self.api.number())
     }
 
-    pub(crate) fn admin(&self) -> std::net::SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.admin.address()
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
@@ -155,7 +155,7 @@ impl FaultProxy {
 }
 
 async fn serve(address: SocketAddr, state: &Arc<State>, mut heard: commands::UnboundedReceiver<Command>) {
-    let mut listener = None;
+    let mut listener: Option<TcpListener> = None;
     loop {
         let accepted = async {
             match &listener {
@@ -168,7 +168,10 @@ async fn serve(address: SocketAddr, state: &Arc<State>, mut heard: commands::Unb
                 let Some(Command { fault, side, done }) = command else { return };
                 state.begin(fault, side);
                 if fault == Fault::Refuse {
-                    listener = None;
+                    // A child process that another thread is just starting has it as well, until it runs its program.
+                    if let Some(listener) = listener.take() {
+                        let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
+                    }
                     state.cut.send_replace(());
                 } else if listener.is_none() {
                     listener = Some(TcpListener::bind(address).await.expect("a leased port"));

@@ -1,8 +1,10 @@
 //! Which port may a server of this test listen on? Leases that no other running test is given.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use socket2::SockRef;
 
 /// A TCP port on 127.0.0.1, held while this lives. The sidecar's listeners share ports with whoever asks
 /// (`SO_REUSEPORT`), so two tests on one port would mix their traffic silently: the UDP socket of the same number is
@@ -24,7 +26,9 @@ impl Port {
         for _ in 0..COUNT {
             let number = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
             let Ok(lock) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)) else { continue };
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+            if let Ok(free) = TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
+                // A child process that another thread is just starting has it as well, until it runs its program.
+                let _ = SockRef::from(&free).shutdown(Shutdown::Both);
                 return Self { number, _lock: lock };
             }
         }

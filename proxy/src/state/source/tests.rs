@@ -417,4 +417,6 @@ async fn comes_back_after_refusals_with_the_token_read_anew() {
         last = Some(head);
     }
     assert_eq!(last.unwrap().headers["authorization"], "Bearer rotated");
+    let polled = |result| home.metrics.policy_polls.with_label_values(&[result]).get();
+    assert_eq!((polled("failure"), polled("bundle")), (3, 1));
 }
