@@ -185,6 +185,7 @@ fn an_answer_over_an_ill_road_of_http1() {
 #[test]
 fn an_answer_over_an_ill_road_of_http2() {
     each(ANSWER, |row| befall_answer("http2", HTTP1, row));
+    each(SILENCE, |row| befall_answer("http2", HTTP1, row));
 }
 
 /// Only the end of TLS says that an answer without a length is whole (RFC 9112 §9.8).

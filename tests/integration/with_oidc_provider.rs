@@ -227,7 +227,7 @@ fn every_metric_is_alive() {
 
     // Not before workload certificates exist; on ports with `tls` alone (`tls.rs`); zero where two clocks agree; where tokens
     // are opaque (`with_oidc_provider_opaque.rs`); in a flood (`access_log.rs`, `connections.rs`, `short_memory.rs`); where callers are slow (`slow_callers.rs`); where streams end (`open_streams.rs`), bytes
-    // pass (`with_pods_transparent.rs`) and names have no answer (`with_dnsmasq.rs`).
+    // pass (`with_pods_transparent.rs`) and names have no answer (`with_dnsmasq.rs`); with a control plane (`control_plane_faults.rs`).
     let asleep = [
         "countersign_identity_expiry_timestamp_seconds",
         "countersign_tls_handshakes_total",
@@ -241,6 +241,7 @@ fn every_metric_is_alive() {
         "countersign_connections_timed_out_total",
         "countersign_tcp_bytes_total",
         "countersign_names_unanswered",
+        "countersign_policy_polls_total",
     ];
     wait_until("every metric", Duration::from_secs(20), || {
         let scrape = proxy.scrape();
