@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::support::client::{get, get_with};
 use crate::support::control::Control;
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
+use crate::support::fault_rows;
 use crate::support::jose::{Key, claims, key_set};
 use crate::support::metrics::Scrape;
 use crate::support::policy::{Folder, LOCAL_ISSUER, inbound, issuer_inline, usual_rules};
@@ -172,23 +173,12 @@ fn breaks(fault: Fault, attempt: Duration) {
     wait_until(&format!("{case}: both acknowledgements"), QUICKLY, || world.is_told(&fresh, 2));
 }
 
-/// Some at once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
-fn each(faults: &[Fault], check: impl Fn(Fault) + Copy + Send + Sync) {
-    let wrong: usize = faults
-        .chunks(5)
-        .map(|faults| {
-            thread::scope(|scope| {
-                let running: Vec<_> = faults.iter().map(|fault| scope.spawn(move || check(*fault))).collect();
-                running.into_iter().filter_map(|row| row.join().err()).count()
-            })
-        })
-        .sum();
-    assert_eq!(wrong, 0, "rows are wrong: see above");
-}
-
 #[test]
 fn what_is_slow_but_sound_brings_changes() {
-    each(&[Fault::Delay(Duration::from_millis(200)), Fault::Drip(Duration::from_millis(1))], passes);
+    fault_rows::each(
+        &[Fault::Delay(Duration::from_millis(200)), Fault::Drip(Duration::from_millis(1))],
+        passes,
+    );
 }
 
 #[test]
@@ -205,7 +195,7 @@ fn what_breaks_at_once_harms_nobody_and_is_over_when_the_road_is_well() {
         Fault::Truncate(BUNDLE),
         Fault::Garbage(BUNDLE),
     ];
-    each(FAULTS, |fault| breaks(fault, Duration::ZERO));
+    fault_rows::each(FAULTS, |fault| breaks(fault, Duration::ZERO));
 }
 
 /// A handshake may take 10 s, an acknowledgement 15 s.
@@ -217,7 +207,7 @@ fn what_is_late_or_never_comes_harms_nobody_and_is_given_up() {
     thread::scope(|scope| {
         // Both do little but wait.
         scope.spawn(a_poll_that_is_never_answered_is_given_up_after_45_s);
-        each(FAULTS, |fault| breaks(fault, Duration::from_secs(25)));
+        fault_rows::each(FAULTS, |fault| breaks(fault, Duration::from_secs(25)));
     });
 }
 

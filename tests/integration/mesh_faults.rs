@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::authority::Authority;
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
-use crate::support::fault_rows::{Expect, HTTP1, HTTP2, LARGE, SMALL, Way, late, unreachable};
+use crate::support::fault_rows::{self, Expect, HTTP1, HTTP2, LARGE, SMALL, Way, late, unreachable};
 use crate::support::policy::{Folder, document, open_policy_with};
 use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
@@ -114,20 +114,6 @@ fn befall_answer(protocol: &str, version: &str, (fault, path, expect): Row) {
     }
 }
 
-/// Some at once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
-fn each(rows: &[Row], check: impl Fn(Row) + Copy + Send + Sync) {
-    let wrong: usize = rows
-        .chunks(7)
-        .map(|rows| {
-            thread::scope(|scope| {
-                let running: Vec<_> = rows.iter().map(|row| scope.spawn(move || check(*row))).collect();
-                running.into_iter().filter_map(|row| row.join().err()).count()
-            })
-        })
-        .sum();
-    assert_eq!(wrong, 0, "rows are wrong: see above");
-}
-
 /// RFC 9209 §2.3: a connection that is not there in time, one that ends, and what is no TLS.
 const HANDSHAKE: &[Row] = &[
     (Fault::Delay(SOON), SMALL, Expect::Whole),
@@ -168,24 +154,24 @@ const SILENCE: &[Row] = &[
 
 #[test]
 fn a_handshake_over_an_ill_road_of_http1() {
-    each(HANDSHAKE, |row| befall_handshake("http1", HTTP1, row));
+    fault_rows::each(HANDSHAKE, |row| befall_handshake("http1", HTTP1, row));
 }
 
 #[test]
 fn a_handshake_over_an_ill_road_of_http2() {
-    each(HANDSHAKE, |row| befall_handshake("http2", HTTP2, row));
+    fault_rows::each(HANDSHAKE, |row| befall_handshake("http2", HTTP2, row));
 }
 
 #[test]
 fn an_answer_over_an_ill_road_of_http1() {
-    each(ANSWER, |row| befall_answer("http1", HTTP1, row));
-    each(SILENCE, |row| befall_answer("http1", HTTP1, row));
+    fault_rows::each(ANSWER, |row| befall_answer("http1", HTTP1, row));
+    fault_rows::each(SILENCE, |row| befall_answer("http1", HTTP1, row));
 }
 
 #[test]
 fn an_answer_over_an_ill_road_of_http2() {
-    each(ANSWER, |row| befall_answer("http2", HTTP1, row));
-    each(SILENCE, |row| befall_answer("http2", HTTP1, row));
+    fault_rows::each(ANSWER, |row| befall_answer("http2", HTTP1, row));
+    fault_rows::each(SILENCE, |row| befall_answer("http2", HTTP1, row));
 }
 
 /// Only the end of TLS says that an answer without a length is whole (RFC 9112 §9.8).

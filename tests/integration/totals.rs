@@ -63,6 +63,13 @@ impl World {
         [self.proxy.inbound(), self.proxy.outbound()]
     }
 
+    /// A connection on which this has been asked for.
+    fn asked(&self, way: SocketAddr, path: &str) -> Connection {
+        let mut connection = Connection::open(way).unwrap();
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host).as_bytes()).unwrap();
+        connection
+    }
+
     fn assert_late(&self, answer: &Answer, began: Instant) {
         assert_eq!((answer.status, answer.reason().as_str()), (504, "upstream_timeout"), "{answer:?}");
         assert_eq!(answer.header("proxy-status"), Some("countersign; error=http_response_timeout"));
@@ -134,8 +141,7 @@ fn an_answer_that_stops_breaks_off() {
     let world = World::new(server.address(), &json!({}));
     for (index, way) in world.ways().into_iter().enumerate() {
         let began = Instant::now();
-        let mut connection = Connection::open(way).unwrap();
-        connection.send(format!("GET /a HTTP/1.1\r\nHost: {}\r\n\r\n", world.host).as_bytes()).unwrap();
+        let mut connection = world.asked(way, "/a");
         assert_eq!(connection.head().unwrap().0, 200);
         assert_eq!(connection.chunk().unwrap().unwrap(), b"tick");
         assert!(connection.chunk().is_err(), "it has an end");
@@ -151,8 +157,7 @@ fn an_answer_that_never_rests_breaks_off() {
     let world = World::new(upstream.address(), &json!({}));
     for way in world.ways() {
         let began = Instant::now();
-        let mut connection = Connection::open(way).unwrap();
-        connection.send(format!("GET /flood HTTP/1.1\r\nHost: {}\r\n\r\n", world.host).as_bytes()).unwrap();
+        let mut connection = world.asked(way, "/flood");
         assert_eq!(connection.head().unwrap().0, 200);
         let mut read = 0;
         while let Ok(chunk) = connection.chunk() {
@@ -171,8 +176,7 @@ fn an_answer_that_nobody_takes_is_let_go_of() {
     let world = World::new(upstream.address(), &json!({}));
     for way in world.ways() {
         let began = Instant::now();
-        let mut connection = Connection::open(way).unwrap();
-        connection.send(format!("GET /flood HTTP/1.1\r\nHost: {}\r\n\r\n", world.host).as_bytes()).unwrap();
+        let mut connection = world.asked(way, "/flood");
         wait_until("the answer to begin", LATE, || upstream.flowing() == 1);
         wait_until("the application to be free", LATE, || upstream.flowing() == 0);
         assert_in_time(began);

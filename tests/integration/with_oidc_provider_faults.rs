@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Answer, get, get_with};
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
+use crate::support::fault_rows;
 use crate::support::issuer::{Issuer, SECRET};
 use crate::support::policy::{self, Folder, asking, document, inbound, inbound_with, usual_rules};
 use crate::support::proxy::{Proxy, Settings};
@@ -232,12 +233,7 @@ fn next_token(issuer: &Issuer, fault: Fault) {
 /// At once: most of their time is waiting. All that are wrong are named, by the panics of their threads.
 fn each(settings: &Value, check: impl Fn(&Issuer, Fault) + Copy + Send + Sync) {
     let issuer = &Issuer::start(settings);
-    let wrong = thread::scope(|scope| {
-        let row = |&fault| scope.spawn(move || check(issuer, fault));
-        let running: Vec<_> = BREAK.iter().map(row).collect();
-        running.into_iter().filter_map(|row| row.join().err()).count()
-    });
-    assert_eq!(wrong, 0, "rows are wrong: see above");
+    fault_rows::each(BREAK, |fault| check(issuer, fault));
 }
 
 /// No answer, half of one, or none that can be read.
