@@ -1,10 +1,12 @@
 //! How many connections may there be? As many as the system's file descriptors carry, less what we need for ourselves; and with
 //! what is one more turned away, when none is left?
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -152,15 +154,26 @@ impl Reserve {
     /// As far as there are descriptors. Is it whole?
     fn fill(&mut self) -> bool {
         self.held.truncate(self.wanted);
-        while self.held.len() < self.wanted
-            && let Ok(socket) = Socket::new(Domain::UNIX, Type::DGRAM, None)
-        {
-            self.held.push(socket);
+        while self.held.len() < self.wanted {
+            match Socket::new(Domain::IPV4, Type::DGRAM, None) {
+                Ok(socket) => self.held.push(socket),
+                Err(error) if is_lack(&error) => break,
+                // It is not for want of a descriptor that there is none: then there is no reserve.
+                Err(_) => {
+                    IS_SHORT.store(false, Ordering::SeqCst);
+                    return true;
+                }
+            }
         }
         let is_whole = self.held.len() == self.wanted;
         IS_SHORT.store(!is_whole, Ordering::SeqCst);
         is_whole
     }
+}
+
+fn is_lack(error: &io::Error) -> bool {
+    let lack = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| lack.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// What a connection is reckoned with: its socket and that to the other side, and as much again for pipes and for connections

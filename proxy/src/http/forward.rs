@@ -24,7 +24,8 @@ use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::grant::Admitted;
 use super::headers::{self, Stripped};
-use super::pool::{Carrier, Hold, Silence, Upstream};
+use super::pool::{Carrier, Hold, Upstream};
+use super::seen::Awaited;
 use super::watch::{Open, Watch};
 use super::websocket::Handshake;
 use crate::auth::attach::Attachment;
@@ -49,6 +50,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) admitted: Option<&'a Admitted<'a>>,
     /// It asks to go on as WebSocket.
     pub(crate) websocket: Option<&'a Handshake>,
+    /// Is told when it goes out.
+    pub(super) awaited: &'a Awaited<'a>,
 }
 
 /// Sends the request and relays the answer: heads rewritten, bodies and trailers as they flow.
@@ -58,11 +61,12 @@ pub(crate) async fn forward(
     timeouts: Timeouts,
     deadline: Deadline,
 ) -> Result<Response<Body>, Refusal> {
-    let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket } = outgoing;
+    let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket, awaited } =
+        outgoing;
     let downstream = head.version;
     let (body, exchange) =
         Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted, deadline);
-    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some(), admitted };
+    let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some(), admitted, awaited };
     let answer = match token {
         None => road.send(Request::from_parts(head, body), exchange, None).await?,
         Some(mut token) => {
@@ -88,6 +92,7 @@ struct Road<'a> {
     /// Over a connection that is for this request alone.
     alone: bool,
     admitted: Option<&'a Admitted<'a>>,
+    awaited: &'a Awaited<'a>,
 }
 
 /// The head of a request that may have to be sent again. Its body keeps itself.
@@ -145,11 +150,11 @@ impl Road<'_> {
             if let Some(token) = token.as_ref() {
                 self.prove(&mut request, &token.shown)?;
             }
-            let silence = carrier.silence();
+            let _silence = carrier.silence();
+            self.awaited.sends();
             let sent = Attempt::make(carrier, request, exchange.clone());
             let mut open = None;
-            let answer = self.answer(sent, exchange.as_ref(), &mut open).await;
-            match answer.inspect_err(|refusal| overdue(refusal, silence.as_ref()))? {
+            match self.answer(sent, exchange.as_ref(), &mut open).await? {
                 Attempt::Answered(mut response, hold) => {
                     let hold = Some(hold).filter(|_| !self.alone);
                     let bound = token.is_some_and(|token| token.shown.bound().is_some());
@@ -269,14 +274,6 @@ impl Road<'_> {
                 refusal
             }
         }
-    }
-}
-
-/// A connection on which nobody was answered in time may be dead.
-fn overdue(refusal: &Refusal, silence: Option<&Silence>) {
-    let is_late = matches!(refusal.cause, Some(Cause::ConnectionReadTimeout | Cause::ConnectionWriteTimeout));
-    if let Some(silence) = silence.filter(|_| is_late) {
-        silence.is_too_long();
     }
 }
 

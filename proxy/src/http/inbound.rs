@@ -222,7 +222,9 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
         let outgoing = Outgoing {
+            awaited: &awaited,
             token: None,
             websocket: websocket.as_ref(),
             target: canonical_target(&uri, &path)?,
@@ -236,7 +238,6 @@ impl Caller {
             Some(_) => &self.application.http1,
             None => self.application.for_version(seen.version),
         };
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
         let answer = deadline.meet(pin!(forward(outgoing, upstream, timeouts, deadline))).await;
         awaited.over();
         let mut response = answer?;

@@ -343,7 +343,7 @@ const MAX_STREAMS: u32 = 100;
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 const H2_WINDOW: u32 = 1024 * 1024;
 /// What is held of an answer that its caller does not take, in bytes for each stream.
-const MAX_UNTAKEN: usize = 64 * 1024;
+const MAX_UNTAKEN: usize = 16 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

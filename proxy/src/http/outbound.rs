@@ -193,7 +193,9 @@ impl Application {
             None => version(rule, seen.version),
         };
         let upstream = self.upstream(&host, port, rule, certificate, version)?;
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
         let outgoing = Outgoing {
+            awaited: &awaited,
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             authority: target.authority,
             incoming,
@@ -203,7 +205,6 @@ impl Application {
             head,
             admitted: None,
         };
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
         let answer = deadline.meet(pin!(forward(outgoing, &upstream, timeouts, deadline))).await;
         awaited.over();
         let mut response = answer?;

@@ -44,11 +44,9 @@ struct State {
     is_begun: bool,
     /// What keeps the connection from being idle: requests that have not been read, or answers that have not been said to their end.
     busy: usize,
-    /// Of them pieces of answers that lie in h2, their bytes, from when on none was taken, and who waits until there are fewer.
+    /// Of them pieces of answers that lie in h2, and from when on none was taken.
     lying: usize,
-    lying_bytes: usize,
     lying_since: Option<Instant>,
-    queue: Vec<Waker>,
     /// Of HTTP/1, which has one at a time.
     exchange: Exchange,
     /// Who waits until the end of the caller is to be heard.
@@ -117,9 +115,7 @@ impl Pace {
             is_begun: first.is_some(),
             busy: 0,
             lying: 0,
-            lying_bytes: 0,
             lying_since: None,
-            queue: Vec::new(),
             exchange: Exchange::None,
             listener: None,
             is_parting: false,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use countersign_policy::{Reason, Token};
@@ -39,11 +40,12 @@ pub(super) struct Seen {
     pub(super) awaits_continue: bool,
 }
 
-/// A request on its way to the upstream. Dropped before it is over its caller has gone, and what was let through is recorded all the
-/// same: nobody gets past the log by not waiting.
+/// A request on its way to the upstream. Dropped before it is over its caller has gone, and what went out is recorded all the same:
+/// nobody gets past the log by not waiting.
 pub(super) struct Awaited<'a> {
     seen: &'a Seen,
     recorder: &'a Recorder,
+    is_sent: AtomicBool,
     is_over: bool,
 }
 
@@ -81,9 +83,9 @@ impl Seen {
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// From now on it may have been carried out, even if its caller does not wait for the answer.
+    /// It may pass; whoever sends it says so.
     pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder) -> Awaited<'a> {
-        Awaited { seen: self, recorder, is_over: false }
+        Awaited { seen: self, recorder, is_sent: AtomicBool::new(false), is_over: false }
     }
 
     /// Records a request that went on.
@@ -171,6 +173,11 @@ impl Seen {
 // === impl Awaited ===
 
 impl Awaited<'_> {
+    /// From now on it may be carried out, even if its caller does not wait for the answer.
+    pub(super) fn sends(&self) {
+        self.is_sent.store(true, Ordering::Relaxed);
+    }
+
     /// There is an answer, or a refusal, which is recorded.
     pub(super) fn over(mut self) {
         self.is_over = true;
@@ -180,7 +187,7 @@ impl Awaited<'_> {
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         // A panic is a refusal.
-        if !self.is_over && !std::thread::panicking() {
+        if *self.is_sent.get_mut() && !self.is_over && !std::thread::panicking() {
             self.seen.went_on(self.recorder, UNHEARD);
         }
     }

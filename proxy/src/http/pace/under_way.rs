@@ -138,11 +138,6 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Kept<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let Self { body, pieces, busy } = &mut *self;
         let Some(pieces) = pieces else { return Pin::new(body).poll_frame(context) };
-        if Lying::is_much(&busy.pace, context) {
-            // It has been asked, and would have had some.
-            pieces.stream.asked(pieces.stream.is_handed());
-            return Poll::Pending;
-        }
         pieces.fit();
         let is_slow = pieces.size < FIRST;
         let lying = |piece: Bytes| match piece.len() > LEAST || is_slow {
@@ -203,23 +198,8 @@ impl Pieces {
 
 impl Lying {
     fn new(piece: Bytes, pace: &Arc<Pace>) -> Self {
-        let mut state = pace.more_busy(false);
-        state.lying += 1;
-        state.lying_bytes += piece.len();
-        drop(state);
+        pace.more_busy(false).lying += 1;
         Self { piece, pace: pace.clone() }
-    }
-
-    /// Does as much lie there of the whole connection as may? Whoever asks is then woken when half of it has been written. It waits for
-    /// the road alone, since hyper asks for no more than what windows have room for.
-    fn is_much(pace: &Pace, context: &Context<'_>) -> bool {
-        let mut state = pace.lock();
-        let is_much = state.lying_bytes >= MOST_LYING;
-        if is_much {
-            state.queue.retain(|waiting| !waiting.will_wake(context.waker()));
-            state.queue.push(context.waker().clone());
-        }
-        is_much
     }
 }
 
@@ -233,17 +213,10 @@ impl Drop for Lying {
     fn drop(&mut self) {
         let mut state = self.pace.less_busy(false);
         (state.lying, state.lying_since) = (state.lying.saturating_sub(1), None);
-        state.lying_bytes = state.lying_bytes.saturating_sub(self.piece.len());
-        let woken =
-            if state.lying_bytes <= MOST_LYING / 2 { std::mem::take(&mut state.queue) } else { Vec::new() };
-        drop(state);
-        woken.into_iter().for_each(Waker::wake);
     }
 }
 
 /// In bytes: as much as answers mostly have.
 const FIRST: usize = 4 * 1024;
 const LEAST: usize = 1024;
-pub(super) const MOST: usize = 64 * 1024;
-/// Of a connection, in bytes: more than a socket takes at once.
-pub(super) const MOST_LYING: usize = 256 * 1024;
+const MOST: usize = 64 * 1024;

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::Request;
 use hyper::client::conn::http2::SendRequest;
+use tokio::time::Instant;
 
 use super::Place;
 use crate::http::body::Body;
@@ -36,8 +38,10 @@ pub(super) enum Width {
 struct Load {
     /// Streams under way.
     streams: AtomicUsize,
-    /// It takes no others: the server says so (GOAWAY), or says nothing.
+    /// The server takes no others (GOAWAY).
     is_leaving: AtomicBool,
+    /// It says nothing, and others go elsewhere: until it does, or carries none any more.
+    is_silent: AtomicBool,
     /// Answers that have come.
     answers: AtomicUsize,
     /// For heads of requests. As of the connections, its lock is never contended.
@@ -51,10 +55,11 @@ pub(crate) struct Stream {
     sent: Sent,
 }
 
-/// How much had come on a connection when a request went out on it.
+/// A request that waits for its answer, on a connection on which so many have come, since then.
 pub(crate) struct Silence {
     load: Arc<Load>,
     answers: usize,
+    since: Instant,
 }
 
 // === impl Shared ===
@@ -71,7 +76,7 @@ impl Shared {
         }
     }
 
-    /// Of what kind the next connection is: wide, where there is none of that kind.
+    /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
     pub(super) fn next(&self) -> Width {
         let is_wide = |connection: &Connection| connection.width == Width::Wide && !connection.has_ended();
         if self.lock().iter().any(is_wide) { Width::Narrow } else { Width::Wide }
@@ -120,7 +125,7 @@ impl Shared {
 
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
     let connection = open.iter().filter(|connection| !connection.has_ended());
-    connection.min_by_key(|connection| connection.crowd()).map(Connection::stream)
+    connection.min_by_key(|connection| (connection.is_silent(), connection.crowd())).map(Connection::stream)
 }
 
 // === impl Connection ===
@@ -130,13 +135,18 @@ impl Connection {
         self.load.streams.load(Ordering::Relaxed)
     }
 
-    /// Does it take no other request?
+    /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long.
     fn has_ended(&self) -> bool {
-        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed)
+        let is_left = self.is_silent() && self.under_way() == 0;
+        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left
+    }
+
+    fn is_silent(&self) -> bool {
+        self.load.is_silent.load(Ordering::Relaxed)
     }
 
     fn has_room(&self) -> bool {
-        self.under_way() < self.room()
+        self.under_way() < self.room() && !self.is_silent()
     }
 
     fn room(&self) -> usize {
@@ -161,7 +171,7 @@ impl Width {
     pub(super) fn window(self) -> u32 {
         match self {
             Self::Wide => 256 * 1024,
-            Self::Narrow => 16 * 1024,
+            Self::Narrow => 8 * 1024,
         }
     }
 
@@ -194,6 +204,7 @@ impl Stream {
     /// There is an answer: nothing will go out again.
     pub(crate) fn answered(&mut self) {
         self.load.answers.fetch_add(1, Ordering::Relaxed);
+        self.load.is_silent.store(false, Ordering::Relaxed);
         let mut sent = std::mem::take(&mut self.sent);
         sent.clear();
         let mut rooms = self.load.rooms();
@@ -209,7 +220,8 @@ impl Stream {
 
     /// From now on.
     pub(crate) fn silence(&self) -> Silence {
-        Silence { load: self.load.clone(), answers: self.load.answers.load(Ordering::Relaxed) }
+        let answers = self.load.answers.load(Ordering::Relaxed);
+        Silence { load: self.load.clone(), answers, since: Instant::now() }
     }
 
     /// The request, with which the server has not begun; its body is the caller's to add.
@@ -218,14 +230,12 @@ impl Stream {
     }
 }
 
-// === impl Silence ===
-
-impl Silence {
-    /// An answer is overdue. Where no other has come meanwhile it may be the connection that is dead: it carries what it carries to
-    /// its end, and nothing else.
-    pub(crate) fn is_too_long(&self) {
-        if self.load.answers.load(Ordering::Relaxed) == self.answers {
-            self.load.is_leaving.store(true, Ordering::Relaxed);
+/// Nobody waits for the answer any more: it is there, overdue, or the caller has gone. Where none has come to anybody meanwhile, it may
+/// be the connection that is dead.
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if self.load.answers.load(Ordering::Relaxed) == self.answers && self.since.elapsed() >= PATIENCE {
+            self.load.is_silent.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -243,6 +253,8 @@ impl std::fmt::Debug for Stream {
 }
 
 const MAX_CONNECTIONS: usize = 8;
+/// Who goes sooner says nothing of the connection.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// For heads, kept by a connection: more requests than wait for their answers at once most of the time.
 const MAX_ROOMS: usize = 16;
 

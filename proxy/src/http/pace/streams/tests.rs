@@ -15,7 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::super::under_way::{MOST, MOST_LYING};
 use super::super::{Busy, Counts, IDLE, Kept};
 use super::*;
 use crate::http::arriving::Arriving;
@@ -31,7 +30,6 @@ struct Served {
     serving: JoinHandle<hyper::Result<()>>,
     bodies: mpsc::UnboundedReceiver<bool>,
     metrics: Arc<Metrics>,
-    pace: Arc<Pace>,
 }
 
 async fn served(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32) -> Served {
@@ -71,7 +69,7 @@ async fn served_with(far: impl FnOnce(DuplexStream) -> DuplexStream, window: u32
     builder.initial_window_size(window).initial_connection_window_size(shared);
     let (sender, connection) = builder.handshake::<_, Bytes>(far(other)).await.unwrap();
     tokio::spawn(connection);
-    Served { sender, serving, bodies, metrics, pace }
+    Served { sender, serving, bodies, metrics }
 }
 
 impl Served {
@@ -177,29 +175,6 @@ async fn in_24_streams_that_share_a_slow_road_go_on() {
     }
     assert!(begun.elapsed() > STALL * 9);
     assert_eq!(served.cut(), 0);
-}
-
-/// However many streams there are and how wide their windows, little lies here of a connection that takes little; and each gets its turn.
-#[tokio::test(start_paused = true)]
-async fn os_5_what_lies_of_a_connection_is_bounded_and_all_of_it_comes() {
-    let mut served = served(slow, 1 << 20).await;
-    let answers: Vec<_> = (0..40).map(|_| served.get("/40/whole")).collect();
-    let pace = served.pace.clone();
-    let mut most = 0;
-    let watch = async {
-        loop {
-            most = most.max(pace.lock().lying_bytes);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let take = async {
-        for answer in answers {
-            assert_eq!(read(&mut answer.await.unwrap().into_body(), 0).await, Ok(40 * 1024));
-        }
-    };
-    tokio::select! { () = watch => {}, () = take => {} }
-    assert!((MOST_LYING / 2..MOST_LYING + MOST).contains(&most), "{most}");
-    assert_eq!((served.cut(), served.pace.lock().lying_bytes), (0, 0));
 }
 
 /// The last of an answer lies in h2, whose task is over once it has been given the end.

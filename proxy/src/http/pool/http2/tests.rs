@@ -106,18 +106,53 @@ async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
     assert!(world.loads().is_empty());
 }
 
-#[tokio::test]
-async fn where_an_answer_is_overdue_nothing_new_begins_unless_others_were_answered() {
+/// As long as somebody waits in vain.
+async fn wait(late: &Stream, time: Duration) {
+    let _silence = late.silence();
+    tokio::time::advance(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on() {
     let mut world = World::default();
     let (late, mut other) = (world.stream(100).await, world.stream(100).await);
+    wait(&late, PATIENCE / 2).await;
     let silence = late.silence();
     other.answered();
-    silence.is_too_long();
+    tokio::time::advance(PATIENCE).await;
+    drop(silence);
     drop(world.stream(100).await);
     assert_eq!(world.loads(), [2], "it is not the connection");
-    late.silence().is_too_long();
-    assert!(world.shared.stream().is_none() && world.shared.crowded().is_none(), "it may be dead");
-    let _next = world.stream(100).await;
-    assert_eq!(world.loads(), [1], "another one");
-    assert_eq!(late.load.streams.load(Ordering::Relaxed), 2, "what is on it goes on");
+
+    wait(&late, PATIENCE).await;
+    assert!(world.shared.stream().is_none(), "it may be dead");
+    let next = world.stream(100).await;
+    assert_eq!(world.loads(), [2, 1]);
+    let widths = world.shared.lock().iter().map(|connection| connection.width).collect::<Vec<_>>();
+    assert_eq!(widths, [Width::Wide, Width::Narrow], "it counts");
+    // Of a late answer at last.
+    other.answered();
+    drop(world.stream(100).await);
+    assert_eq!(world.loads(), [2, 1]);
+    let again = world.stream(100).await;
+    assert_eq!(world.loads(), [3, 1], "it lives");
+
+    wait(&late, PATIENCE).await;
+    drop((late, other, again));
+    drop(world.stream(100).await);
+    assert_eq!(world.loads(), [1], "it is let go of with what it carried");
+    drop(next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_silent_connections_there_are_no_more_than_of_others() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..MAX_CONNECTIONS * 2 {
+        let stream = world.stream(100).await;
+        wait(&stream, PATIENCE).await;
+        streams.push(stream);
+    }
+    let loads = world.loads();
+    assert_eq!((loads.len(), loads.iter().sum()), (MAX_CONNECTIONS, MAX_CONNECTIONS * 2));
 }
