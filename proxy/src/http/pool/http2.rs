@@ -69,7 +69,10 @@ impl Shared {
     pub(super) fn stream(&self) -> Option<(SendRequest<Body>, Stream)> {
         let mut open = self.lock();
         open.retain(|connection| !connection.has_ended());
-        match open.iter().find(|connection| connection.has_room()) {
+        // Narrow ones are for those that a wide one has no room for: whoever is alone does not stay on one.
+        let has_wide = open.iter().any(Connection::is_wide);
+        let with_room = open.iter().filter(|connection| connection.has_room() && has_wide);
+        match with_room.min_by_key(|connection| !connection.is_wide()) {
             Some(connection) => Some(connection.stream()),
             None if open.len() < MAX_CONNECTIONS => None,
             None => least(&open),
@@ -78,8 +81,8 @@ impl Shared {
 
     /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
     pub(super) fn next(&self) -> Width {
-        let is_wide = |connection: &Connection| connection.width == Width::Wide && !connection.has_ended();
-        if self.lock().iter().any(is_wide) { Width::Narrow } else { Width::Wide }
+        let has_wide = self.lock().iter().any(|connection| connection.is_wide() && !connection.has_ended());
+        if has_wide { Width::Narrow } else { Width::Wide }
     }
 
     /// The same on any, since there will be no other.
@@ -104,16 +107,13 @@ impl Shared {
         stream
     }
 
-    /// Lets go of those that have ended, that lead to where the name is not any more, or that are beyond the first and idle. The
+    /// Lets go of those that have ended, that lead to where the name is not any more, or that are narrow and idle. The
     /// streams that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
         let mut open = self.lock();
-        let mut is_first = true;
         open.retain(|connection| {
-            let is_needed = is_first || connection.under_way() > 0;
-            let stays = is_needed && !connection.has_ended() && !connection.place.is_left();
-            is_first &= !stays;
-            stays
+            let is_needed = connection.is_wide() || connection.under_way() > 0;
+            is_needed && !connection.has_ended() && !connection.place.is_left()
         });
         !open.is_empty()
     }
@@ -139,6 +139,10 @@ impl Connection {
     fn has_ended(&self) -> bool {
         let is_left = self.is_silent() && self.under_way() == 0;
         self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left
+    }
+
+    fn is_wide(&self) -> bool {
+        self.width == Width::Wide
     }
 
     fn is_silent(&self) -> bool {

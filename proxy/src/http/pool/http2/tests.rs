@@ -106,6 +106,22 @@ async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
     assert!(world.loads().is_empty());
 }
 
+#[tokio::test]
+async fn where_the_wide_one_has_ended_another_takes_its_place() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(world.stream(100).await);
+    }
+    assert_eq!(world.loads(), [16, 4]);
+    streams[0].leave();
+    streams.drain(..16);
+    streams.push(world.stream(100).await);
+    streams.push(world.stream(100).await);
+    assert_eq!(world.loads(), [4, 2], "whoever is alone does not stay on a narrow one");
+    assert!(world.shared.lock()[1].is_wide());
+}
+
 /// As long as somebody waits in vain.
 async fn wait(late: &Stream, time: Duration) {
     let _silence = late.silence();
@@ -140,7 +156,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     wait(&late, PATIENCE).await;
     drop((late, other, again));
     drop(world.stream(100).await);
-    assert_eq!(world.loads(), [1], "it is let go of with what it carried");
+    assert_eq!(world.loads(), [1, 0], "it is let go of with what it carried, and another takes its place");
     drop(next);
 }
 
