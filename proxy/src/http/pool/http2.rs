@@ -256,7 +256,8 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-const MAX_CONNECTIONS: usize = 8;
+/// As many as carry 1,500 streams: those of fifteen callers who have all that they may.
+const MAX_CONNECTIONS: usize = 16;
 /// Who goes sooner says nothing of the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// For heads, kept by a connection: more requests than wait for their answers at once most of the time.
