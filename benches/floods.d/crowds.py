@@ -9,7 +9,7 @@ import struct
 import time
 
 import frames
-from streams import GET
+from streams import ATTACKER, GET
 
 SLICE = 0.01
 HEAD = b"GET /orders/17 HTTP/1.1\r\nHost: orders.shop\r\n"
@@ -95,6 +95,7 @@ class Crowd:
         one.settimeout(5)
         if self.small:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_READER)
+        one.bind((ATTACKER, 0))
         one.connect(("127.0.0.1", self.port))
         if self.tls:
             one = self.tls.wrap_socket(one, server_hostname="orders.shop")
@@ -160,6 +161,7 @@ def churn(port, count, seconds):
         for _ in range(count * (turn + 1) // slices - count * turn // slices):
             one = socket.socket()
             one.setblocking(False)
+            one.bind((ATTACKER, 0))
             one.connect_ex(("127.0.0.1", port))
             waiting.append((time.monotonic(), one, [False]))
             opened += 1

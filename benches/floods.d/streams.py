@@ -12,6 +12,8 @@ import frames
 from frames import DATA, END_HEADERS, END_STREAM, frame, headers, literal, request, window_update
 
 SLICE = 0.01
+# Another source than that of other clients: what it may have is its own.
+ATTACKER = "127.0.0.2"
 # What is not taken yet; a proxy that reads no further holds the flood back, which is an answer to it.
 UNSENT = 256 * 1024
 GET, UPLOAD = request(b"/orders/17"), request(b"/imports/1", b"POST")
@@ -21,7 +23,7 @@ class Connection:
     """What was sent on it, and what became of it."""
 
     def __init__(self, port, opening, reads):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(ATTACKER, 0))
         self.socket.setblocking(False)
         self.reads, self.reader, self.unsent = reads, frames.Reader(), opening
         self.stream, self.sent, self.said, self.resets, self.closed = 1, 0, None, {}, False
