@@ -154,20 +154,18 @@ impl Reserve {
     /// As far as there are descriptors. Is it whole?
     fn fill(&mut self) -> bool {
         self.held.truncate(self.wanted);
-        while self.held.len() < self.wanted {
+        let is_short = loop {
+            if self.held.len() == self.wanted {
+                break false;
+            }
             match Socket::new(Domain::IPV4, Type::DGRAM, None) {
                 Ok(socket) => self.held.push(socket),
-                Err(error) if is_lack(&error) => break,
-                // It is not for want of a descriptor that there is none: then there is no reserve.
-                Err(_) => {
-                    IS_SHORT.store(false, Ordering::SeqCst);
-                    return true;
-                }
+                // If it is not for want of a descriptor that there is none, there is no reserve.
+                Err(error) => break is_lack(&error),
             }
-        }
-        let is_whole = self.held.len() == self.wanted;
-        IS_SHORT.store(!is_whole, Ordering::SeqCst);
-        is_whole
+        };
+        IS_SHORT.store(is_short, Ordering::SeqCst);
+        !is_short
     }
 }
 

@@ -45,8 +45,8 @@ pub(super) struct Seen {
 pub(super) struct Awaited<'a> {
     seen: &'a Seen,
     recorder: &'a Recorder,
-    is_sent: AtomicBool,
-    is_over: bool,
+    /// It has gone out, and there is no answer.
+    is_out: AtomicBool,
 }
 
 // === impl Seen ===
@@ -85,7 +85,7 @@ impl Seen {
 
     /// It may pass; whoever sends it says so.
     pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder) -> Awaited<'a> {
-        Awaited { seen: self, recorder, is_sent: AtomicBool::new(false), is_over: false }
+        Awaited { seen: self, recorder, is_out: AtomicBool::new(false) }
     }
 
     /// Records a request that went on.
@@ -175,19 +175,19 @@ impl Seen {
 impl Awaited<'_> {
     /// From now on it may be carried out, even if its caller does not wait for the answer.
     pub(super) fn sends(&self) {
-        self.is_sent.store(true, Ordering::Relaxed);
+        self.is_out.store(true, Ordering::Relaxed);
     }
 
     /// There is an answer, or a refusal, which is recorded.
-    pub(super) fn over(mut self) {
-        self.is_over = true;
+    pub(super) fn over(self) {
+        self.is_out.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
         // A panic is a refusal.
-        if *self.is_sent.get_mut() && !self.is_over && !std::thread::panicking() {
+        if *self.is_out.get_mut() && !std::thread::panicking() {
             self.seen.went_on(self.recorder, UNHEARD);
         }
     }

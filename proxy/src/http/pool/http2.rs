@@ -70,7 +70,7 @@ impl Shared {
         let mut open = self.lock();
         open.retain(|connection| !connection.has_ended());
         // Narrow ones are for those that a wide one has no room for: whoever is alone does not stay on one.
-        let has_wide = open.iter().any(Connection::is_wide);
+        let has_wide = has_wide(&open);
         let with_room = open.iter().filter(|connection| connection.has_room() && has_wide);
         match with_room.min_by_key(|connection| !connection.is_wide()) {
             Some(connection) => Some(connection.stream()),
@@ -81,8 +81,7 @@ impl Shared {
 
     /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
     pub(super) fn next(&self) -> Width {
-        let has_wide = self.lock().iter().any(|connection| connection.is_wide() && !connection.has_ended());
-        if has_wide { Width::Narrow } else { Width::Wide }
+        if has_wide(&self.lock()) { Width::Narrow } else { Width::Wide }
     }
 
     /// The same on any, since there will be no other.
@@ -121,6 +120,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_wide(open: &[Connection]) -> bool {
+    open.iter().any(|connection| connection.is_wide() && !connection.has_ended())
 }
 
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
