@@ -17,7 +17,7 @@ use crate::auth::verify::Verifier;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connector;
-use crate::descriptors::TooFew;
+use crate::descriptors::{self, TooFew};
 use crate::drain::{self, Drain, Signal};
 use crate::fetch::Fetcher;
 use crate::http::grant::Watched;
@@ -104,6 +104,8 @@ struct Background(Option<Runtime>);
 impl App {
     /// Binds every listener and loads policy. Nothing is accepted yet.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let limit = descriptors::raise();
+        descriptors::widen(limit);
         let background = Background::start()?;
         let workers = config.workers.get();
         let inbound = config
@@ -139,7 +141,7 @@ impl App {
             None => None,
         };
         let clock = Clock::default();
-        let seats = Seating::plan(&config, addresses.ports().len(), &metrics, &clock)?;
+        let seats = Seating::plan(&config, limit, addresses.ports().len(), &metrics, &clock)?;
         let state_dir = match &config.state_dir {
             Some(path) => {
                 let (namespace, workload) = config.source.owner()?;

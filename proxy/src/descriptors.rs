@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -62,6 +62,18 @@ pub fn raise() -> usize {
         }
     };
     limit.and_then(|limit| limit.try_into().ok()).unwrap_or(usize::MAX)
+}
+
+/// Has the kernel make its table of descriptors large at once. It would grow by doubling, and where a process has threads each time
+/// wait until all CPUs have left the old one (`expand_fdtable` in Linux): for ten or twenty milliseconds nobody is served by the thread
+/// that accepts or connects. So this comes before there is another thread.
+pub fn widen(limit: usize) {
+    let last = limit.min(AT_ONCE).try_into().map_or(0, |count: i32| count - 1);
+    let widened = Socket::new(Domain::IPV4, Type::DGRAM, None)
+        .and_then(|socket| fcntl_dupfd_cloexec(&socket, last).map_err(io::Error::from));
+    if let Err(error) = widened {
+        tracing::debug!(%error, "the table of file descriptors will grow as it is needed");
+    }
 }
 
 // === impl Room ===
@@ -182,6 +194,8 @@ const OURS: usize = 192;
 /// More would be bounded by memory before.
 const ENOUGH: usize = 20_000;
 const FEW: usize = 1000;
+/// 128 KiB of the kernel's memory. There may be more, in a table that grows.
+const AT_ONCE: usize = 16_384;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::descriptors::{self, Room, Spare, TooFew};
+use crate::descriptors::{Room, Spare, TooFew};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::record::Direction;
@@ -47,14 +47,20 @@ pub struct ListenError {
 // === impl Seating ===
 
 impl Seating {
-    /// As many as we may have descriptors for, with listeners on so many ports.
-    pub fn plan(config: &Config, ports: usize, metrics: &Metrics, clock: &Clock) -> Result<Self, TooFew> {
+    /// As many as this limit of descriptors carries, with listeners on so many ports.
+    pub fn plan(
+        config: &Config,
+        limit: usize,
+        ports: usize,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<Self, TooFew> {
         let is_inbound = !config.inbound.is_empty() || config.transparent.is_some();
         let directions = usize::from(is_inbound) + usize::from(config.outbound.is_some());
         // Of the outbound one there may be two, and each listener has a spare descriptor.
         let listeners = (ports + 1) * config.workers.get() * 2;
         let (total, share) = (config.max_connections, config.max_connections_per_source);
-        let room = Room::plan(descriptors::raise(), listeners, directions, total, share)?;
+        let room = Room::plan(limit, listeners, directions, total, share)?;
         room.tell();
         tcp::bound_pipes(room.pipes);
         let seats = |whose: &'static str, max, share| Seats::new(whose, max, share, metrics, clock.clone());

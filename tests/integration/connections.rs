@@ -321,6 +321,9 @@ fn os_5_the_limit_of_descriptors_is_taken_as_far_as_it_goes() {
     let sidecar = Process::spawn("sidecar", &mut with_ulimit("ulimit -Sn 256; ulimit -Hn 1024", &policies));
     wait_until("the soft limit to be the hard one", SOON, || limits(&sidecar) == (1024, 1024));
     wait_until("a warning that it is little", SOON, || sidecar.stderr().contains("few connections"));
+    // Its table does not grow under load, which would hold up everybody (`FDSize` of proc_pid_status(5)).
+    let status = fs::read_to_string(format!("/proc/{}/status", sidecar.id())).expect("it runs");
+    assert!(status.lines().any(|line| line == "FDSize:\t1024"), "{status}");
     for (ulimit, flags, word) in [
         ("ulimit -n 64", "", "64 file descriptors leave none"),
         ("ulimit -n 1024", "--max-connections 5000", "--max-connections 5000: 1024 file descriptors carry"),

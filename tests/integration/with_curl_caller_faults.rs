@@ -62,8 +62,10 @@ enum Reaches {
 enum Spoken {
     Http1,
     Http2,
+    /// HTTP/1.1 over it.
+    Tls1,
     /// HTTP/2 over it.
-    Tls,
+    Tls2,
 }
 
 /// curl, a road that may be ill, the sidecar, and its application.
@@ -124,17 +126,27 @@ const HTTP2_ROWS: &[Row] = &[
     (On::Request(Fault::Gone(At::Byte(20_000))), Sent::Long, Hears::Silence, Reaches::Some),
 ];
 
-/// Within the handshake and within records. A record that is not whole, and an end without close_notify, end no request.
+/// Over HTTP/1.1 and over HTTP/2: within the handshake and within records. A record that is not whole, and an end without close_notify, end
+/// no request.
 const TLS_ROWS: &[Row] = &[
+    (On::Answer(Fault::Delay(SOON)), Sent::Short, Hears::Answer, Reaches::All),
+    (On::Answer(Fault::Refuse), Sent::Short, Hears::Failure, Reaches::Nothing),
+    (On::Request(Fault::Delay(SOON)), Sent::Short, Hears::Answer, Reaches::All),
+    (On::Request(Fault::Drip(QUICK)), Sent::Short, Hears::Answer, Reaches::All),
     (On::Answer(Fault::Reset(At::Byte(100))), Sent::Short, Hears::Failure, Reaches::Nothing),
     (On::Answer(Fault::Truncate(At::Byte(100))), Sent::Short, Hears::Failure, Reaches::Nothing),
     (On::Request(Fault::Truncate(At::Byte(100))), Sent::Short, Hears::Failure, Reaches::Nothing),
-    (On::Request(Fault::Truncate(At::Byte(20_000))), Sent::Long, Hears::Failure, Reaches::NotAll),
     (On::Request(Fault::Reset(At::Byte(20_000))), Sent::Long, Hears::Failure, Reaches::NotAll),
     (On::Request(Fault::Garbage(At::Byte(0))), Sent::Short, Hears::Failure, Reaches::Nothing),
     (On::Request(Fault::Garbage(At::Byte(20_000))), Sent::Long, Hears::Failure, Reaches::NotAll),
     (On::Request(Fault::Gone(At::Byte(20_000))), Sent::Long, Hears::Silence, Reaches::Some),
 ];
+
+/// The end of the road within the body: what came before is a body of HTTP/1.1 that breaks off, and an unfinished frame of HTTP/2.
+const TLS1_ROWS: &[Row] =
+    &[(On::Request(Fault::Truncate(At::Byte(20_000))), Sent::Long, Hears::Refusal, Reaches::Some)];
+const TLS2_ROWS: &[Row] =
+    &[(On::Request(Fault::Truncate(At::Byte(20_000))), Sent::Long, Hears::Failure, Reaches::NotAll)];
 
 #[test]
 fn over_http1_a_fault_harms_one_request_and_leaves_nothing() {
@@ -148,7 +160,9 @@ fn over_http2_a_fault_harms_one_request_and_leaves_nothing() {
 
 #[test]
 fn over_tls_a_fault_harms_one_request_and_leaves_nothing() {
-    each(TLS_ROWS, |row| befall(Spoken::Tls, row));
+    for (spoken, own) in [(Spoken::Tls1, TLS1_ROWS), (Spoken::Tls2, TLS2_ROWS)] {
+        each(&[TLS_ROWS, own].concat(), |row| befall(spoken, row));
+    }
 }
 
 fn befall(spoken: Spoken, (on, sent, hears, reaches): Row) {
@@ -179,7 +193,7 @@ impl World {
         let (ca, application) = (Ca::new("ours"), Upstream::start());
         let tls = json!({"certFile": "tls.crt", "keyFile": "tls.key"});
         let folder = open_policy_with(&match spoken {
-            Spoken::Tls => json!({"timeouts": timeouts(), "tls": tls}),
+            Spoken::Tls1 | Spoken::Tls2 => json!({"timeouts": timeouts(), "tls": tls}),
             Spoken::Http1 | Spoken::Http2 => json!({"timeouts": timeouts()}),
         });
         let pair = ca.server();
@@ -196,7 +210,8 @@ impl World {
         let (scheme, speaks) = match self.spoken {
             Spoken::Http1 => ("http", HTTP1),
             Spoken::Http2 => ("http", HTTP2),
-            Spoken::Tls => ("https", "--http2"),
+            Spoken::Tls1 => ("https", HTTP1),
+            Spoken::Tls2 => ("https", "--http2"),
         };
         let url = format!("{scheme}://{}{SMALL}", self.road.address());
         let ca = self.folder.file("ca.crt");

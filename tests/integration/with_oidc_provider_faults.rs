@@ -1,19 +1,22 @@
 //! What if the road to the issuer is ill? To its key set, its introspection endpoint and its token endpoint: what is known goes on, what is
 //! not known is never taken for good, and all is well soon after the road is.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::client::{Answer, get, get_with};
 use crate::support::fault_proxy::{At, Fault, FaultProxy};
 use crate::support::fault_rows;
 use crate::support::issuer::{Issuer, SECRET};
 use crate::support::policy::{self, Folder, asking, document, inbound, inbound_with, usual_rules};
+use crate::support::process::temporary;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
-use crate::support::wait_until;
+use crate::support::{wait_for_state, wait_until};
 
 /// A road to the issuer that may be ill, a sidecar that asks there, and the application.
 struct World<'a> {
@@ -21,7 +24,9 @@ struct World<'a> {
     road: FaultProxy,
     upstream: Upstream,
     proxy: Proxy,
-    _folder: Folder,
+    /// Where the sidecar keeps what it knows.
+    state: PathBuf,
+    _folders: (Folder, TempDir),
 }
 
 // === impl World ===
@@ -65,8 +70,10 @@ impl<'a> World<'a> {
         spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let text = document("Issuer", "corp", &spec) + &rest;
         let folder = Folder::with(&[("policy.yaml", &text), ("client-secret", SECRET)]);
-        let proxy = Settings::policies(folder.path(), app).before(upstream.address()).launch();
-        Self { issuer, road, upstream, proxy, _folder: folder }
+        let (kept, state) = temporary();
+        let settings = Settings::policies(folder.path(), app).before(upstream.address());
+        let proxy = settings.with(&["--state-dir", &state.to_string_lossy()]).launch();
+        Self { issuer, road, upstream, proxy, state, _folders: (folder, kept) }
     }
 
     fn show(&self, token: &str) -> Answer {
@@ -146,6 +153,33 @@ fn first_keys(issuer: &Issuer, fault: Fault) {
     world.road.switch(Fault::None);
     let limit = bound(failed() + 1.0);
     wait_until(&format!("{case}: the keys"), limit, || world.show(&token).status == 200);
+}
+
+/// A sidecar that starts while the road is ill goes on with the keys that the one before it kept, and with no others.
+fn kept_keys(issuer: &Issuer, fault: Fault) {
+    let case = format!("{fault:?} at the start with keys that were kept");
+    let mut world = World::keys(issuer, Fault::None);
+    let old = world.issuer.token("orders:read");
+    wait_until("the keys", QUICKLY, || world.show(&old).status == 200);
+    wait_for_state(&world.state, "keys");
+    world.road.switch(fault);
+    world.proxy.restart();
+    let asked = Instant::now();
+    assert_eq!(world.show(&old).status, 200, "{case}: {}", world.proxy.log());
+    assert!(asked.elapsed() < BUSY, "{case}: {:?}", asked.elapsed());
+
+    world.issuer.rotate("");
+    let new = world.issuer.token("orders:read");
+    world.upstream.forget();
+    assert_unavailable(&world.show(&new), "keys_unavailable", &case);
+    assert_eq!(world.upstream.count(), 0, "{case}");
+    let failed =
+        || world.sum("countersign_jwks_refreshes_total", &[("issuer", "corp"), ("result", "failure")]);
+    wait_until(&format!("{case}: the failure"), FETCH + BUSY, || failed() > 0.0);
+    assert_eq!(world.show(&old).status, 200, "{case}: a key that was kept");
+    world.road.switch(Fault::None);
+    let limit = bound(failed() + 1.0);
+    wait_until(&format!("{case}: the new key"), limit, || world.show(&new).status == 200);
 }
 
 /// What the issuer called active goes on for a while; of all else it is not known, and nobody is let in.
@@ -260,6 +294,11 @@ fn in_13_keys_that_are_known_go_on_and_others_are_not_believed() {
 #[test]
 fn in_13_without_a_key_nobody_is_let_in() {
     each(&json!({}), first_keys);
+}
+
+#[test]
+fn in_13_keys_that_were_kept_go_on_after_a_start() {
+    each(&json!({}), kept_keys);
 }
 
 #[test]
