@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use socket2::SockRef;
 
-use crate::support::frames::{Frames, INTERNAL_ERROR, data, head, reset};
+use crate::support::frames::{CANCEL, Frames, INTERNAL_ERROR, NO_ERROR, data, go_away, head, reset};
 use crate::support::policy::{Folder, inbound, issuer_with_file};
 use crate::support::ports::Port;
 use crate::support::proxy::{Proxy, Settings};
@@ -124,7 +124,10 @@ fn over_http1_what_came_before_an_answer_breaks_off_is_heard() {
 #[test]
 fn over_http2_an_answer_that_breaks_off_at_once_is_refused() {
     let head_and_reset = |stream| [head(stream), reset(stream, INTERNAL_ERROR)].concat();
-    for (say, is_reset) in [(head_and_reset as fn(u8) -> Vec<u8>, true), (head, false)] {
+    let head_and_no_error = |stream| [head(stream), reset(stream, NO_ERROR)].concat();
+    for (say, is_reset) in
+        [(head_and_reset as fn(u8) -> Vec<u8>, true), (head_and_no_error, true), (head, false)]
+    {
         let application = saying_of_each(1, say, Close::Fin);
         let (proxy, _folder) = before(application.address());
         for answer in answers(proxy.inbound(), 1) {
@@ -134,13 +137,25 @@ fn over_http2_an_answer_that_breaks_off_at_once_is_refused() {
     }
 }
 
+/// An answer that has begun, and this.
+fn half_and(stream: u8, end: Vec<u8>) -> Vec<u8> {
+    [head(stream), data(stream, b"half"), end].concat()
+}
+
 #[test]
 fn over_http2_what_came_before_an_answer_breaks_off_is_heard() {
-    let say = |stream| [head(stream), data(stream, b"half"), reset(stream, INTERNAL_ERROR)].concat();
-    let application = saying_of_each(1, say, Close::Fin);
-    let (proxy, _folder) = before(application.address());
-    for answer in answers(proxy.inbound(), 1) {
-        assert!(answer.is_cut("half"), "{answer:?}");
+    for (end, say) in [
+        ("an error", (|stream| half_and(stream, reset(stream, INTERNAL_ERROR))) as fn(u8) -> Vec<u8>),
+        ("CANCEL", |stream| half_and(stream, reset(stream, CANCEL))),
+        // No error, but no END_STREAM either.
+        ("NO_ERROR", |stream| half_and(stream, reset(stream, NO_ERROR))),
+        ("GOAWAY", |stream| half_and(stream, go_away(0))),
+    ] {
+        let application = saying_of_each(1, say, Close::Fin);
+        let (proxy, _folder) = before(application.address());
+        for answer in answers(proxy.inbound(), 1) {
+            assert!(answer.is_cut("half"), "{end}: {answer:?}");
+        }
     }
 }
 

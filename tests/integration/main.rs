@@ -58,6 +58,7 @@ mod tidy;
 mod tls;
 mod token_answers;
 mod totals;
+mod unended_streams;
 mod unread_streams;
 mod wire;
 mod with_curl;

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::{EXPECT, HeaderMap};
+use http::{Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -28,6 +28,8 @@ pub(crate) struct Arriving {
     /// Of a request that has a body: its connection is not idle before all of it has been heard.
     busy: Option<Busy>,
     lingers: bool,
+    /// Of HTTP/2, where END_STREAM is its one end (RFC 9113 §8.1).
+    is_flagged: bool,
     /// On a connection of HTTP/1: the connection is told how much has come.
     is_told: bool,
     is_starved: bool,
@@ -59,8 +61,9 @@ impl Arriving {
         busy: &Busy,
         stream: Option<&Arc<Stream>>,
     ) -> Request<Self> {
+        let version = request.version();
         request.map(|incoming| {
-            let mut arriving = Self::from(incoming);
+            let mut arriving = Self::answer(incoming, version);
             if !arriving.is_end_stream() {
                 arriving.lingers = true;
                 arriving.busy = Some(busy.body());
@@ -69,6 +72,20 @@ impl Arriving {
             }
             arriving
         })
+    }
+
+    /// The body of an answer: what we do not read of it is the upstream's loss.
+    pub(super) fn answer(incoming: Incoming, version: Version) -> Self {
+        Self {
+            incoming: Some(incoming),
+            first: None,
+            busy: None,
+            lingers: false,
+            is_flagged: version == Version::HTTP_2,
+            is_told: false,
+            is_starved: false,
+            stream: None,
+        }
     }
 
     /// Does its sender wait for a 100 before it sends it (RFC 9110 §10.1.1)?
@@ -91,21 +108,6 @@ impl Arriving {
     /// Looks at the next frame, which then is the first to come.
     pub(super) fn begin(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), BodyError>>> {
         Pin::new(&mut *self).poll_frame(context).map_ok(|frame| self.first = Some(frame))
-    }
-}
-
-/// The body of an answer: what we do not read of it is the upstream's loss.
-impl From<Incoming> for Arriving {
-    fn from(incoming: Incoming) -> Self {
-        Self {
-            incoming: Some(incoming),
-            first: None,
-            busy: None,
-            lingers: false,
-            is_told: false,
-            is_starved: false,
-            stream: None,
-        }
     }
 }
 
@@ -137,6 +139,11 @@ impl HttpBody for Arriving {
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *incoming).poll_frame(context);
+        // hyper takes a reset with NO_ERROR for the end, wherever it comes.
+        if this.is_flagged && matches!(frame, Poll::Ready(None)) && !incoming.is_end_stream() {
+            this.incoming = None;
+            return Poll::Ready(Some(Err(BodyError::Unended)));
+        }
         let is_whole = matches!(frame, Poll::Ready(None)) || incoming.is_end_stream();
         this.tell(frame.is_pending(), is_whole);
         frame.map_err(BodyError::from)

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_policy::Reason;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::answer;
 use super::arriving::Arriving;
@@ -76,6 +75,9 @@ enum Flow {
 pub(crate) enum BodyError {
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    /// Over HTTP/2 its stream was reset with NO_ERROR, or the connection left it behind. Who takes it hears INTERNAL_ERROR.
+    #[error("it ended before its end")]
+    Unended,
     #[error("nothing arrived for {0:?}")]
     Stalled(Duration),
     /// Over HTTP/2 the stream is reset with the code that is the source of this.
@@ -120,7 +122,7 @@ impl Body {
 
     /// An answer's body; what it holds of its connection is given back at the end. Without an `exchange` the watch is its own.
     pub(crate) fn response(
-        incoming: Incoming,
+        incoming: Arriving,
         idle: Duration,
         deadline: Deadline,
         hold: Option<Hold>,
@@ -134,7 +136,7 @@ impl Body {
             }
             return Self::Empty;
         }
-        let relay = Relay { exchange, hold, watch, ..Relay::new(incoming.into(), idle) }.shared(admitted);
+        let relay = Relay { exchange, hold, watch, ..Relay::new(incoming, idle) }.shared(admitted);
         let late = Arc::downgrade(&relay);
         lock(&relay).alarm = deadline.then(move |ending| Relay::too_late(&late, &ending));
         Self::Relay(relay)

@@ -365,6 +365,7 @@ impl Answer {
             head.headers.remove(CONTENT_LENGTH);
         }
         headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpProtocolError)?;
+        let incoming = Arriving::answer(incoming, head.version);
         head.version = downstream;
         head.extensions.clear();
         let body = Body::response(incoming, idle, deadline, self.hold, self.exchange, watch, admitted);
@@ -378,7 +379,8 @@ impl Answer {
         {
             return;
         }
-        let (incoming, watch) = (self.response.into_body(), Watch::Nothing);
+        let (version, watch) = (self.response.version(), Watch::Nothing);
+        let incoming = Arriving::answer(self.response.into_body(), version);
         let mut body = Body::response(incoming, idle, Deadline::NEVER, self.hold, self.exchange, watch, None);
         tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
             let mut left = MAX_HEARD_OUT;

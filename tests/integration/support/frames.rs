@@ -1,9 +1,10 @@
 //! What if a server of HTTP/2 says what no library would? Frames by hand (RFC 9113 §4.1).
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-/// A client's connection, of which the preface has been read.
+/// A connection, on which both prefaces are on their way.
 #[derive(Debug)]
 pub(crate) struct Frames(TcpStream);
 
@@ -14,6 +15,15 @@ impl Frames {
     pub(crate) fn accept(stream: TcpStream) -> io::Result<Self> {
         let mut frames = Self(stream);
         frames.0.read_exact(&mut [0; PREFACE])?;
+        frames.say(SETTINGS)?;
+        Ok(frames)
+    }
+
+    /// As a client.
+    pub(crate) fn open(to: SocketAddr) -> io::Result<Self> {
+        let mut frames = Self(TcpStream::connect(to)?);
+        frames.0.set_read_timeout(Some(Duration::from_secs(10)))?;
+        frames.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         frames.say(SETTINGS)?;
         Ok(frames)
     }
@@ -45,6 +55,23 @@ impl Frames {
     /// The end of a stream before its end.
     pub(crate) fn until_reset(&mut self) -> io::Result<()> {
         while self.next()?.0 != RST_STREAM {}
+        Ok(())
+    }
+
+    /// The end of the next stream that ends: is END_STREAM on it?
+    pub(crate) fn is_end_flagged(&mut self) -> io::Result<bool> {
+        loop {
+            match self.next()? {
+                (DATA | HEADERS, flags, _) if flags & END_STREAM != 0 => return Ok(true),
+                (RST_STREAM, ..) => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next part of a body.
+    pub(crate) fn part(&mut self) -> io::Result<()> {
+        while self.next()?.0 != DATA {}
         Ok(())
     }
 
@@ -82,6 +109,33 @@ pub(crate) fn answer(stream: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88])
 }
 
+/// A POST to this host, with these fields, in lower case; its body is to come.
+pub(crate) fn post(stream: u8, host: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    // `:method`, `:scheme` and `:path` from the static table, and literals that are not kept.
+    let mut block = [&[0x83, 0x86, 0x84, 0x01], &text(host)[..]].concat();
+    block.extend(fields.iter().flat_map(|(name, value)| field(name, value)));
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+/// The end of a body.
+pub(crate) fn end(stream: u8) -> Vec<u8> {
+    frame(DATA, END_STREAM, stream, b"")
+}
+
+/// The same, as a trailer.
+pub(crate) fn trailer(stream: u8, name: &str, value: &str) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &field(name, value))
+}
+
+/// A literal that is not kept, with its name (RFC 7541 §6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    [vec![0], text(name), text(value)].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat()
+}
+
 pub(crate) fn data(stream: u8, data: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, data)
 }
@@ -109,6 +163,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
+pub(crate) const NO_ERROR: u8 = 0;
 pub(crate) const INTERNAL_ERROR: u8 = 2;
 pub(crate) const REFUSED_STREAM: u8 = 7;
 pub(crate) const CANCEL: u8 = 8;

@@ -5,13 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_policy::Reason;
 use futures_util::FutureExt;
-use http::Request;
+use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::http::arriving::Arriving;
 use crate::http::body::Body;
 use crate::http::deadline::Deadline;
 use crate::http::exchange::Exchange;
@@ -20,14 +21,14 @@ use crate::http::grant::tests::{CLOSED, OPEN, World};
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// The body of an answer that has begun, and the application's end of its connection.
-async fn begun() -> (hyper::body::Incoming, DuplexStream) {
+async fn begun() -> (Arriving, DuplexStream) {
     let (near, mut far) = tokio::io::duplex(1024);
     let (mut sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
     tokio::spawn(connection);
     let asked = tokio::spawn(sender.send_request(Request::new(Empty::<Bytes>::new())));
     let _ = far.read(&mut [0; 1024]).await.unwrap();
     far.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntick\r\n").await.unwrap();
-    (asked.await.unwrap().unwrap().into_body(), far)
+    (Arriving::answer(asked.await.unwrap().unwrap().into_body(), Version::HTTP_11), far)
 }
 
 async fn answer(world: &World, exchange: Option<Arc<Exchange>>) -> (Body, DuplexStream) {
