@@ -170,7 +170,12 @@ where
             if let (&Method::CONNECT, Some(stream)) = (request.method(), &stream) {
                 request.extensions_mut().insert(Onward::of(stream, &busy));
             }
+            let is_head = request.method() == Method::HEAD;
             let mut response = handle(Arriving::request(request, &busy, stream.as_ref())).await;
+            if is_head {
+                // hyper would send it, and clients that hold to RFC 9110 §9.3.2 end the stream.
+                *response.body_mut() = Body::Empty;
+            }
             // No field of HTTP/2 (RFC 9113 §8.2.2).
             if response.headers_mut().remove(CONNECTION).is_some() {
                 last.notify_one();
