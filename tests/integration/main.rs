@@ -12,6 +12,7 @@
 
 mod access_log;
 mod admin_pages;
+mod answers;
 mod as_direct;
 mod attacks;
 mod authoring;

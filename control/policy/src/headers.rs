@@ -80,7 +80,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Reason> {
 }
 
 /// Of one connection only (RFC 9110 §7.6.1), whether or not `Connection` says so.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"

@@ -361,10 +361,7 @@ impl Answer {
             return Err(Cause::HttpUpgradeFailed.into());
         }
         let (mut head, incoming) = self.response.into_parts();
-        if head.headers.contains_key(TRANSFER_ENCODING) {
-            head.headers.remove(CONTENT_LENGTH);
-        }
-        headers::strip_hop_by_hop(&mut head.headers).map_err(|_| Cause::HttpProtocolError)?;
+        headers::answered(&mut head)?;
         let incoming = Arriving::answer(incoming, head.version);
         head.version = downstream;
         head.extensions.clear();

@@ -1,15 +1,22 @@
 //! Which header fields pass? Those that are judged, without what is a credential, and with identity as we know it.
 
 pub(crate) use countersign_policy::headers::{
-    Underscores, as_judged, is_grpc, is_websocket, strip_hop_by_hop, strip_identity, strip_underscored,
+    Underscores, as_judged, is_grpc, is_hop_by_hop, is_websocket, strip_hop_by_hop, strip_identity,
+    strip_underscored,
 };
 use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Binding, Peer, Token};
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::StatusCode;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, VARY,
+};
+use http::response;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::auth::credentials::{self, DPOP};
+use crate::rejection::Cause;
 
 /// What is removed from a caller's fields, its trailers too.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,68 @@ pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
     if headers.get_all(AUTHORIZATION).iter().any(ours) {
         strip_credential(headers);
     }
+}
+
+/// Leaves the fields of an answer that go on, if its body can be read in one way only.
+pub(super) fn answered(head: &mut response::Parts) -> Result<(), Cause> {
+    let headers = &mut head.headers;
+    // It says where a body ends, and there is one without (RFC 9110 §8.6).
+    if is_chunked(headers)? || head.status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
+    one_length(headers)?;
+    strip_hop_by_hop_of_answer(headers);
+    Ok(())
+}
+
+/// hyper undoes `chunked`, and nobody any other coding (RFC 9112 §6.1).
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Cause> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(Cause::HttpProtocolError),
+    }
+}
+
+/// Equal lengths become one (RFC 9110 §8.6).
+fn one_length(headers: &mut HeaderMap) -> Result<(), Cause> {
+    let is_number = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    let lines = headers.get_all(CONTENT_LENGTH);
+    let mut lengths =
+        lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let Some(length) = lengths.next() else { return Ok(()) };
+    let Some(second) = lengths.next() else {
+        return if is_number(length) { Ok(()) } else { Err(Cause::HttpProtocolError) };
+    };
+    if !is_number(length) || second != length || lengths.any(|other| other != length) {
+        return Err(Cause::HttpProtocolError);
+    }
+    let length = HeaderValue::from_bytes(length).map_err(|_| Cause::HttpProtocolError)?;
+    headers.insert(CONTENT_LENGTH, length);
+    Ok(())
+}
+
+/// Removes what belongs to the upstream's connection (RFC 9110 §7.6.1). The request has been carried out: nothing here is a reason
+/// to say that it failed.
+fn strip_hop_by_hop_of_answer(headers: &mut HeaderMap) {
+    let names =
+        headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut named: Vec<HeaderName> = names
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !is_for_all(name))
+        .collect();
+    named.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// What tells how the content is to be read, and who may be given it again, goes with it, though the upstream's `Connection` names it.
+fn is_for_all(name: &HeaderName) -> bool {
+    name.as_str().starts_with("content-") || matches!(*name, CACHE_CONTROL | VARY)
 }
 
 /// Sets the identity headers from what was verified. What the token does not have is not set.

@@ -1,0 +1,258 @@
+//! Can an answer mean two things? What an application says in two ways, or says of its own connection, by both versions to its caller.
+
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+
+use crate::support::client::Connection;
+use crate::support::policy::{Folder, document, open_policy};
+use crate::support::proxy::{Proxy, Settings};
+use crate::support::scripted::{Scripted, Served};
+
+/// What its caller hears of an answer.
+enum Outcome {
+    /// 502 `upstream_unreachable`, and `http_protocol_error`.
+    Refused,
+    /// With these fields, once each, and without those.
+    Passes { with: &'static [(&'static str, &'static str)], without: &'static [&'static str] },
+}
+
+use Outcome::{Passes, Refused};
+
+/// A name, a method, what the application says behind `HTTP/1.1 `, and what becomes of it.
+const ANSWERS: &[(&str, &str, &str, Outcome)] = &[
+    (
+        "equal lengths in a line",
+        "GET",
+        "200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        Passes { with: &[("content-length", "2")], without: &[] },
+    ),
+    (
+        "equal lengths in two lines",
+        "GET",
+        "200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        Passes { with: &[("content-length", "2")], without: &[] },
+    ),
+    (
+        "equal lengths of a HEAD",
+        "HEAD",
+        "200 OK\r\nContent-Length: 7,7\r\nContent-Length: 7\r\n\r\n",
+        Passes { with: &[("content-length", "7")], without: &[] },
+    ),
+    ("two lengths", "GET", "200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", Refused),
+    ("two lengths of a HEAD", "HEAD", "200 OK\r\nContent-Length: 2, 3\r\n\r\n", Refused),
+    ("a length that is none", "HEAD", "200 OK\r\nContent-Length: +2\r\n\r\n", Refused),
+    (
+        "a coding before chunked",
+        "GET",
+        "200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        Refused,
+    ),
+    (
+        "a coding behind chunked",
+        "GET",
+        "200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        Refused,
+    ),
+    ("an unknown coding", "GET", "200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nok", Refused),
+    ("identity", "GET", "200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok", Refused),
+    (
+        "chunked twice",
+        "GET",
+        "200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Refused,
+    ),
+    (
+        "a length beside chunked",
+        "GET",
+        "200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 7\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        Passes { with: &[], without: &["content-length"] },
+    ),
+    (
+        "a length of a 204",
+        "GET",
+        "204 No Content\r\nContent-Length: 7\r\nX-A: b\r\n\r\n",
+        Passes { with: &[("x-a", "b")], without: &["content-length"] },
+    ),
+    (
+        "a field of the connection",
+        "GET",
+        "200 OK\r\nConnection: X-Foo, keep-alive\r\nX-Foo: 1\r\nX-A: b\r\nContent-Length: 2\r\n\r\nok",
+        Passes { with: &[("x-a", "b")], without: &["x-foo"] },
+    ),
+    (
+        "fields for all in Connection",
+        "GET",
+        "200 OK\r\nConnection: content-type, Content-Length, cache-control\r\nContent-Type: a/b\r\n\
+         Cache-Control: private\r\nContent-Length: 2\r\n\r\nok",
+        Passes {
+            with: &[("content-type", "a/b"), ("cache-control", "private"), ("content-length", "2")],
+            without: &[],
+        },
+    ),
+    (
+        "no name in Connection",
+        "GET",
+        "200 OK\r\nConnection: a b, ,\u{e4}\r\nX-A: b\r\nContent-Length: 2\r\n\r\nok",
+        Passes { with: &[("x-a", "b")], without: &["a"] },
+    ),
+];
+
+/// A sidecar whose rule for the application says HTTP/1.1, whatever its callers speak.
+fn out_to(application: &Scripted) -> (Proxy, Folder) {
+    let rule = json!({
+        "name": "one", "to": {"hosts": ["localhost"], "ports": [application.address().port()]}, "tls": "none",
+        "protocol": "http1",
+    });
+    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
+    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    (Settings::policies(folder.path(), "checkout").start(), folder)
+}
+
+struct Heard {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+/// By a client that takes trailers, over a connection of its own. `None`: it was cut.
+fn ask(version: Version, to: SocketAddr, host: &str, method: &str, path: &str) -> Option<Heard> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let io = TokioIo::new(tokio::net::TcpStream::connect(to).await.unwrap());
+        let request = Request::builder().method(method).header("te", "trailers");
+        let answer = if version == Version::HTTP_2 {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            let request = request.uri(format!("http://{host}{path}")).body(Empty::<Bytes>::new());
+            sender.send_request(request.unwrap()).await
+        } else {
+            let (mut sender, connection) = http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            let request = request.uri(path).header("host", host).body(Empty::<Bytes>::new());
+            sender.send_request(request.unwrap()).await
+        };
+        let (head, body) = answer.ok()?.into_parts();
+        let collected = body.collect().await.ok()?;
+        let trailers = collected.trailers().cloned();
+        let body = collected.to_bytes();
+        Some(Heard { status: head.status.as_u16(), headers: head.headers, body, trailers })
+    })
+}
+
+const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_read_in_one_or_refused() {
+    let application = Scripted::start(|mut served| {
+        while let Some(head) = served.head() {
+            let index = head.split(' ').nth(1).and_then(|path| path.strip_prefix('/')?.parse::<usize>().ok());
+            served.say(&format!("HTTP/1.1 {}", ANSWERS[index.unwrap()].2));
+            if head.starts_with("GET") {
+                return;
+            }
+        }
+    });
+    let (proxy, _folder) = out_to(&application);
+    let host = format!("localhost:{}", application.address().port());
+    let mut wrong = Vec::new();
+    for version in VERSIONS {
+        for (index, (name, method, _, outcome)) in ANSWERS.iter().enumerate() {
+            let Some(heard) = ask(version, proxy.outbound(), &host, method, &format!("/{index}")) else {
+                wrong.push(format!("{name} {version:?}: cut"));
+                continue;
+            };
+            let all = |name: &str| {
+                heard.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>()
+            };
+            let is_fine = match outcome {
+                Refused => {
+                    heard.status == 502 && all("proxy-status") == ["countersign; error=http_protocol_error"]
+                }
+                Passes { with, without } => {
+                    [200, 204].contains(&heard.status)
+                        && with.iter().all(|(name, value)| all(name) == [*value])
+                        && without.iter().all(|name| all(name).is_empty())
+                        && (*method == "HEAD" || heard.status == 204 || heard.body == "ok")
+                }
+            };
+            if !is_fine {
+                wrong.push(format!(
+                    "{name} {version:?}: {} {:?} {:?}",
+                    heard.status, heard.headers, heard.body
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Over HTTP/1.1 those that were announced, over HTTP/2 all; never one of the connection.
+#[test]
+fn trailers_of_an_answer_arrive_without_those_of_the_connection() {
+    const TRAILERS: &str =
+        "2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\r\n";
+    let application = Scripted::start(|mut served| {
+        while served.head().is_some() {
+            served.say(&format!(
+                "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Connection, Keep-Alive\r\nTransfer-Encoding: chunked\r\n\r\n{TRAILERS}"
+            ));
+        }
+    });
+    let (proxy, _folder) = out_to(&application);
+    let host = format!("localhost:{}", application.address().port());
+    for (version, names) in [(Version::HTTP_11, &["x-sum"][..]), (Version::HTTP_2, &["x-other", "x-sum"])] {
+        let heard = ask(version, proxy.outbound(), &host, "GET", "/").expect("an answer with its end");
+        let trailers = heard.trailers.unwrap();
+        let mut heard: Vec<_> = trailers.keys().map(http::HeaderName::as_str).collect();
+        heard.sort_unstable();
+        assert_eq!(heard, names, "{version:?}");
+    }
+}
+
+/// The bytes of the next request, with its trailers.
+fn with_trailers(served: &mut Served) -> Option<String> {
+    let mut said = served.head()?;
+    while !said.ends_with("\r\n0\r\n") {
+        served.stream().read_line(&mut said).ok()?;
+    }
+    while !said.ends_with("\r\n\r\n") {
+        served.stream().read_line(&mut said).ok()?;
+    }
+    Some(said.to_ascii_lowercase())
+}
+
+#[test]
+fn in_16_trailers_of_a_request_arrive_without_those_of_the_connection() {
+    let (tell, told) = mpsc::channel();
+    let application = Scripted::start(move |mut served| {
+        while let Some(said) = with_trailers(&mut served) {
+            tell.send(said).unwrap();
+            served.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let (out, _folder) = out_to(&application);
+    let folder = open_policy();
+    let before = Settings::policies(folder.path(), "orders").before(application.address()).start();
+    let host = format!("localhost:{}", application.address().port());
+    for to in [before.inbound(), out.outbound()] {
+        let mut caller = Connection::open(to).unwrap();
+        let bytes = format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\nTrailer: X-Sum, Connection, Keep-Alive\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2\r\nok\r\n0\r\nX-Sum: 1\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\r\n"
+        );
+        caller.send(bytes.as_bytes()).unwrap();
+        assert_eq!(caller.answer("POST").unwrap().status, 200);
+        let said = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(said.ends_with("\r\n0\r\nx-sum: 1\r\n\r\n"), "{said:?}");
+    }
+}
