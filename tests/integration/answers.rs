@@ -256,3 +256,40 @@ fn in_16_trailers_of_a_request_arrive_without_those_of_the_connection() {
         assert!(said.ends_with("\r\n0\r\nx-sum: 1\r\n\r\n"), "{said:?}");
     }
 }
+
+/// A body behind an answer that has none would answer the next caller.
+#[test]
+fn what_says_that_something_is_behind_it_is_the_last_answer_on_its_connection() {
+    const WITHOUT_BODY: [(&str, bool); 7] = [
+        ("204 No Content\r\n", true),
+        ("204 No Content\r\nContent-Length: 0\r\n", true),
+        ("204 No Content\r\nContent-Length: 3\r\n", false),
+        ("204 No Content\r\nTransfer-Encoding: chunked\r\n", false),
+        ("304 Not Modified\r\n", true),
+        ("304 Not Modified\r\nContent-Length: 3\r\n", true),
+        ("304 Not Modified\r\nTransfer-Encoding: chunked\r\n", false),
+    ];
+    let application = Scripted::start(|mut served| {
+        while let Some(head) = served.head() {
+            let index = head.split(' ').nth(1).and_then(|path| path.strip_prefix('/')?.parse::<usize>().ok());
+            let connection = served.index;
+            served.say(&match index {
+                Some(index) => {
+                    format!("HTTP/1.1 {}X-Connection: {connection}\r\n\r\n", WITHOUT_BODY[index].0)
+                }
+                None => format!("HTTP/1.1 200 OK\r\nX-Connection: {connection}\r\nContent-Length: 0\r\n\r\n"),
+            });
+        }
+    });
+    let folder = open_policy();
+    let settings = Settings::policies(folder.path(), "orders").before(application.address());
+    // One worker, whose connections they are.
+    let proxy = settings.with(&["--workers", "1"]).start();
+    for (index, (said, stays)) in WITHOUT_BODY.iter().enumerate() {
+        let mut caller = Connection::open(proxy.inbound()).unwrap();
+        let [first, next] = [format!("/{index}"), "/next".to_owned()]
+            .map(|path| caller.request("GET", &path, &[], b"").unwrap());
+        let [first, next] = [first, next].map(|answer| answer.header("x-connection").unwrap().to_owned());
+        assert_eq!(first == next, *stays, "{said:?}");
+    }
+}

@@ -361,11 +361,12 @@ impl Answer {
             return Err(Cause::HttpUpgradeFailed.into());
         }
         let (mut head, incoming) = self.response.into_parts();
+        let hold = self.hold.filter(|_| headers::is_bare(&head));
         headers::answered(&mut head)?;
         let incoming = Arriving::answer(incoming, head.version);
         head.version = downstream;
         head.extensions.clear();
-        let body = Body::response(incoming, idle, deadline, self.hold, self.exchange, watch, admitted);
+        let body = Body::response(incoming, idle, deadline, hold, self.exchange, watch, admitted);
         Ok(Response::from_parts(head, body))
     }
 

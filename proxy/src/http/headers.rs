@@ -71,6 +71,19 @@ pub(super) fn answered(head: &mut response::Parts) -> Result<(), Cause> {
     Ok(())
 }
 
+/// Is nothing behind the head of an answer that has no body (RFC 9112 §6.3)? If it says otherwise, what comes would answer the next
+/// request on its connection. A 304 has the length of another answer.
+pub(super) fn is_bare(head: &response::Parts) -> bool {
+    let lengths = || head.headers.get_all(CONTENT_LENGTH).iter();
+    match head.status {
+        StatusCode::NO_CONTENT => {
+            !head.headers.contains_key(TRANSFER_ENCODING) && lengths().all(|length| length.as_bytes() == b"0")
+        }
+        StatusCode::NOT_MODIFIED => !head.headers.contains_key(TRANSFER_ENCODING),
+        _ => true,
+    }
+}
+
 /// hyper undoes `chunked`, and nobody any other coding (RFC 9112 §6.1).
 fn is_chunked(headers: &HeaderMap) -> Result<bool, Cause> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
