@@ -6,8 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::client::Connection;
-use crate::support::policy::{Folder, inbound, issuer_with_file, open_policy, usual_rules};
+use crate::support::frames::{Frames, data, end, post};
+use crate::support::policy::{Folder, document, inbound, issuer_with_file, open_policy, usual_rules};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::scripted::{Scripted, Served};
 use crate::support::wait_until;
@@ -98,6 +101,41 @@ fn who_expects_100_and_is_refused_hears_the_refusal_alone() {
     let answer = rest(&mut stream);
     assert!(answer.starts_with("HTTP/1.1 401 ") && !answer.contains("100 Continue"), "{answer}");
     assert!(application.heads().is_empty());
+}
+
+/// Nobody can tell it to go on, so the application does not wait to be asked.
+#[test]
+fn an_application_hears_of_no_expectation_by_http2() {
+    let application = Scripted::start(|mut served| {
+        while served.head().is_some() {
+            let mut said = [0; 5];
+            if served.stream().read_exact(&mut said).is_ok() {
+                served.say("HTTP/1.1 204 No Content\r\n\r\n");
+            }
+        }
+    });
+    let port = application.address().port();
+    let rule = json!({
+        "name": "one", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http1",
+    });
+    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
+    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    let proxy = Settings::policies(folder.path(), "checkout").start();
+    let host = format!("localhost:{port}");
+    let mut by_http2 = Frames::open(proxy.outbound()).unwrap();
+    let asked = post(1, &host, &[("expect", "100-continue"), ("content-length", "5")]);
+    by_http2.say(&[asked, data(1, b"hello"), end(1)].concat()).unwrap();
+    assert!(by_http2.is_end_flagged().unwrap());
+    let mut by_http1 = Connection::open(proxy.outbound()).unwrap();
+    let asked =
+        format!("POST / HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    by_http1.send(asked.as_bytes()).unwrap();
+    assert_eq!(by_http1.head().unwrap().0, 100);
+    by_http1.send(b"hello").unwrap();
+    assert_eq!(by_http1.head().unwrap().0, 204);
+    let expects: Vec<_> =
+        application.heads().iter().map(|head| head.contains("expect: 100-continue")).collect();
+    assert_eq!(expects, [false, true]);
 }
 
 /// 413 before the body has come: heard while the client still holds most of it back.

@@ -57,11 +57,15 @@ async fn hear_out(mut body: Incoming, _busy: Option<Busy>) {
 impl Arriving {
     /// The same request with its body as one that is heard out, on a connection of HTTP/1 or as a stream of HTTP/2.
     pub(super) fn request(
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         busy: &Busy,
         stream: Option<&Arc<Stream>>,
     ) -> Request<Self> {
         let version = request.version();
+        if version == Version::HTTP_2 {
+            // hyper lets us say no 100 there: whoever waits to be asked for the body would wait for nothing.
+            request.headers_mut().remove(EXPECT);
+        }
         request.map(|incoming| {
             let mut arriving = Self::answer(incoming, version);
             if !arriving.is_end_stream() {
