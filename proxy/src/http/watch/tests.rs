@@ -68,7 +68,7 @@ async fn what_nobody_reads_ends_all_the_same_and_the_application_sees_it() {
 async fn what_nobody_reads_ends_in_time_too_and_so_does_its_request() {
     let ((incoming, mut far), (asking, mut caller)) = (begun().await, begun().await);
     let deadline = Deadline::of(Some(Duration::from_secs(3)), false);
-    let (request, exchange) = Body::request(asking.into(), IDLE, None, false, None, deadline);
+    let (request, exchange) = Body::request(asking, IDLE, None, false, None, deadline);
     let mut answer = Body::response(incoming, IDLE, deadline, None, exchange, Watch::Nothing, None);
     tokio::time::sleep(Duration::from_secs(2)).await;
     for side in [&mut far, &mut caller] {
