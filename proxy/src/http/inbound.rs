@@ -150,7 +150,6 @@ impl Caller {
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
-        let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
@@ -166,6 +165,8 @@ impl Caller {
             seen.asks_websocket = true;
             handshake.write(&mut head.headers);
         }
+        // Not before: what cannot be told from the next request ends its connection, whatever there is to do (security IN-15).
+        let _under_way = self.worker.begin()?;
         let uri = head.uri.clone();
         let path = match port {
             Some(port) => port.path(uri.path()),

@@ -126,7 +126,6 @@ impl Application {
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
-        let _under_way = self.worker.begin()?;
         let target = target::inspect(&head, &Scheme::HTTP)?;
         target::plain(&head)?;
         if head.version == HttpVersion::HTTP_2 {
@@ -135,6 +134,8 @@ impl Application {
         let websocket = websocket::asked(&mut head, &incoming)?;
         seen.asks_websocket = websocket.is_some();
         headers::strip_hop_by_hop(&mut head.headers)?;
+        // Not before: what cannot be told from the next request ends its connection, whatever there is to do (security IN-15).
+        let _under_way = self.worker.begin()?;
         let port =
             self.destination.map_or_else(|| target.port.unwrap_or(80), |destination| destination.port());
         let active = active.ok_or(Reason::PolicyUnavailable)?;
