@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use countersign_policy::Reason;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::metrics::Metrics;
@@ -68,6 +69,8 @@ struct State {
     window: i64,
     /// Of HTTP/2, too: what the caller has begun to say.
     begun: Option<Begun>,
+    /// What came last was no request, and hyper has said so.
+    unread: Option<Reason>,
 }
 
 /// A frame of HTTP/2 of which the rest is waited for, or all frames of one head.
@@ -139,6 +142,7 @@ impl Pace {
             written: 0,
             window: FIRST_WINDOW,
             begun: None,
+            unread: None,
         });
         Arc::new(Self { counts, state })
     }
@@ -172,6 +176,16 @@ impl Pace {
     /// Why it has ended, if that was said.
     pub(super) fn flooded(&self) -> Option<Overdue> {
         self.lock().is_flooded.then_some(Overdue::Frames)
+    }
+
+    /// It ends since what came cannot be read as a request.
+    pub(super) fn misread(&self, reason: Reason) {
+        self.lock().unread = Some(reason);
+    }
+
+    /// Why it cannot, if that was said.
+    pub(super) fn unread(&self) -> Option<Reason> {
+        self.lock().unread
     }
 
     fn poll_due(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {

@@ -178,6 +178,33 @@ impl Seen {
     }
 }
 
+/// Records, if there is a reason, that what came was no request of HTTP/1.1. Of it nothing else is known.
+pub(super) fn unread(direction: Direction, source: IpAddr, reason: Option<Reason>, recorder: &Recorder) {
+    let Some(reason) = reason else { return };
+    let entry = Entry {
+        time: recorder.now(),
+        direction,
+        protocol: Protocol::Http1,
+        method: String::new(),
+        path: String::new(),
+        host: String::new(),
+        source,
+        status: reason.status(),
+        decision: Outcome::of(direction, reason),
+        reason: Some(reason.as_str()),
+        cause: None,
+        decision_id: None,
+        policy: None,
+        rule: None,
+        client: None,
+        trace_id: None,
+        span_id: None,
+        duration_ms: 0.0,
+        explained: Explained::Nothing,
+    };
+    recorder.unread(reason, &entry);
+}
+
 // === impl Awaited ===
 
 impl Awaited<'_> {
