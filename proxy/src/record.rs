@@ -218,6 +218,14 @@ impl Recorder {
         }
     }
 
+    /// Counts and logs what was refused before it was a request. Nobody has heard of an id to ask for it by.
+    pub fn unread(&self, reason: Reason, entry: &Entry) {
+        self.count(entry.direction, entry.protocol, entry.decision, reason.as_str());
+        if let Some(place) = self.log.refused(entry.direction, reason) {
+            self.log.write(entry, place);
+        }
+    }
+
     fn keep(&self, reason: Reason, mut entry: Entry) {
         entry.time = self.now();
         if let Some(place) = self.log.refused(entry.direction, reason) {

@@ -1,6 +1,7 @@
 //! Can a request mean two things? Malformed and ambiguous HTTP/1.1, byte by byte: refused, and never at the application.
 
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use crate::support::policy::{self, Folder, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::upstream::Upstream;
+use crate::support::wait_until;
 
 /// Everybody may do everything: what is refused here is refused for its form.
 fn open_rules() -> Value {
@@ -115,6 +117,50 @@ fn malformed_requests_never_reach_the_application() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// hyper answers by itself what it cannot read. That is counted and logged, of each connection the one that ends it.
+#[test]
+fn what_is_no_request_is_counted_and_logged() {
+    let upstream = RawUpstream::start();
+    let (proxy, _folder) = open_proxy(upstream.address());
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(66_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: b\r\n".repeat(250));
+    let cases = [
+        ("GET / HTTP/1.1\r\nHost : S3CR3T\r\n\r\n", 400, "bad_request"),
+        ("G(T /S3CR3T HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
+        (&long, 414, "head_too_large"),
+        (&many, 431, "head_too_large"),
+    ];
+    for (to, direction) in [(proxy.inbound(), "inbound"), (proxy.outbound(), "outbound")] {
+        for (bytes, status, _) in cases {
+            let mut connection = Connection::open(to).unwrap();
+            if direction == "inbound" {
+                assert_eq!(connection.request("GET", "/before", &[], b"").unwrap().status, 200);
+            }
+            connection.send(bytes.as_bytes()).unwrap();
+            let answer = connection.answer("GET").unwrap();
+            assert_eq!(answer.status, status, "{:?}", bytes.get(..40));
+            assert!(answer.header("proxy-status").is_none() && connection.is_closed());
+        }
+        let decision = if direction == "inbound" { "deny" } else { "reject" };
+        for reason in ["bad_request", "head_too_large"] {
+            let labels =
+                [("direction", direction), ("protocol", "http1"), ("decision", decision), ("reason", reason)];
+            wait_until("both to be counted", Duration::from_secs(5), || {
+                proxy.scrape().sum("countersign_requests_total", &labels) > 1.5
+            });
+            assert_eq!(proxy.scrape().sum("countersign_requests_total", &labels), 2.0);
+            let text = || proxy.process.stdout();
+            let is_its =
+                |line: &&str| [direction, reason].iter().all(|word| line.contains(&format!("\"{word}\"")));
+            wait_until("its lines", Duration::from_secs(5), || text().lines().filter(is_its).count() == 2);
+            let line: Value = serde_json::from_str(text().lines().find(is_its).unwrap()).unwrap();
+            assert_eq!((&line["source"], &line["host"]), (&json!("127.0.0.1"), &json!("")), "{line}");
+            assert!(line.get("path").is_none() && line.get("decision_id").is_none(), "{line}");
+        }
+    }
+    assert!(!proxy.process.stdout().contains("S3CR3T"));
 }
 
 /// Too much of anything is refused by us, with our answer where hyper leaves us one (security IN-24).

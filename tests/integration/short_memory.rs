@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::floods::resident;
-use crate::support::client::get;
+use crate::support::client::{Connection, get};
 use crate::support::policy::{Folder, inbound_with};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::upstream::Upstream;
@@ -90,3 +90,45 @@ fn os_5_without_memory_requests_are_shed_and_those_under_way_go_on() {
         get(proxy.inbound(), "/orders", &[]).status == 200
     });
 }
+
+/// What follows on the connection may be part of what was refused, so nobody reads it for a request when there is room again.
+#[test]
+fn in_15_without_memory_framing_that_is_refused_closes_all_the_same() {
+    let upstream = Upstream::start();
+    let (proxy, _folder) = start("1", &upstream);
+    let outbound = format!("Host: localhost:{}\r\n", upstream.port());
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut connection = Connection::open(proxy.inbound()).unwrap();
+        connection.send(b"GET /slow/15000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        held.push(connection);
+    }
+    let status = |to| get(to, "/orders", &[("Host", &outbound[6..outbound.len() - 2])]).status;
+    wait_until("memory to be short", Duration::from_secs(10), || status(proxy.inbound()) == 503);
+    for (to, host) in [(proxy.inbound(), "Host: a\r\n"), (proxy.outbound(), &outbound)] {
+        assert_eq!(status(to), 503);
+        for (head, reason) in [
+            (format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n"), "bad_request"),
+            (format!("GET / HTTP/1.1\r\n{host}Host: b\r\n\r\n"), "bad_request"),
+            (format!("GET / HTTP/1.1\r\n{host}Connection: authorization\r\n\r\n"), "bad_request"),
+            (format!("GET http://b/ HTTP/1.1\r\n{host}\r\n"), "ambiguous_destination"),
+            (format!("CONNECT b:443 HTTP/1.1\r\n{host}Content-Length: 3\r\n\r\n"), ""),
+            // Who asks to go on as something else may have begun to.
+            (format!("GET / HTTP/1.1\r\n{host}{WEBSOCKET}\r\n"), "overloaded"),
+        ] {
+            let mut connection = Connection::open(to).unwrap();
+            connection.send(head.as_bytes()).unwrap();
+            let answer = connection.answer("GET").unwrap();
+            assert!(
+                answer.reason() == reason || reason.is_empty() && answer.status < 500,
+                "{head:?}: {answer:?}"
+            );
+            assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
+            assert!(connection.is_closed(), "{head:?}");
+        }
+    }
+    drop(held);
+}
+
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -23,7 +23,7 @@ use super::forward::{Outgoing, forward};
 use super::grant::{Admitted, Kept};
 use super::headers::{self, Stripped};
 use super::pool::Upstream;
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::sidecar::{Sidecar, Worker};
 use super::tls::{Demand, Secured, Spoken};
 use super::websocket::{self, Farewell, Handshake, Open};
@@ -100,7 +100,9 @@ pub async fn serve(
     match spoken {
         Spoken::Unknown | Spoken::Plain => {
             let caller = Arc::new(caller);
-            super::serve(stream, drain, counts, move |request| caller.clone().handle(request)).await;
+            let handling = caller.clone();
+            let handle = move |request| handling.clone().handle(request);
+            caller.unread(super::serve(stream, drain, counts, handle).await);
         }
         // In a box of its own, so that a connection in plain text is none the larger for it.
         Spoken::Tls(demand) => Box::pin(serve_tls(caller, demand, stream, drain, counts)).await,
@@ -112,12 +114,19 @@ async fn serve_tls(mut caller: Caller, demand: Demand, stream: TcpStream, drain:
     let Some((stream, secured)) = met else { return };
     caller.tls = Some(secured);
     let caller = Arc::new(caller);
-    super::serve_tls(stream, drain, counts, move |request| caller.clone().handle(request)).await;
+    let handling = caller.clone();
+    let handle = move |request| handling.clone().handle(request);
+    caller.unread(super::serve_tls(stream, drain, counts, handle).await);
 }
 
 // === impl Caller ===
 
 impl Caller {
+    /// What came last may have been no request at all.
+    fn unread(&self, reason: Option<Reason>) {
+        seen::unread(Direction::Inbound, self.address.ip(), reason, &self.worker.sidecar.recorder);
+    }
+
     /// One request, from its head to the head of its answer.
     async fn handle(self: Arc<Self>, request: Request<Arriving>) -> Response<Body> {
         let (mut head, body) = request.into_parts();
@@ -150,7 +159,6 @@ impl Caller {
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
-        let _under_way = self.worker.begin()?;
         // Framing, host and path are in order, or nothing is judged.
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let target = target::inspect(&head, &scheme)?;
@@ -166,6 +174,8 @@ impl Caller {
             seen.asks_websocket = true;
             handshake.write(&mut head.headers);
         }
+        // Not before: what cannot be told from the next request ends its connection, whatever there is to do (security IN-15).
+        let _under_way = self.worker.begin()?;
         let uri = head.uri.clone();
         let path = match port {
             Some(port) => port.path(uri.path()),

@@ -1,16 +1,16 @@
-//! Does a peer of HTTP/2 send frames that ask for nothing? Their heads are counted as the bytes pass, since h2 bounds resets and
-//! CONTINUATION, but neither PING nor SETTINGS, WINDOW_UPDATE, PRIORITY or unknown frames.
+//! Does a peer of HTTP/2 send frames that ask for nothing, or a request's head that does not end? Heads of frames are looked at as the
+//! bytes pass, since h2 bounds resets and CONTINUATION, but neither PING nor SETTINGS, WINDOW_UPDATE, PRIORITY or unknown frames, nor time.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::pace::{Begun, Pace};
 use super::wire::Tap;
 
 /// Hears a connection of HTTP/2, whose reader is told to end once its peer has spent what it had.
@@ -19,8 +19,9 @@ pub(super) struct Meter {
     read: Frames,
     written: Frames,
     budget: Budget,
-    /// Told of the end.
+    /// Told of the end, and of what has begun.
     pace: Arc<Pace>,
+    has_told: bool,
     /// What is still to be read of [`CALM`], after which there is nothing more.
     end: Option<&'static [u8]>,
 }
@@ -34,6 +35,11 @@ struct Frames {
     known: usize,
     /// The next frame is one too many.
     over: bool,
+    /// Those that have begun; of one request's head there may be several, which count as one.
+    count: u64,
+    /// Such a head has begun and not ended, and whether the frame that there is ends it.
+    in_head: bool,
+    ends_head: bool,
 }
 
 /// What matters of the head of a frame (RFC 9113 §4.1).
@@ -60,7 +66,21 @@ impl Meter {
     /// For a server, whose peer begins with the preface.
     pub(super) fn new(pace: Arc<Pace>) -> Self {
         let budget = Budget { left: BURST, since: Instant::now() };
-        Self { read: Frames::after(PREFACE), written: Frames::after(0), budget, pace, end: None }
+        Self {
+            read: Frames::after(PREFACE),
+            written: Frames::after(0),
+            budget,
+            pace,
+            has_told: false,
+            end: None,
+        }
+    }
+
+    /// Says what is waited for.
+    fn tell(&mut self) {
+        let begun = self.read.begun();
+        self.has_told = begun.is_some();
+        self.pace.waits_for(begun);
     }
 }
 
@@ -75,7 +95,13 @@ impl Tap for Meter {
             return Poll::Ready(say(end, buf));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buf) else {
+            if self.has_told || self.read.begun().is_some() {
+                self.tell();
+            }
+            return Poll::Pending;
+        };
+        read?;
         let (budget, pace) = (&mut self.budget, &self.pace);
         let bytes = buf.filled().get(before..).unwrap_or_default();
         if !bytes.is_empty() {
@@ -87,7 +113,11 @@ impl Tap for Meter {
             }
             budget.allows(head)
         };
-        let Some(cut) = self.read.pass(bytes, allows) else { return Poll::Ready(Ok(())) };
+        let cut = self.read.pass(bytes, allows);
+        if self.has_told {
+            self.tell();
+        }
+        let Some(cut) = cut else { return Poll::Ready(Ok(())) };
         tracing::debug!("a connection of HTTP/2 sends too many frames that ask for nothing");
         self.pace.flood();
         buf.set_filled(before + cut);
@@ -128,7 +158,16 @@ fn say(end: &mut &'static [u8], buf: &mut ReadBuf<'_>) -> io::Result<()> {
 
 impl Frames {
     fn after(skip: usize) -> Self {
-        Self { skip, head: [0; HEAD + INCREMENT], known: 0, over: false }
+        let head = [0; HEAD + INCREMENT];
+        Self { skip, head, known: 0, over: false, count: 0, in_head: false, ends_head: false }
+    }
+
+    /// What has begun and not ended, if it is a request's head or may be one.
+    fn begun(&self) -> Option<Begun> {
+        let [_, _, _, kind, ..] = self.head;
+        let is_head = self.in_head || self.known > KIND && is_of_head(kind);
+        let begins = is_head || (1..=KIND).contains(&self.known);
+        begins.then_some(Begun { number: self.count, is_head, since: None })
     }
 
     /// Tells of each head, until one is not allowed; then where the frame after that begins, once it is among these bytes.
@@ -141,11 +180,15 @@ impl Frames {
             if self.skip > 0 {
                 return None;
             }
+            self.in_head &= !self.ends_head;
             if self.over && self.known == 0 {
                 return Some(bytes.len() - rest.len());
             }
             let needed = if self.known < HEAD { HEAD } else { HEAD + INCREMENT };
             let (part, more) = rest.split_at((needed - self.known).min(rest.len()));
+            if self.known == 0 && !self.in_head && !part.is_empty() {
+                self.count += 1;
+            }
             if let Some(place) = self.head.get_mut(self.known..self.known + part.len()) {
                 place.copy_from_slice(part);
             }
@@ -159,6 +202,9 @@ impl Frames {
                 continue;
             }
             (self.known, self.skip) = (0, (HEAD + head.length).saturating_sub(needed));
+            if is_of_head(head.kind) {
+                (self.in_head, self.ends_head) = (true, head.flags & END_HEADERS != 0);
+            }
             self.over |= !allows(head);
         }
     }
@@ -226,11 +272,17 @@ impl Budget {
     }
 }
 
+fn is_of_head(kind: u8) -> bool {
+    matches!(kind, HEADERS | CONTINUATION)
+}
+
 fn for_data(length: usize) -> u32 {
     u32::try_from(length / BYTES).unwrap_or(MOST).saturating_add(FOR_DATA)
 }
 
 const HEAD: usize = 9;
+/// Where the kind stands in it.
+const KIND: usize = 3;
 /// Of a WINDOW_UPDATE, and what its first bit is not part of.
 const INCREMENT: usize = 4;
 const RESERVED: u32 = u32::MAX >> 1;
@@ -240,7 +292,9 @@ const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 
 /// So many at once, whatever they are: far above what a client says to begin with.

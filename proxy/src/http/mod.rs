@@ -80,26 +80,40 @@ where
 }
 
 /// Serves one connection in plain text, HTTP/1.1 or HTTP/2 with prior knowledge (RFC 9113 §3.3), until it or the drain ends it, or
-/// it is overdue.
-pub(crate) async fn serve(stream: TcpStream, drain: Drain, counts: Counts, handle: impl Handle) {
-    let overdue = match speaks_h2(&stream, drain.clone()).await {
+/// it is overdue. Says why, if it ends since what came is no request.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    drain: Drain,
+    counts: Counts,
+    handle: impl Handle,
+) -> Option<Reason> {
+    match speaks_h2(&stream, drain.clone()).await {
         Ok((is_h2, first)) => {
             let pace = Pace::new(is_h2, first, counts.clone());
-            drive(stream, pace, is_h2, drain, handle).await
+            counts.timed_out(drive(stream, pace.clone(), is_h2, drain, handle).await);
+            pace.unread()
         }
-        Err(overdue) => overdue,
-    };
-    counts.timed_out(overdue);
+        Err(overdue) => {
+            counts.timed_out(overdue);
+            None
+        }
+    }
 }
 
-/// Serves one connection over TLS, whose handshake says which of the two is spoken.
-pub(crate) async fn serve_tls<S>(stream: Box<TlsStream<S>>, drain: Drain, counts: Counts, handle: impl Handle)
+/// The same over TLS, whose handshake says which of the two is spoken.
+pub(crate) async fn serve_tls<S>(
+    stream: Box<TlsStream<S>>,
+    drain: Drain,
+    counts: Counts,
+    handle: impl Handle,
+) -> Option<Reason>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let is_h2 = tls::speaks_h2(&stream);
-    let overdue = drive(stream, Pace::new(is_h2, None, counts.clone()), is_h2, drain, handle).await;
-    counts.timed_out(overdue);
+    let pace = Pace::new(is_h2, None, counts.clone());
+    counts.timed_out(drive(stream, pace.clone(), is_h2, drain, handle).await);
+    pace.unread()
 }
 
 async fn drive<S>(
@@ -217,7 +231,7 @@ where
 {
     let parting = tokio::select! {
         biased;
-        result = connection.as_mut() => return Over::Ended(ended(result)),
+        result = connection.as_mut() => return Over::Ended(ended(result, pace)),
         due = pace.due() => match due {
             Due::Rest => return Over::Rests,
             Due::End(overdue) => Some(overdue),
@@ -231,14 +245,21 @@ where
     pace.part();
     Over::Ended(tokio::select! {
         biased;
-        result = connection => ended(result).or(parting),
+        result = connection => ended(result, pace).or(parting),
         overdue = pace.overdue() => parting.or(Some(overdue)),
     })
 }
 
-fn ended(result: hyper::Result<()>) -> Option<Overdue> {
+fn ended(result: hyper::Result<()>, pace: &Pace) -> Option<Overdue> {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended with an error");
+        // hyper has answered in its own words: 400, or 431 or 414, which it does not tell apart here. A preface in the place of a
+        // request it leaves without an answer.
+        if error.is_parse_too_large() {
+            pace.misread(Reason::HeadTooLarge);
+        } else if error.is_parse() && !error.is_parse_version_h2() {
+            pace.misread(Reason::BadRequest);
+        }
     }
     None
 }

@@ -19,7 +19,7 @@ use super::deadline::Deadline;
 use super::dial::{Address, CaFile, Client, Dial, Tls, Version};
 use super::forward::{Outgoing, forward};
 use super::pool::{Key, Upstream};
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::sidecar::Worker;
 use super::target::{self, Target};
 use super::websocket::{self, Handshake, Open};
@@ -69,11 +69,13 @@ pub async fn serve_to(
     let _connected = worker.connected(Direction::Outbound);
     let counts = worker.counts(Direction::Outbound);
     let application = Arc::new(Application { worker, address, destination, drain: drain.clone() });
-    super::serve(stream, drain, counts, move |request| {
-        let application = application.clone();
+    let handling = application.clone();
+    let handle = move |request| {
+        let application = handling.clone();
         async move { application.handle(request).await }
-    })
-    .await;
+    };
+    let unread = super::serve(stream, drain, counts, handle).await;
+    seen::unread(Direction::Outbound, address.ip(), unread, &application.worker.sidecar.recorder);
 }
 
 // === impl Application ===
@@ -126,7 +128,6 @@ impl Application {
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
-        let _under_way = self.worker.begin()?;
         let target = target::inspect(&head, &Scheme::HTTP)?;
         target::plain(&head)?;
         if head.version == HttpVersion::HTTP_2 {
@@ -135,6 +136,8 @@ impl Application {
         let websocket = websocket::asked(&mut head, &incoming)?;
         seen.asks_websocket = websocket.is_some();
         headers::strip_hop_by_hop(&mut head.headers)?;
+        // Not before: what cannot be told from the next request ends its connection, whatever there is to do (security IN-15).
+        let _under_way = self.worker.begin()?;
         let port =
             self.destination.map_or_else(|| target.port.unwrap_or(80), |destination| destination.port());
         let active = active.ok_or(Reason::PolicyUnavailable)?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use countersign_policy::Reason;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::metrics::Metrics;
@@ -66,6 +67,20 @@ struct State {
     /// Of HTTP/2: bytes that the caller was sent, and how many of answers it takes on the whole connection.
     written: u64,
     window: i64,
+    /// Of HTTP/2, too: what the caller has begun to say.
+    begun: Option<Begun>,
+    /// What came last was no request, and hyper has said so.
+    unread: Option<Reason>,
+}
+
+/// A frame of HTTP/2 of which the rest is waited for, or all frames of one head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    /// Which one it is.
+    pub(super) number: u64,
+    /// Else its kind has not come, and it may be one.
+    pub(super) is_head: bool,
+    pub(super) since: Option<Instant>,
 }
 
 /// What there is between a caller of HTTP/1 and us.
@@ -126,6 +141,8 @@ impl Pace {
             blocked_since: None,
             written: 0,
             window: FIRST_WINDOW,
+            begun: None,
+            unread: None,
         });
         Arc::new(Self { counts, state })
     }
@@ -159,6 +176,16 @@ impl Pace {
     /// Why it has ended, if that was said.
     pub(super) fn flooded(&self) -> Option<Overdue> {
         self.lock().is_flooded.then_some(Overdue::Frames)
+    }
+
+    /// It ends since what came cannot be read as a request.
+    pub(super) fn misread(&self, reason: Reason) {
+        self.lock().unread = Some(reason);
+    }
+
+    /// Why it cannot, if that was said.
+    pub(super) fn unread(&self) -> Option<Reason> {
+        self.lock().unread
     }
 
     fn poll_due(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Due> {
@@ -195,6 +222,14 @@ impl Pace {
         } else if !state.is_h2 && state.busy == 0 {
             state.begin();
         }
+    }
+
+    /// The caller of HTTP/2 has said nothing more, and its last word was whole, or is this.
+    pub(super) fn waits_for(&self, begun: Option<Begun>) {
+        let mut state = self.lock();
+        let same = state.begun.filter(|before| begun.is_some_and(|begun| begun.number == before.number));
+        let since = same.and_then(|before| before.since);
+        state.begun = begun.map(|begun| Begun { since, ..begun });
     }
 
     /// So many bytes were taken by the caller; or, for `None`, it has to be waited for.
@@ -270,6 +305,13 @@ impl State {
             // An answer is on its way, though hyper may have let go of it.
             return Some((now(&mut self.blocked_since) + STALL, Due::End(Overdue::Write)));
         }
+        // Whatever else is under way. What is no head, or not known to be one, may be of a body, which has more time.
+        let begun = self.begun.as_mut().map(|begun| (now(&mut begun.since) + HEAD, begun.is_head));
+        let head = begun.filter(|(_, is_head)| *is_head).map(|(at, _)| (at, Due::End(Overdue::Head)));
+        head.into_iter().chain(self.otherwise_due()).min_by_key(|(at, _)| *at)
+    }
+
+    fn otherwise_due(&mut self) -> Option<(Instant, Due)> {
         if self.busy > 0 {
             // A stream whose task is there is reset before that.
             let is_stuck = self.lying > 0;

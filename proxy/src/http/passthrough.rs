@@ -52,8 +52,8 @@ pub(super) async fn open(
     active: Option<&Active>,
     seen: &mut Seen,
 ) -> Result<Response<Body>, Refusal> {
-    let _under_way = worker.begin()?;
     let (written, port) = target::tunnel(&head)?;
+    let _under_way = worker.begin()?;
     let is_complete = head.uri.host().is_some_and(|host| host.ends_with('.'));
     let active = active.ok_or(Reason::PolicyUnavailable)?;
     let sidecar = &worker.sidecar;

@@ -1,11 +1,12 @@
 //! What is remembered of a request while it is on its way, so that it can be recorded once its fate is known?
 
 use std::net::IpAddr;
+use std::str;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use countersign_policy::{Reason, Token};
+use countersign_policy::{Reason, Token, host};
 use http::header::{CONNECTION, HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::Uri;
@@ -144,15 +145,13 @@ impl Seen {
     }
 
     fn entry(&self, recorder: &Recorder, decision: Outcome, status: u16) -> Entry {
-        let authority = self.uri.authority().map(|authority| authority.as_str());
-        let host = self.host.as_ref().map(|host| String::from_utf8_lossy(host.as_bytes()));
         Entry {
             time: recorder.now(),
             direction: self.direction,
             protocol: self.protocol,
             method: clip(self.method.as_str()),
             path: clip(self.uri.path()),
-            host: clip(authority.or(host.as_deref()).unwrap_or_default()),
+            host: self.named().unwrap_or_default(),
             source: self.source,
             status,
             decision,
@@ -168,6 +167,42 @@ impl Seen {
             explained: Explained::Nothing,
         }
     }
+
+    /// The host that was named, in its normal form, and the port where one was. Nothing of what has none is shown: it may hold a
+    /// password or a query, and who can tell where.
+    fn named(&self) -> Option<String> {
+        let field = || self.host.as_ref().and_then(|host| str::from_utf8(host.as_bytes()).ok());
+        let authority = self.uri.authority().map(|authority| authority.as_str()).or_else(field)?;
+        let (host, port) = host::normalize(authority)?;
+        Some(port.map_or_else(|| host.to_string(), |port| format!("{host}:{port}")))
+    }
+}
+
+/// Records, if there is a reason, that what came was no request of HTTP/1.1. Of it nothing else is known.
+pub(super) fn unread(direction: Direction, source: IpAddr, reason: Option<Reason>, recorder: &Recorder) {
+    let Some(reason) = reason else { return };
+    let entry = Entry {
+        time: recorder.now(),
+        direction,
+        protocol: Protocol::Http1,
+        method: String::new(),
+        path: String::new(),
+        host: String::new(),
+        source,
+        status: reason.status(),
+        decision: Outcome::of(direction, reason),
+        reason: Some(reason.as_str()),
+        cause: None,
+        decision_id: None,
+        policy: None,
+        rule: None,
+        client: None,
+        trace_id: None,
+        span_id: None,
+        duration_ms: 0.0,
+        explained: Explained::Nothing,
+    };
+    recorder.unread(reason, &entry);
 }
 
 // === impl Awaited ===

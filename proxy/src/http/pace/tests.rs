@@ -173,6 +173,92 @@ async fn in_24_a_connection_of_http2_without_streams_is_told_to_go() {
     assert!(sender.send_request(get("/")).await.is_err());
 }
 
+/// The preface, and settings without any.
+const BEGUN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[0, length[0], length[1], kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// `:method: GET`, `:scheme: http`, `:path` and `:authority: a`, and a field of so many bytes.
+fn fields(path: &str, length: u8) -> Vec<u8> {
+    let path = [&[0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
+    [&path[..], b"\x01\x01a\0\x01x", &[length.min(126)], &vec![b'b'; usize::from(length.min(126))]].concat()
+}
+
+/// Whatever part of it is slow to come; beside a stream that is open, too, and on a connection that was quiet before.
+#[tokio::test(start_paused = true)]
+async fn in_24_a_head_of_http2_has_ten_seconds_from_its_first_byte() {
+    let (all, end) = (0x5, 0x1);
+    let halves = fields("/1", 100);
+    let (one, other) = halves.split_at(50);
+    let open = frame(HEADERS, all, 1, &fields("/wait/200", 0));
+    for (name, first, rest) in [
+        ("a frame", vec![], frame(HEADERS, all, 3, &fields("/1", 100))),
+        ("no CONTINUATION", frame(HEADERS, end, 3, one), vec![]),
+        ("CONTINUATION", frame(HEADERS, end, 3, one), frame(CONTINUATION, 4, 3, other)),
+        ("small ones", frame(HEADERS, end, 3, one), frame(CONTINUATION, 0, 3, b"\0\x01x\x01y").repeat(10)),
+        ("a frame's own head", frame(HEADERS, all, 3, one)[..4].to_vec(), vec![]),
+        ("trailers", frame(HEADERS, 4, 3, &fields("/1", 9)), frame(HEADERS, all, 3, b"\0\x01x\x01y")),
+    ] {
+        for (before, quiet) in [(&b""[..], 0), (&open, 0), (b"", 45)] {
+            let (mut far, serving, _signal) = served(true, 64 * 1024);
+            far.write_all(&[BEGUN, before].concat()).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(quiet)).await;
+            let dribble = async {
+                far.write_all(&first).await.unwrap();
+                for byte in &rest {
+                    if far.write_all(&[*byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                far
+            };
+            let (ended, _far) = tokio::join!(serving, dribble);
+            let (overdue, took) = ended.unwrap();
+            assert_eq!(overdue, Some(Overdue::Head), "{name}");
+            assert_about(took, Duration::from_secs(quiet) + HEAD);
+        }
+    }
+}
+
+/// Until so many streams have been answered with one byte. Less than a minute after the beginning, since nobody answers pings here.
+async fn answers_of_http2(far: &mut DuplexStream, count: usize) {
+    let mut heard = Vec::new();
+    let is_answer = |bytes: &[u8]| matches!(bytes, [0, 0, 1, 0, _, 0, 0, 0, _, b'x']);
+    while heard.windows(10).filter(|bytes| is_answer(bytes)).count() < count {
+        assert_ne!(far.read_buf(&mut heard).await.unwrap(), 0, "it was closed");
+    }
+}
+
+/// Each read ends within a head, which is not the same one for long.
+#[tokio::test(start_paused = true)]
+async fn in_24_each_head_of_http2_has_its_own_time() {
+    let (mut far, _serving, _signal) = served(true, 64 * 1024);
+    far.write_all(BEGUN).await.unwrap();
+    let heads = [1, 3, 5, 7, 9, 11].map(|stream| frame(HEADERS, 0x5, stream, &fields("/1", 100)));
+    for piece in heads.concat().chunks(70) {
+        far.write_all(piece).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    answers_of_http2(&mut far, heads.len()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_24_a_body_of_http2_has_the_time_of_a_body_to_the_byte() {
+    let (mut far, _serving, _signal) = served(true, 64 * 1024);
+    far.write_all(&[BEGUN, &frame(HEADERS, 0x4, 1, &fields("/1", 0))].concat()).await.unwrap();
+    for (n, byte) in frame(0, 0x1, 1, b"slow").into_iter().enumerate() {
+        far.write_all(&[byte]).await.unwrap();
+        tokio::time::sleep(if n < 4 { HEAD + Duration::from_secs(1) } else { Duration::from_secs(1) }).await;
+    }
+    answers_of_http2(&mut far, 1).await;
+}
+
 /// Frames that are no request keep nothing alive.
 #[tokio::test(start_paused = true)]
 async fn in_24_pings_are_no_activity() {
