@@ -11,7 +11,8 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
-use crate::support::policy::{Folder, open_policy};
+use crate::support::authority::Authority;
+use crate::support::policy::{Folder, document, open_policy};
 use crate::support::process::Process;
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::tools;
@@ -33,6 +34,22 @@ impl World {
         // One worker, whose connections they are.
         let proxy = settings.with(&["--workers", "1"]).with(more).start();
         Self { proxy, server, _process: process, _folder: folder }
+    }
+
+    fn outbound_over_tls(rule: &Value) -> Self {
+        let authority = Authority::new();
+        let pair = authority.server();
+        let tls = json!({"cert": pair.certificate, "key": pair.key});
+        Self::new(&json!({"tls": tls}), &[], |port| {
+            let mut out = json!({
+                "name": "out", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "originate",
+                "originate": {"caFile": "ca.crt", "port": port},
+            });
+            out.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+            let spec = json!({"workloads": {"labels": {"app": "orders"}}, "rules": [out]});
+            let policy = document("OutboundPolicy", "orders", &spec);
+            Folder::with(&[("policy.yaml", &policy), ("ca.crt", &authority.pem())])
+        })
     }
 }
 
@@ -86,4 +103,12 @@ fn none_of_many_is_lost_outbound_where_the_destination_allows_few_at_once() {
         let answers = ask(world.proxy.outbound(), &world.server.to_string(), "/slow/50", 40);
         assert!(connections(&answers) <= 5, "{round}: {answers:?}");
     }
+}
+
+#[test]
+fn many_at_once_over_tls_share_connections_as_soon_as_alpn_says_http2() {
+    let world = World::outbound_over_tls(&json!({}));
+    let to = format!("localhost:{}", world.server.port());
+    let answers = ask(world.proxy.outbound(), &to, "/slow/300", 300);
+    assert_eq!(connections(&answers), 4, "16 on the first, a hundred on others");
 }

@@ -37,6 +37,8 @@ pub(crate) struct Upstream {
     places: Mutex<Vec<Weak<Place>>>,
     /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it, or opens the next.
     opening: tokio::sync::Mutex<()>,
+    /// What ALPN said last. Each request needs a connection of its own then, and none waits for another's.
+    is_http1: AtomicBool,
     /// For proofs that go there (RFC 9449 §9).
     pub(crate) nonce: NewestNonce,
 }
@@ -102,6 +104,7 @@ pub(crate) struct Key {
 impl Upstream {
     pub(crate) fn new(dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
         Arc::new(Self {
+            is_http1: AtomicBool::new(dial.version == Version::Http1),
             dial,
             connector,
             own,
@@ -168,25 +171,29 @@ impl Upstream {
     }
 
     async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        if self.dial.version == Version::Http2 {
-            let _one_at_a_time = self.opening.lock().await;
-            if let Some(carrier) = self.ready() {
-                return Ok(carrier);
-            }
-            let opened = self.open(limit).await;
-            // A server that takes no other connection has one already.
-            opened.or_else(|cause| {
-                self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
-            })
-        } else {
-            self.open(limit).await
+        if self.is_http1.load(Ordering::Relaxed) {
+            return self.open(limit).await;
         }
+        let one_at_a_time = self.opening.lock().await;
+        if let Some(carrier) = self.ready() {
+            return Ok(carrier);
+        }
+        if self.is_http1.load(Ordering::Relaxed) {
+            // Whoever was sooner has found out.
+            drop(one_at_a_time);
+        }
+        let opened = self.open(limit).await;
+        // A server that takes no other connection has one already.
+        opened.or_else(|cause| {
+            self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
+        })
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let width = self.http2.next();
         let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, width.window()).await?;
         let place = self.place(address);
+        self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
         Ok(match sender {
             Sender::Http1(mut line) => {
                 line.sender.ready().await.map_err(|error| failure::of(&error, false))?;

@@ -81,7 +81,7 @@ impl Shared {
 
     /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
     pub(super) fn next(&self) -> Width {
-        if has_wide(&self.lock()) { Width::Narrow } else { Width::Wide }
+        next(&self.lock())
     }
 
     /// The same on any, since there will be no other.
@@ -89,7 +89,8 @@ impl Shared {
         least(&self.lock())
     }
 
-    /// The first stream on a new connection, which others may use too, unless there are enough.
+    /// The first stream on a new connection, which others may use too, unless there are enough: of all, or of wide ones, since
+    /// whoever asked for one at the same time was sooner.
     pub(super) fn begin(
         &self,
         sender: SendRequest<Body>,
@@ -100,7 +101,7 @@ impl Shared {
         let connection = Connection { sender, width, place, load: Arc::default(), allowed };
         let stream = connection.stream();
         let mut open = self.lock();
-        if open.len() < MAX_CONNECTIONS {
+        if open.len() < MAX_CONNECTIONS && (width == Width::Narrow || next(&open) == Width::Wide) {
             open.push(connection);
         }
         stream
@@ -120,6 +121,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn next(open: &[Connection]) -> Width {
+    if has_wide(open) { Width::Narrow } else { Width::Wide }
 }
 
 fn has_wide(open: &[Connection]) -> bool {

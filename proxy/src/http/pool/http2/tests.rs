@@ -19,11 +19,15 @@ struct World {
 
 impl World {
     async fn open(&mut self, allowed: usize) -> (SendRequest<Body>, Stream) {
+        let width = self.shared.next();
+        self.open_as(width, allowed).await
+    }
+
+    async fn open_as(&mut self, width: Width, allowed: usize) -> (SendRequest<Body>, Stream) {
         let (near, far) = duplex(64 * 1024);
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.drivers.push((driver, far));
         let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
-        let width = self.shared.next();
         self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place))
     }
 
@@ -91,6 +95,18 @@ async fn those_beyond_the_first_are_let_go_once_they_are_idle() {
     assert!(world.shared.sweep() && world.loads() == [0], "one is kept");
     world.shared.lock()[0].place.is_left.store(true, Ordering::Relaxed);
     assert!(!world.shared.sweep() && world.loads().is_empty(), "not where the name is not any more");
+}
+
+/// As it is where ALPN has not said yet that one is for many, and where a request has to have one of its own.
+#[tokio::test]
+async fn who_opens_a_wide_one_beside_another_keeps_it_to_itself() {
+    let mut world = World::default();
+    let widths = [world.shared.next(), world.shared.next(), world.shared.next()];
+    let mut streams = Vec::new();
+    for width in widths {
+        streams.push(world.open_as(width, 100).await);
+    }
+    assert_eq!((widths, world.loads()), ([Width::Wide; 3], vec![1]));
 }
 
 #[tokio::test]
