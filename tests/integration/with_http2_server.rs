@@ -1,7 +1,12 @@
 //! What do many requests at once cost an HTTP/2 server of Node's, and do all of them come through? Few connections, none of which carries more
 //! than the server allows (RFC 9113 §5.1.2).
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -13,44 +18,96 @@ use serde_json::{Value, json};
 
 use crate::support::authority::Authority;
 use crate::support::policy::{Folder, document, open_policy};
+use crate::support::ports::Port;
 use crate::support::process::Process;
 use crate::support::proxy::{Proxy, Settings};
-use crate::support::tools;
+use crate::support::{tools, wait_until};
 
 struct World {
     proxy: Proxy,
     server: SocketAddr,
-    _process: Process,
+    process: Process,
     _folder: Folder,
 }
 
 // === impl World ===
 
 impl World {
-    fn new(server: &Value, more: &[&str], folder: impl FnOnce(u16) -> Folder) -> Self {
+    fn new(server: &Value, folder: impl FnOnce(u16) -> Folder) -> Self {
         let (process, port) = tools::http2_server(server);
         let (server, folder) = (SocketAddr::from(([127, 0, 0, 1], port)), folder(port));
         let settings = Settings::policies(folder.path(), "orders").before(server);
         // One worker, whose connections they are.
-        let proxy = settings.with(&["--workers", "1"]).with(more).start();
-        Self { proxy, server, _process: process, _folder: folder }
+        let proxy = settings.with(&["--workers", "1"]).start();
+        Self { proxy, server, process, _folder: folder }
     }
 
-    fn outbound_over_tls(rule: &Value) -> Self {
+    fn outbound_over_tls() -> Self {
         let authority = Authority::new();
         let pair = authority.server();
         let tls = json!({"cert": pair.certificate, "key": pair.key});
-        Self::new(&json!({"tls": tls}), &[], |port| {
-            let mut out = json!({
+        Self::new(&json!({"tls": tls}), |port| {
+            let out = json!({
                 "name": "out", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "originate",
                 "originate": {"caFile": "ca.crt", "port": port},
             });
-            out.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
             let spec = json!({"workloads": {"labels": {"app": "orders"}}, "rules": [out]});
             let policy = document("OutboundPolicy", "orders", &spec);
             Folder::with(&[("policy.yaml", &policy), ("ca.crt", &authority.pem())])
         })
     }
+}
+
+/// A road on which so many connections get to the server, and those beyond are left waiting.
+struct Road {
+    port: Port,
+    taken: Arc<AtomicUsize>,
+}
+
+// === impl Road ===
+
+impl Road {
+    fn to(server: SocketAddr, takes: usize) -> Self {
+        let (port, taken) = (Port::lease(), Arc::<AtomicUsize>::default());
+        let listener = TcpListener::bind(port.address()).unwrap();
+        let count = taken.clone();
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                // Who only looks whether somebody listens says nothing.
+                if !matches!(near.peek(&mut [0]), Ok(1)) {
+                    continue;
+                }
+                if count.fetch_add(1, Ordering::Relaxed) >= takes {
+                    thread::spawn(move || io::copy(&mut &near, &mut io::sink()));
+                    continue;
+                }
+                let far = TcpStream::connect(server).unwrap();
+                let ways = [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)];
+                for (mut from, mut to) in ways {
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        to.shutdown(std::net::Shutdown::Both)
+                    });
+                }
+            }
+        });
+        Self { port, taken }
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+/// A sidecar that speaks HTTP/2 to `localhost` on this port, whatever the caller speaks.
+fn in_plain(port: u16) -> (Proxy, Folder) {
+    let rule = json!({
+        "name": "out", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http2",
+        "timeouts": {"connect": "1s", "firstByte": "8s"},
+    });
+    let spec = json!({"workloads": {"labels": {"app": "orders"}}, "rules": [rule]});
+    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "orders", &spec))]);
+    (Settings::policies(folder.path(), "orders").with(&["--workers", "1"]).start(), folder)
 }
 
 /// Status and body of answers to requests that go out together, a hundred on a connection.
@@ -89,7 +146,7 @@ const FEW: usize = 10;
 
 #[test]
 fn none_of_many_is_lost_inbound_where_the_application_allows_few_at_once() {
-    let world = World::new(&json!({"streams": FEW}), &[], |_| open_policy());
+    let world = World::new(&json!({"streams": FEW}), |_| open_policy());
     for round in ["cold", "warm"] {
         let answers = ask(world.proxy.inbound(), "orders.shop", "/slow/50", 40);
         assert!(connections(&answers) <= 5, "{round}: {answers:?}");
@@ -98,7 +155,7 @@ fn none_of_many_is_lost_inbound_where_the_application_allows_few_at_once() {
 
 #[test]
 fn none_of_many_is_lost_outbound_where_the_destination_allows_few_at_once() {
-    let world = World::new(&json!({"streams": FEW}), &[], |_| Folder::with(&[("policy.yaml", "")]));
+    let world = World::new(&json!({"streams": FEW}), |_| Folder::with(&[("policy.yaml", "")]));
     for round in ["cold", "warm"] {
         let answers = ask(world.proxy.outbound(), &world.server.to_string(), "/slow/50", 40);
         assert!(connections(&answers) <= 5, "{round}: {answers:?}");
@@ -107,8 +164,50 @@ fn none_of_many_is_lost_outbound_where_the_destination_allows_few_at_once() {
 
 #[test]
 fn many_at_once_over_tls_share_connections_as_soon_as_alpn_says_http2() {
-    let world = World::outbound_over_tls(&json!({}));
+    let world = World::outbound_over_tls();
     let to = format!("localhost:{}", world.server.port());
     let answers = ask(world.proxy.outbound(), &to, "/slow/300", 300);
     assert_eq!(connections(&answers), 4, "16 on the first, a hundred on others");
+}
+
+/// Lines that a server has printed about this.
+fn said(process: &Process, what: &str) -> usize {
+    process.stdout().lines().filter(|line| line.starts_with(what)).count()
+}
+
+#[test]
+fn where_the_server_takes_no_other_connection_the_one_that_is_there_carries_what_it_allows() {
+    let (process, port) = tools::http2_server(&json!({}));
+    let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), 1);
+    let (proxy, _folder) = in_plain(road.port.address().port());
+    let to = format!("localhost:{}", road.port.address().port());
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/6000", 16));
+        wait_until("all that one carries", Duration::from_secs(5), || said(&process, "/slow/6000") == 16);
+        for number in 2..5 {
+            let answers = ask(proxy.outbound(), &to, "/x", 2);
+            assert_eq!((connections(&answers), slow.is_finished()), (1, false), "{number}");
+        }
+        assert_eq!(road.taken(), 2, "others were spared the wait");
+        assert_eq!(connections(&slow.join().unwrap()), 1);
+    });
+}
+
+#[test]
+fn where_the_wide_one_has_ended_and_no_other_is_to_be_had_a_narrow_one_carries_what_comes() {
+    let (process, port) = tools::http2_server(&json!({}));
+    let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), 2);
+    let (proxy, _folder) = in_plain(road.port.address().port());
+    let to = format!("localhost:{}", road.port.address().port());
+    thread::scope(|scope| {
+        scope.spawn(|| ask(proxy.outbound(), &to, "/slow/7000", 15));
+        wait_until("the wide one", Duration::from_secs(5), || said(&process, "/slow/7000") == 15);
+        scope.spawn(|| ask(proxy.outbound(), &to, "/end/1000", 1));
+        wait_until("its end", Duration::from_secs(5), || said(&process, "/end") == 1);
+        let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/6000", 3));
+        wait_until("the narrow one", Duration::from_secs(5), || said(&process, "/slow/6000") == 3);
+        wait_until("the end of the wide one", Duration::from_secs(5), || said(&process, "closed") == 1);
+        assert_eq!(connections(&ask(proxy.outbound(), &to, "/x", 1)), 2);
+        assert_eq!((connections(&slow.join().unwrap()), road.taken()), (2, 2));
+    });
 }

@@ -1,6 +1,6 @@
-// An HTTP/2 server that tells what it is asked of: /slow/1000 is answered a second later, all else at once. Each answer says how many
-// connections there have been and how many are open, and which one it came on. Over TLS where it is given a certificate, with ALPN.
-// Prints its port when it is ready.
+// An HTTP/2 server: /slow/1000 is answered a second later, /end/1000 ends its connection then, and all else is answered at once. Each answer
+// says how many connections there have been, and of how many bytes an answer may be on this one before any are taken. Over TLS where it is
+// given a certificate. Prints its port when it is ready, then a line with each path, and "closed" for each connection that has ended.
 //
 //   node http2-server.mjs '{"streams": 10, "tls": {"cert": "PEM", "key": "PEM"}}'
 
@@ -9,21 +9,23 @@ import { createSecureServer, createServer } from 'node:http2';
 const { streams, tls } = JSON.parse(process.argv[2]);
 const settings = streams ? { maxConcurrentStreams: streams } : {};
 const server = tls ? createSecureServer({ ...tls, settings }) : createServer({ settings });
-let [connections, open] = [0, 0];
+let connections = 0;
 server.on('session', (session) => {
   connections += 1;
-  open += 1;
-  session.number = connections;
-  session.on('error', () => {}).on('close', () => (open -= 1));
+  session.on('error', () => {}).on('close', () => process.stdout.write('closed\n'));
 });
 server.on('stream', (stream, headers) => {
-  const [, slow] = /^\/slow\/(\d+)$/.exec(headers[':path']) ?? [0, 0];
+  const { session } = stream;
+  const path = headers[':path'];
+  const [, what, later] = /^\/(slow|end)\/(\d+)$/.exec(path) ?? [];
+  process.stdout.write(`${path}\n`);
   const answer = () => {
+    if (what === 'end') return session.destroy();
     if (stream.destroyed) return;
     stream.respond({ ':status': 200 });
-    stream.end(JSON.stringify({ connections, open, on: stream.session.number }));
+    stream.end(JSON.stringify({ connections, window: session.remoteSettings.initialWindowSize }));
   };
-  stream.on('error', () => {}).on('end', () => setTimeout(answer, Number(slow)));
+  stream.on('error', () => {}).on('end', () => setTimeout(answer, Number(later ?? 0)));
   stream.resume();
 });
 server.listen(0, '127.0.0.1', () => process.stdout.write(`${server.address().port}\n`));

@@ -22,7 +22,7 @@ use crate::connect::Connector;
 use crate::own::Own;
 use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
-use http2::{Shared, Stream};
+use http2::{Shared, Stream, Width};
 
 pub(crate) use http2::Silence;
 
@@ -157,11 +157,16 @@ impl Upstream {
     pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         match self.ready() {
             Some(carrier) => Ok(carrier),
-            // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
-            // handshakes would make the future of every request large.
-            None => Box::pin(tokio::time::timeout(limit, self.new_connection(limit)))
-                .await
-                .unwrap_or_else(|_| Err(self.too_late())),
+            None => {
+                // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
+                // handshakes would make the future of every request large.
+                let opened = Box::pin(tokio::time::timeout(limit, self.new_connection(limit)));
+                let opened = opened.await.unwrap_or_else(|_| Err(self.too_late()));
+                // A server that takes no other connection, or leaves it waiting, may have one already.
+                opened.or_else(|cause| {
+                    self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
+                })
+            }
         }
     }
 
@@ -182,11 +187,18 @@ impl Upstream {
             // Whoever was sooner has found out.
             drop(one_at_a_time);
         }
-        let opened = self.open(limit).await;
-        // A server that takes no other connection has one already.
-        opened.or_else(|cause| {
-            self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
-        })
+        self.open(limit).await
+    }
+
+    /// Whoever comes next has a wide window again: those that there were have ended, and narrow ones carry what comes.
+    async fn widen(self: Arc<Self>) {
+        let opened = tokio::time::timeout(WIDEN, async {
+            let _one_at_a_time = self.opening.lock().await;
+            if self.http2.next() == Width::Wide { self.open(WIDEN).await.map(drop) } else { Ok(()) }
+        });
+        if !matches!(opened.await, Ok(Ok(()))) {
+            tracing::debug!(upstream = ?self, "no other connection can be opened");
+        }
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
@@ -233,6 +245,9 @@ impl Upstream {
             idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
         let is_shared = self.http2.sweep();
+        if self.http2.lacks_wide() {
+            tokio::spawn(self.clone().widen());
+        }
         Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared
     }
 
@@ -367,4 +382,6 @@ impl Pools {
 /// Idle connections are closed after this long: shorter than what most servers grant, 60 s and more.
 const MAX_IDLE: Duration = Duration::from_secs(50);
 const MAX_IDLE_CONNECTIONS: usize = 1024;
+/// For a connection that nobody waits for.
+const WIDEN: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(1);

@@ -14,7 +14,13 @@ use crate::http::sent::Sent;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<Vec<Connection>>);
+pub(super) struct Shared {
+    open: Mutex<Vec<Connection>>,
+    /// When the server took no other connection, if that was the last that was heard of it.
+    shut: Mutex<Option<Instant>>,
+    /// Has anybody had a narrow one for want of a wide one?
+    lacked_wide: AtomicBool,
+}
 
 struct Connection {
     sender: SendRequest<Body>,
@@ -69,13 +75,19 @@ impl Shared {
     pub(super) fn stream(&self) -> Option<(SendRequest<Body>, Stream)> {
         let mut open = self.lock();
         open.retain(|connection| !connection.has_ended());
-        // Narrow ones are for those that a wide one has no room for: whoever is alone does not stay on one.
-        let has_wide = has_wide(&open);
-        let with_room = open.iter().filter(|connection| connection.has_room() && has_wide);
+        let with_room = open.iter().filter(|connection| connection.has_room());
+        // Narrow ones are for those that a wide one has no room for, or where there is none.
         match with_room.min_by_key(|connection| !connection.is_wide()) {
-            Some(connection) => Some(connection.stream()),
-            None if open.len() < MAX_CONNECTIONS => None,
-            None => least(&open),
+            Some(connection) => {
+                if !connection.is_wide() && next(&open) == Width::Wide {
+                    self.lacked_wide.store(true, Ordering::Relaxed);
+                }
+                Some(connection.stream())
+            }
+            None if open.len() >= MAX_CONNECTIONS => least(&open),
+            // Beyond what we would have on one, rather than wait in vain as others just have.
+            None if self.is_shut() && open.iter().any(Connection::is_allowed) => least(&open),
+            None => None,
         }
     }
 
@@ -84,8 +96,9 @@ impl Shared {
         next(&self.lock())
     }
 
-    /// The same on any, since there will be no other.
+    /// The same on any, since there will be no other for now.
     pub(super) fn crowded(&self) -> Option<(SendRequest<Body>, Stream)> {
+        *self.shut() = Some(Instant::now());
         least(&self.lock())
     }
 
@@ -100,6 +113,7 @@ impl Shared {
     ) -> (SendRequest<Body>, Stream) {
         let connection = Connection { sender, width, place, load: Arc::default(), allowed };
         let stream = connection.stream();
+        *self.shut() = None;
         let mut open = self.lock();
         if open.len() < MAX_CONNECTIONS && (width == Width::Narrow || next(&open) == Width::Wide) {
             open.push(connection);
@@ -118,8 +132,21 @@ impl Shared {
         !open.is_empty()
     }
 
+    /// Has anybody, since this was asked last, had a narrow one for want of a wide one, of which there is still none?
+    pub(super) fn lacks_wide(&self) -> bool {
+        self.lacked_wide.swap(false, Ordering::Relaxed) && self.next() == Width::Wide
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut().is_some_and(|since| since.elapsed() < SHUT)
+    }
+
+    fn shut(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,9 +158,12 @@ fn has_wide(open: &[Connection]) -> bool {
     open.iter().any(|connection| connection.is_wide() && !connection.has_ended())
 }
 
+/// Where there is most room, and beyond what the server allows only if there is none.
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
     let connection = open.iter().filter(|connection| !connection.has_ended());
-    connection.min_by_key(|connection| (connection.is_silent(), connection.crowd())).map(Connection::stream)
+    connection
+        .min_by_key(|connection| (connection.is_silent(), !connection.is_allowed(), connection.crowd()))
+        .map(Connection::stream)
 }
 
 // === impl Connection ===
@@ -162,7 +192,16 @@ impl Connection {
     }
 
     fn room(&self) -> usize {
-        self.allowed.load(Ordering::Relaxed).min(self.width.streams())
+        self.allowed().min(self.width.streams())
+    }
+
+    fn allowed(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Would the server take another stream, however many we would have here?
+    fn is_allowed(&self) -> bool {
+        self.under_way() < self.allowed() && !self.is_silent()
     }
 
     /// Streams for each hundred that it has room for.
@@ -266,6 +305,8 @@ impl std::fmt::Debug for Stream {
 
 /// As many as carry 1,500 streams: those of fifteen callers who have all that they may.
 const MAX_CONNECTIONS: usize = 16;
+/// Until another connection is tried for, where there was none to be had.
+const SHUT: Duration = Duration::from_secs(5);
 /// Who goes sooner says nothing of the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// For heads, kept by a connection: more requests than wait for their answers at once most of the time.

@@ -134,8 +134,39 @@ async fn where_the_wide_one_has_ended_another_takes_its_place() {
     streams.drain(..16);
     streams.push(world.stream(100).await);
     streams.push(world.stream(100).await);
-    assert_eq!(world.loads(), [4, 2], "whoever is alone does not stay on a narrow one");
-    assert!(world.shared.lock()[1].is_wide());
+    assert_eq!(world.loads(), [6], "a narrow one is better than to wait for another");
+    assert!(world.shared.lacks_wide() && !world.shared.lacks_wide(), "which the sweep sees, once");
+    drop(world.open(100).await);
+    streams.push(world.stream(100).await);
+    assert_eq!((world.loads(), world.shared.lacks_wide()), (vec![6, 1], false), "nobody does any more");
+    assert!(world.shared.lock()[1].is_wide(), "whoever comes next is on the wide one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_other_is_to_be_had_the_rest_goes_where_the_server_allows_it_for_a_while() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..19 {
+        streams.push(world.stream(20).await);
+    }
+    assert_eq!(world.loads(), [16, 3]);
+    for _ in 0..17 {
+        streams.push(world.stream(20).await);
+    }
+    assert_eq!(world.loads(), [16, 20]);
+    assert!(world.shared.stream().is_none(), "there may be another");
+    streams.push(world.shared.crowded().unwrap().1);
+    assert_eq!(world.loads(), [17, 20], "more than ours, and not more than the server's");
+    for _ in 0..3 {
+        streams.push(world.shared.stream().unwrap().1);
+    }
+    assert_eq!(world.loads(), [20, 20], "nobody else waits in vain");
+    assert!(world.shared.stream().is_none(), "which then waits for another, since there is no room");
+    streams.truncate(39);
+    tokio::time::advance(SHUT).await;
+    assert!(world.shared.stream().is_none(), "it is tried for again");
+    streams.push(world.open(20).await.1);
+    assert_eq!(world.loads(), [19, 20, 1]);
 }
 
 /// As long as somebody waits in vain.
@@ -172,7 +203,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     wait(&late, PATIENCE).await;
     drop((late, other, again));
     drop(world.stream(100).await);
-    assert_eq!(world.loads(), [1, 0], "it is let go of with what it carried, and another takes its place");
+    assert_eq!(world.loads(), [1], "it is let go of with what it carried, and another has its place");
     drop(next);
 }
 
