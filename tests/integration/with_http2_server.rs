@@ -211,3 +211,13 @@ fn where_the_wide_one_has_ended_and_no_other_is_to_be_had_a_narrow_one_carries_w
         assert_eq!((connections(&slow.join().unwrap()), road.taken()), (2, 2));
     });
 }
+
+/// 50 s without a request.
+#[test]
+fn a_connection_that_nobody_uses_is_closed() {
+    let world = World::new(&json!({}), |_| Folder::with(&[("policy.yaml", "")]));
+    assert_eq!(connections(&ask(world.proxy.outbound(), &world.server.to_string(), "/x", 1)), 1);
+    thread::sleep(Duration::from_secs(40));
+    assert_eq!(said(&world.process, "closed"), 0);
+    wait_until("its end", Duration::from_secs(30), || said(&world.process, "closed") == 1);
+}

@@ -8,7 +8,7 @@ use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::Place;
+use super::{MAX_IDLE, Place};
 use crate::http::body::Body;
 use crate::http::sent::Sent;
 
@@ -40,10 +40,11 @@ pub(super) enum Width {
 }
 
 /// What a connection and its streams know of each other.
-#[derive(Default)]
 struct Load {
     /// Streams under way.
     streams: AtomicUsize,
+    /// When the last of them ended.
+    rests_since: Mutex<Instant>,
     /// The server takes no others (GOAWAY).
     is_leaving: AtomicBool,
     /// It says nothing, and others go elsewhere: until it does, or carries none any more.
@@ -111,7 +112,7 @@ impl Shared {
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
     ) -> (SendRequest<Body>, Stream) {
-        let connection = Connection { sender, width, place, load: Arc::default(), allowed };
+        let connection = Connection { sender, width, place, load: Arc::new(Load::new()), allowed };
         let stream = connection.stream();
         *self.shut() = None;
         let mut open = self.lock();
@@ -121,13 +122,16 @@ impl Shared {
         stream
     }
 
-    /// Lets go of those that have ended, that lead to where the name is not any more, or that are narrow and idle. The
-    /// streams that are on one go on. Is any left?
+    /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
+    /// a wide one that is. The streams that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
-        let mut open = self.lock();
+        let (mut open, mut is_kept) = (self.lock(), false);
         open.retain(|connection| {
-            let is_needed = connection.is_wide() || connection.under_way() > 0;
-            is_needed && !connection.has_ended() && !connection.place.is_left()
+            if connection.has_ended() || connection.place.is_left() {
+                return false;
+            }
+            // One, for whoever comes next.
+            connection.under_way() > 0 || connection.is_wide() && !std::mem::replace(&mut is_kept, true)
         });
         !open.is_empty()
     }
@@ -173,10 +177,11 @@ impl Connection {
         self.load.streams.load(Ordering::Relaxed)
     }
 
-    /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long.
+    /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long. One that
+    /// has been idle for long may be about to end.
     fn has_ended(&self) -> bool {
-        let is_left = self.is_silent() && self.under_way() == 0;
-        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left
+        let is_left = || self.under_way() == 0 && (self.is_silent() || self.load.rests() > MAX_IDLE);
+        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left()
     }
 
     fn is_wide(&self) -> bool {
@@ -238,6 +243,22 @@ impl Width {
 // === impl Load ===
 
 impl Load {
+    fn new() -> Self {
+        Self {
+            streams: AtomicUsize::new(0),
+            rests_since: Mutex::new(Instant::now()),
+            is_leaving: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            answers: AtomicUsize::new(0),
+            rooms: Mutex::default(),
+        }
+    }
+
+    /// For how long no stream has been under way, if none is.
+    fn rests(&self) -> Duration {
+        self.rests_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     fn rooms(&self) -> MutexGuard<'_, Vec<Sent>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -293,7 +314,9 @@ impl Drop for Silence {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.load.streams.fetch_sub(1, Ordering::Relaxed);
+        if self.load.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.load.rests_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 }
 

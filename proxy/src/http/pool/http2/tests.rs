@@ -97,6 +97,35 @@ async fn those_beyond_the_first_are_let_go_once_they_are_idle() {
     assert!(!world.shared.sweep() && world.loads().is_empty(), "not where the name is not any more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_is_idle_for_long_ends_and_one_that_carries_a_stream_does_not() {
+    let mut world = World::default();
+    let (_, stream) = world.open(100).await;
+    tokio::time::advance(MAX_IDLE * 3).await;
+    assert!(world.shared.sweep() && world.loads() == [1], "it carries one");
+    drop(stream);
+    tokio::time::advance(MAX_IDLE).await;
+    assert!(world.shared.sweep() && world.loads() == [0], "it counts from the end of the last");
+    drop(world.shared.stream().unwrap());
+    tokio::time::advance(MAX_IDLE).await;
+    assert!(world.shared.sweep());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(world.shared.stream().is_none(), "before the sweep sees it");
+    assert!(!world.shared.sweep(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn of_wide_ones_too_one_is_kept_while_none_is_under_way() {
+    let mut world = World::default();
+    let (_, first) = world.open(100).await;
+    first.load.is_silent.store(true, Ordering::Relaxed);
+    let (_, second) = world.open_as(Width::Wide, 100).await;
+    first.load.is_silent.store(false, Ordering::Relaxed);
+    assert!(world.shared.sweep() && world.loads() == [1, 1]);
+    drop((first, second));
+    assert!(world.shared.sweep() && world.loads() == [0]);
+}
+
 /// As it is where ALPN has not said yet that one is for many, and where a request has to have one of its own.
 #[tokio::test]
 async fn who_opens_a_wide_one_beside_another_keeps_it_to_itself() {
