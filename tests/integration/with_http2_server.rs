@@ -221,3 +221,57 @@ fn a_connection_that_nobody_uses_is_closed() {
     assert_eq!(said(&world.process, "closed"), 0);
     wait_until("its end", Duration::from_secs(30), || said(&world.process, "closed") == 1);
 }
+
+/// What a server may send of an answer in a round trip, by the SETTINGS that it got on the connection.
+fn window(answers: &[(u16, String)]) -> u64 {
+    let [(200, body)] = answers else { panic!("{answers:?}") };
+    serde_json::from_str::<Value>(body).unwrap()["window"].as_u64().unwrap()
+}
+
+#[test]
+fn beside_many_streams_a_destination_may_send_64_kib_in_a_round_trip_and_the_application_8() {
+    let out = World::new(&json!({}), |_| Folder::with(&[("policy.yaml", "")]));
+    let within = World::new(&json!({}), |_| open_policy());
+    let (destination, application) = (out.server.to_string(), "orders.shop".to_owned());
+    let both = [
+        (&out, out.proxy.outbound(), destination, 64 * 1024),
+        (&within, within.proxy.inbound(), application, 8 * 1024),
+    ];
+    for (world, to, authority, narrow) in both {
+        thread::scope(|scope| {
+            assert_eq!(window(&ask(to, &authority, "/x", 1)), 256 * 1024);
+            scope.spawn(|| ask(to, &authority, "/slow/3000", 16));
+            wait_until("16", Duration::from_secs(5), || said(&world.process, "/slow/3000") == 16);
+            assert_eq!(window(&ask(to, &authority, "/x", 1)), narrow, "{authority}");
+        });
+    }
+}
+
+#[test]
+fn beside_a_connection_that_says_nothing_the_next_one_is_wide() {
+    let (process, port) = tools::http2_server(&json!({}));
+    let (proxy, _folder) = in_plain(port);
+    let to = format!("localhost:{port}");
+    thread::scope(|scope| {
+        scope.spawn(|| ask(proxy.outbound(), &to, "/slow/4000", 1));
+        wait_until("a stream that stays", Duration::from_secs(5), || said(&process, "/slow/4000") == 1);
+        gone_after(proxy.outbound(), &format!("http://{to}/slow/3000"), Duration::from_millis(800));
+        let answers = ask(proxy.outbound(), &to, "/x", 1);
+        assert_eq!((window(&answers), connections(&answers)), (256 * 1024, 2));
+    });
+}
+
+/// A caller that waits so long and no longer.
+fn gone_after(to: SocketAddr, url: &str, patience: Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(url).body(Full::new(Bytes::new())).unwrap();
+        let answer = tokio::time::timeout(patience, sender.send_request(request)).await;
+        assert!(answer.is_err(), "{answer:?}");
+    });
+    // The sidecar hears of it.
+    thread::sleep(Duration::from_millis(100));
+}

@@ -20,6 +20,7 @@ use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::own::Own;
+use crate::record::Direction;
 use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
 use http2::{Shared, Stream, Width};
@@ -28,6 +29,7 @@ pub(crate) use http2::Silence;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
+    direction: Direction,
     dial: Dial,
     connector: Connector,
     own: Own,
@@ -102,8 +104,10 @@ pub(crate) struct Key {
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
+    /// For requests of this direction.
+    pub(crate) fn new(direction: Direction, dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
         Arc::new(Self {
+            direction,
             is_http1: AtomicBool::new(dial.version == Version::Http1),
             dial,
             connector,
@@ -203,7 +207,8 @@ impl Upstream {
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let width = self.http2.next();
-        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, width.window()).await?;
+        let window = width.window(self.direction);
+        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, window).await?;
         let place = self.place(address);
         self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
         Ok(match sender {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{MAX_IDLE, Place};
 use crate::http::body::Body;
 use crate::http::sent::Sent;
+use crate::record::Direction;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
@@ -92,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
+    /// Of what kind the next connection is: wide, where none of that kind is of use, and there are not enough that are silent.
     pub(super) fn next(&self) -> Width {
         next(&self.lock())
     }
@@ -155,11 +156,11 @@ impl Shared {
 }
 
 fn next(open: &[Connection]) -> Width {
-    if has_wide(open) { Width::Narrow } else { Width::Wide }
-}
-
-fn has_wide(open: &[Connection]) -> bool {
-    open.iter().any(|connection| connection.is_wide() && !connection.has_ended())
+    let wide = || open.iter().filter(|connection| connection.is_wide() && !connection.has_ended());
+    match wide().any(|connection| !connection.is_silent()) || wide().count() >= MAX_WIDE {
+        true => Width::Narrow,
+        false => Width::Wide,
+    }
 }
 
 /// Where there is most room, and beyond what the server allows only if there is none.
@@ -224,10 +225,13 @@ impl Connection {
 
 impl Width {
     /// Of each stream, in bytes.
-    pub(super) fn window(self) -> u32 {
-        match self {
-            Self::Wide => 256 * 1024,
-            Self::Narrow => 8 * 1024,
+    pub(super) fn window(self, direction: Direction) -> u32 {
+        match (self, direction) {
+            (Self::Wide, _) => 256 * 1024,
+            // The application is beside us, and its callers may be anybody.
+            (Self::Narrow, Direction::Inbound) => 8 * 1024,
+            // A window is what comes in a round trip, and those who ask are ours. What HTTP/2 has by itself (RFC 9113 §6.9.2), and a byte.
+            (Self::Narrow, Direction::Outbound) => 64 * 1024,
         }
     }
 
@@ -328,6 +332,8 @@ impl std::fmt::Debug for Stream {
 
 /// As many as carry 1,500 streams: those of fifteen callers who have all that they may.
 const MAX_CONNECTIONS: usize = 16;
+/// Of wide ones, of which one takes what comes and the others are silent.
+const MAX_WIDE: usize = 4;
 /// Until another connection is tried for, where there was none to be had.
 const SHUT: Duration = Duration::from_secs(5);
 /// Who goes sooner says nothing of the connection.

@@ -221,7 +221,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     let next = world.stream(100).await;
     assert_eq!(world.loads(), [2, 1]);
     let widths = world.shared.lock().iter().map(|connection| connection.width).collect::<Vec<_>>();
-    assert_eq!(widths, [Width::Wide, Width::Narrow], "it counts");
+    assert_eq!(widths, [Width::Wide, Width::Wide], "it is of no use to anybody");
     // Of a late answer at last.
     other.answered();
     drop(world.stream(100).await);
@@ -247,4 +247,6 @@ async fn of_silent_connections_there_are_no_more_than_of_others() {
     }
     let loads = world.loads();
     assert_eq!((loads.len(), loads.iter().sum()), (MAX_CONNECTIONS, MAX_CONNECTIONS * 2));
+    let wide = world.shared.lock().iter().filter(|connection| connection.is_wide()).count();
+    assert_eq!(wide, MAX_WIDE, "what lies unread stays bounded");
 }
