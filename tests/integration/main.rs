@@ -77,6 +77,7 @@ mod with_dnsmasq;
 mod with_dnsmasq_moved;
 mod with_grpc;
 mod with_grpc_streams;
+mod with_http2_server;
 mod with_json_schema;
 mod with_oauth_client;
 mod with_oauth_faults;

@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign_policy::snapshot::{CertificateFiles, FileRef};
@@ -14,15 +15,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::attempt::failure;
 use super::body::Body;
 use super::last_good::{LastGood, Pem};
 use super::line::{Heard, Line};
-use super::wire::Wire;
+use super::wire::{Tap, Wire};
 use crate::connect::{ConnectError, Connector, Guard};
 use crate::own::Own;
 use crate::rejection::Cause;
@@ -183,8 +185,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if let Some(window) = window {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let turns = Arc::new(Notify::new());
+        let stream = Wire::new(stream, Turns(Arc::downgrade(&turns)));
+        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            // Until the server says how many.
+            .initial_max_send_streams(0)
             .initial_stream_window_size(window)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_send_buf_size(MAX_UNTAKEN)
@@ -194,6 +200,7 @@ where
             .handshake(TokioIo::new(stream))
             .await
             .map_err(no_http)?;
+        settings(&mut connection, &turns).await?;
         let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         tokio::spawn(drive(telling(connection, allowed.clone())));
         return Ok(Sender::Http2(sender, allowed));
@@ -217,8 +224,43 @@ async fn drive(connection: impl Future<Output = Result<(), hyper::Error>>) {
     }
 }
 
-/// Says at each turn how many streams the server allows: its settings come after the handshake, and may change. hyper gives this
-/// no turn for that alone, so in the beginning, when they are due, it takes some.
+/// Waits until the server has sent its settings and allows a stream: more than it allows would be refused, and nobody else has begun
+/// here. The caller holds it to a limit.
+async fn settings<S>(
+    connection: &mut http2::Connection<TokioIo<S>, Body, TokioExecutor>,
+    turns: &Notify,
+) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    while connection.current_max_send_streams() == 0 {
+        tokio::select! {
+            ended = &mut *connection => return Err(ended.map_or_else(no_http, |()| Cause::ConnectionTerminated)),
+            () = turns.notified() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Tells, for as long as anybody listens, of each turn in which a connection is read from: hyper says to nobody that settings have come.
+struct Turns(Weak<Notify>);
+
+impl Tap for Turns {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(turns) = self.0.upgrade() {
+            turns.notify_one();
+        }
+        Pin::new(stream).poll_read(cx, buf)
+    }
+}
+
+/// Says at each turn how many streams the server allows, since that may change. hyper gives this no turn for that alone, so in the
+/// beginning, when settings are likeliest to follow others, it takes some.
 async fn telling<S>(
     mut connection: http2::Connection<TokioIo<S>, Body, TokioExecutor>,
     allowed: Arc<AtomicUsize>,
@@ -260,7 +302,7 @@ fn no_http(error: hyper::Error) -> Cause {
 const H2_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// What is held of a request's body that the server does not take, in bytes for each stream.
 const MAX_UNTAKEN: usize = 64 * 1024;
-/// For a server's settings, which come within a round trip, and each time after twice as long.
+/// For a server's other settings, and each time after twice as long.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LOOK_NO_MORE: Duration = Duration::from_secs(1);
 const H2_PING: Duration = Duration::from_secs(20);
@@ -270,7 +312,60 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::timeout;
+
     use super::*;
+
+    /// How a handshake ends with a server that says so much and goes, or stays.
+    async fn handshake_with(said: &[u8], goes: bool) -> (Option<Result<usize, Cause>>, DuplexStream) {
+        let (near, mut far) = duplex(64 * 1024);
+        far.write_all(said).await.unwrap();
+        if goes {
+            far.shutdown().await.unwrap();
+        }
+        let done = timeout(Duration::from_secs(5), handshake(near, Some(65_535))).await.ok();
+        let allowed = done.map(|done| {
+            done.map(|sender| match sender {
+                Sender::Http2(_, allowed) => allowed.load(Ordering::Relaxed),
+                Sender::Http1(_) => panic!("not asked for"),
+            })
+        });
+        (allowed, far)
+    }
+
+    fn settings_of(streams: Option<u8>) -> Vec<u8> {
+        match streams {
+            Some(streams) => vec![0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams],
+            None => vec![0, 0, 0, 4, 0, 0, 0, 0, 0],
+        }
+    }
+
+    /// RFC 9113 §5.1.2
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_there_once_the_server_has_said_how_many_streams_it_allows_and_no_later() {
+        let began = Instant::now();
+        let (allowed, _far) = handshake_with(&settings_of(Some(3)), false).await;
+        assert_eq!(allowed, Some(Ok(3)));
+        let (allowed, _far) = handshake_with(&settings_of(None), false).await;
+        assert_eq!(allowed, Some(Ok(usize::MAX)), "as many as we like");
+        assert_eq!(began.elapsed(), Duration::ZERO, "it waits for no clock");
+        for said in [vec![], settings_of(Some(0)), settings_of(Some(3))[..8].to_vec()] {
+            let (allowed, _far) = handshake_with(&said, false).await;
+            assert_eq!(allowed, None, "{said:?}");
+        }
+        let later = [settings_of(Some(0)), settings_of(Some(2))].concat();
+        assert_eq!(handshake_with(&later, false).await.0, Some(Ok(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_speak_http2_says_so_before_a_request_goes_out() {
+        let (said, _far) =
+            handshake_with(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", true).await;
+        assert_eq!(said, Some(Err(Cause::HttpProtocolError)));
+        let (said, _far) = handshake_with(b"", true).await;
+        assert!(matches!(said, Some(Err(_))), "{said:?}");
+    }
 
     #[tokio::test]
     async fn our_own_listener_is_no_destination_however_it_is_written() {

@@ -66,7 +66,7 @@ impl Application {
     pub fn new(target: SocketAddr, sidecar: &Sidecar) -> Arc<Self> {
         let upstream = |version| {
             let dial = Dial { address: Address::Socket(target), tls: None, version };
-            Upstream::new(dial, sidecar.connector.clone(), Own::default())
+            Upstream::new(Direction::Inbound, dial, sidecar.connector.clone(), Own::default())
         };
         Arc::new(Self { target, http1: upstream(Version::Http1), http2: upstream(Version::Http2) })
     }

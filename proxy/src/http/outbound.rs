@@ -269,7 +269,7 @@ impl Application {
         self.worker.pools.upstream(key, || {
             let dial = self.dial(host, port, rule, certificate, version)?;
             let sidecar = &self.worker.sidecar;
-            Ok(Upstream::new(dial, sidecar.connector.clone(), sidecar.own.clone()))
+            Ok(Upstream::new(Direction::Outbound, dial, sidecar.connector.clone(), sidecar.own.clone()))
         })
     }
 

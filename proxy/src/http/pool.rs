@@ -20,14 +20,16 @@ use super::line::Line;
 use crate::auth::tokens::NewestNonce;
 use crate::connect::Connector;
 use crate::own::Own;
+use crate::record::Direction;
 use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
-use http2::{Shared, Stream};
+use http2::{Shared, Stream, Width};
 
 pub(crate) use http2::Silence;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
+    direction: Direction,
     dial: Dial,
     connector: Connector,
     own: Own,
@@ -37,6 +39,8 @@ pub(crate) struct Upstream {
     places: Mutex<Vec<Weak<Place>>>,
     /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it, or opens the next.
     opening: tokio::sync::Mutex<()>,
+    /// What ALPN said last. Each request needs a connection of its own then, and none waits for another's.
+    is_http1: AtomicBool,
     /// For proofs that go there (RFC 9449 §9).
     pub(crate) nonce: NewestNonce,
 }
@@ -100,8 +104,11 @@ pub(crate) struct Key {
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
+    /// For requests of this direction.
+    pub(crate) fn new(direction: Direction, dial: Dial, connector: Connector, own: Own) -> Arc<Self> {
         Arc::new(Self {
+            direction,
+            is_http1: AtomicBool::new(dial.version == Version::Http1),
             dial,
             connector,
             own,
@@ -154,11 +161,16 @@ impl Upstream {
     pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         match self.ready() {
             Some(carrier) => Ok(carrier),
-            // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
-            // handshakes would make the future of every request large.
-            None => Box::pin(tokio::time::timeout(limit, self.new_connection(limit)))
-                .await
-                .unwrap_or_else(|_| Err(self.too_late())),
+            None => {
+                // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
+                // handshakes would make the future of every request large.
+                let opened = Box::pin(tokio::time::timeout(limit, self.new_connection(limit)));
+                let opened = opened.await.unwrap_or_else(|_| Err(self.too_late()));
+                // A server that takes no other connection, or leaves it waiting, may have one already.
+                opened.or_else(|cause| {
+                    self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
+                })
+            }
         }
     }
 
@@ -168,25 +180,37 @@ impl Upstream {
     }
 
     async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        if self.dial.version == Version::Http2 {
+        if self.is_http1.load(Ordering::Relaxed) {
+            return self.open(limit).await;
+        }
+        let one_at_a_time = self.opening.lock().await;
+        if let Some(carrier) = self.ready() {
+            return Ok(carrier);
+        }
+        if self.is_http1.load(Ordering::Relaxed) {
+            // Whoever was sooner has found out.
+            drop(one_at_a_time);
+        }
+        self.open(limit).await
+    }
+
+    /// Whoever comes next has a wide window again: those that there were have ended, and narrow ones carry what comes.
+    async fn widen(self: Arc<Self>) {
+        let opened = tokio::time::timeout(WIDEN, async {
             let _one_at_a_time = self.opening.lock().await;
-            if let Some(carrier) = self.ready() {
-                return Ok(carrier);
-            }
-            let opened = self.open(limit).await;
-            // A server that takes no other connection has one already.
-            opened.or_else(|cause| {
-                self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
-            })
-        } else {
-            self.open(limit).await
+            if self.http2.next() == Width::Wide { self.open(WIDEN).await.map(drop) } else { Ok(()) }
+        });
+        if !matches!(opened.await, Ok(Ok(()))) {
+            tracing::debug!(upstream = ?self, "no other connection can be opened");
         }
     }
 
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let width = self.http2.next();
-        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, width.window()).await?;
+        let window = width.window(self.direction);
+        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, window).await?;
         let place = self.place(address);
+        self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
         Ok(match sender {
             Sender::Http1(mut line) => {
                 line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
@@ -226,6 +250,9 @@ impl Upstream {
             idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
         let is_shared = self.http2.sweep();
+        if self.http2.lacks_wide() {
+            tokio::spawn(self.clone().widen());
+        }
         Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared
     }
 
@@ -360,4 +387,6 @@ impl Pools {
 /// Idle connections are closed after this long: shorter than what most servers grant, 60 s and more.
 const MAX_IDLE: Duration = Duration::from_secs(50);
 const MAX_IDLE_CONNECTIONS: usize = 1024;
+/// For a connection that nobody waits for.
+const WIDEN: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(1);

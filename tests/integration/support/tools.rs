@@ -80,6 +80,14 @@ pub(crate) fn grpc_server() -> (Process, u16) {
     (process, port)
 }
 
+/// The HTTP/2 server of Node, and its port.
+pub(crate) fn http2_server(settings: &Value) -> (Process, u16) {
+    let mut command = node("http2-server.mjs");
+    let mut process = Process::spawn("http2-server.mjs", command.arg(settings.to_string()));
+    let port = process.first_line(Duration::from_secs(20)).trim().parse().expect("a port");
+    (process, port)
+}
+
 /// Runs cases of grpcio's client; one value per case.
 pub(crate) fn grpc_client(arguments: &[&str]) -> Vec<Value> {
     let done: Finished = run(python("grpc_client.py").args(arguments), 2 * LIMIT);

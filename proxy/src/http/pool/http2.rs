@@ -8,13 +8,20 @@ use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::Place;
+use super::{MAX_IDLE, Place};
 use crate::http::body::Body;
 use crate::http::sent::Sent;
+use crate::record::Direction;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<Vec<Connection>>);
+pub(super) struct Shared {
+    open: Mutex<Vec<Connection>>,
+    /// When the server took no other connection, if that was the last that was heard of it.
+    shut: Mutex<Option<Instant>>,
+    /// Has anybody had a narrow one for want of a wide one?
+    lacked_wide: AtomicBool,
+}
 
 struct Connection {
     sender: SendRequest<Body>,
@@ -34,10 +41,11 @@ pub(super) enum Width {
 }
 
 /// What a connection and its streams know of each other.
-#[derive(Default)]
 struct Load {
     /// Streams under way.
     streams: AtomicUsize,
+    /// When the last of them ended.
+    rests_since: Mutex<Instant>,
     /// The server takes no others (GOAWAY).
     is_leaving: AtomicBool,
     /// It says nothing, and others go elsewhere: until it does, or carries none any more.
@@ -69,27 +77,35 @@ impl Shared {
     pub(super) fn stream(&self) -> Option<(SendRequest<Body>, Stream)> {
         let mut open = self.lock();
         open.retain(|connection| !connection.has_ended());
-        // Narrow ones are for those that a wide one has no room for: whoever is alone does not stay on one.
-        let has_wide = has_wide(&open);
-        let with_room = open.iter().filter(|connection| connection.has_room() && has_wide);
+        let with_room = open.iter().filter(|connection| connection.has_room());
+        // Narrow ones are for those that a wide one has no room for, or where there is none.
         match with_room.min_by_key(|connection| !connection.is_wide()) {
-            Some(connection) => Some(connection.stream()),
-            None if open.len() < MAX_CONNECTIONS => None,
-            None => least(&open),
+            Some(connection) => {
+                if !connection.is_wide() && next(&open) == Width::Wide {
+                    self.lacked_wide.store(true, Ordering::Relaxed);
+                }
+                Some(connection.stream())
+            }
+            None if open.len() >= MAX_CONNECTIONS => least(&open),
+            // Beyond what we would have on one, rather than wait in vain as others just have.
+            None if self.is_shut() && open.iter().any(Connection::is_allowed) => least(&open),
+            None => None,
         }
     }
 
-    /// Of what kind the next connection is: wide, where there is none of that kind, nor a silent one.
+    /// Of what kind the next connection is: wide, where none of that kind is of use, and there are not enough that are silent.
     pub(super) fn next(&self) -> Width {
-        if has_wide(&self.lock()) { Width::Narrow } else { Width::Wide }
+        next(&self.lock())
     }
 
-    /// The same on any, since there will be no other.
+    /// The same on any, since there will be no other for now.
     pub(super) fn crowded(&self) -> Option<(SendRequest<Body>, Stream)> {
+        *self.shut() = Some(Instant::now());
         least(&self.lock())
     }
 
-    /// The first stream on a new connection, which others may use too, unless there are enough.
+    /// The first stream on a new connection, which others may use too, unless there are enough: of all, or of wide ones, since
+    /// whoever asked for one at the same time was sooner.
     pub(super) fn begin(
         &self,
         sender: SendRequest<Body>,
@@ -97,38 +113,62 @@ impl Shared {
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
     ) -> (SendRequest<Body>, Stream) {
-        let connection = Connection { sender, width, place, load: Arc::default(), allowed };
+        let connection = Connection { sender, width, place, load: Arc::new(Load::new()), allowed };
         let stream = connection.stream();
+        *self.shut() = None;
         let mut open = self.lock();
-        if open.len() < MAX_CONNECTIONS {
+        if open.len() < MAX_CONNECTIONS && (width == Width::Narrow || next(&open) == Width::Wide) {
             open.push(connection);
         }
         stream
     }
 
-    /// Lets go of those that have ended, that lead to where the name is not any more, or that are narrow and idle. The
-    /// streams that are on one go on. Is any left?
+    /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
+    /// a wide one that is. The streams that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
-        let mut open = self.lock();
+        let (mut open, mut is_kept) = (self.lock(), false);
         open.retain(|connection| {
-            let is_needed = connection.is_wide() || connection.under_way() > 0;
-            is_needed && !connection.has_ended() && !connection.place.is_left()
+            if connection.has_ended() || connection.place.is_left() {
+                return false;
+            }
+            // One, for whoever comes next.
+            connection.under_way() > 0 || connection.is_wide() && !std::mem::replace(&mut is_kept, true)
         });
         !open.is_empty()
     }
 
+    /// Has anybody, since this was asked last, had a narrow one for want of a wide one, of which there is still none?
+    pub(super) fn lacks_wide(&self) -> bool {
+        self.lacked_wide.swap(false, Ordering::Relaxed) && self.next() == Width::Wide
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut().is_some_and(|since| since.elapsed() < SHUT)
+    }
+
+    fn shut(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn has_wide(open: &[Connection]) -> bool {
-    open.iter().any(|connection| connection.is_wide() && !connection.has_ended())
+fn next(open: &[Connection]) -> Width {
+    let wide = || open.iter().filter(|connection| connection.is_wide() && !connection.has_ended());
+    match wide().any(|connection| !connection.is_silent()) || wide().count() >= MAX_WIDE {
+        true => Width::Narrow,
+        false => Width::Wide,
+    }
 }
 
+/// Where there is most room, and beyond what the server allows only if there is none.
 fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
     let connection = open.iter().filter(|connection| !connection.has_ended());
-    connection.min_by_key(|connection| (connection.is_silent(), connection.crowd())).map(Connection::stream)
+    connection
+        .min_by_key(|connection| (connection.is_silent(), !connection.is_allowed(), connection.crowd()))
+        .map(Connection::stream)
 }
 
 // === impl Connection ===
@@ -138,10 +178,11 @@ impl Connection {
         self.load.streams.load(Ordering::Relaxed)
     }
 
-    /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long.
+    /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long. One that
+    /// has been idle for long may be about to end.
     fn has_ended(&self) -> bool {
-        let is_left = self.is_silent() && self.under_way() == 0;
-        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left
+        let is_left = || self.under_way() == 0 && (self.is_silent() || self.load.rests() > MAX_IDLE);
+        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left()
     }
 
     fn is_wide(&self) -> bool {
@@ -157,7 +198,16 @@ impl Connection {
     }
 
     fn room(&self) -> usize {
-        self.allowed.load(Ordering::Relaxed).min(self.width.streams())
+        self.allowed().min(self.width.streams())
+    }
+
+    fn allowed(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Would the server take another stream, however many we would have here?
+    fn is_allowed(&self) -> bool {
+        self.under_way() < self.allowed() && !self.is_silent()
     }
 
     /// Streams for each hundred that it has room for.
@@ -175,10 +225,13 @@ impl Connection {
 
 impl Width {
     /// Of each stream, in bytes.
-    pub(super) fn window(self) -> u32 {
-        match self {
-            Self::Wide => 256 * 1024,
-            Self::Narrow => 8 * 1024,
+    pub(super) fn window(self, direction: Direction) -> u32 {
+        match (self, direction) {
+            (Self::Wide, _) => 256 * 1024,
+            // The application is beside us, and its callers may be anybody.
+            (Self::Narrow, Direction::Inbound) => 8 * 1024,
+            // A window is what comes in a round trip, and those who ask are ours. What HTTP/2 has by itself (RFC 9113 §6.9.2), and a byte.
+            (Self::Narrow, Direction::Outbound) => 64 * 1024,
         }
     }
 
@@ -194,6 +247,22 @@ impl Width {
 // === impl Load ===
 
 impl Load {
+    fn new() -> Self {
+        Self {
+            streams: AtomicUsize::new(0),
+            rests_since: Mutex::new(Instant::now()),
+            is_leaving: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            answers: AtomicUsize::new(0),
+            rooms: Mutex::default(),
+        }
+    }
+
+    /// For how long no stream has been under way, if none is.
+    fn rests(&self) -> Duration {
+        self.rests_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     fn rooms(&self) -> MutexGuard<'_, Vec<Sent>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,7 +318,9 @@ impl Drop for Silence {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.load.streams.fetch_sub(1, Ordering::Relaxed);
+        if self.load.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.load.rests_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 }
 
@@ -261,6 +332,10 @@ impl std::fmt::Debug for Stream {
 
 /// As many as carry 1,500 streams: those of fifteen callers who have all that they may.
 const MAX_CONNECTIONS: usize = 16;
+/// Of wide ones, of which one takes what comes and the others are silent.
+const MAX_WIDE: usize = 4;
+/// Until another connection is tried for, where there was none to be had.
+const SHUT: Duration = Duration::from_secs(5);
 /// Who goes sooner says nothing of the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// For heads, kept by a connection: more requests than wait for their answers at once most of the time.

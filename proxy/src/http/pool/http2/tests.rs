@@ -19,11 +19,15 @@ struct World {
 
 impl World {
     async fn open(&mut self, allowed: usize) -> (SendRequest<Body>, Stream) {
+        let width = self.shared.next();
+        self.open_as(width, allowed).await
+    }
+
+    async fn open_as(&mut self, width: Width, allowed: usize) -> (SendRequest<Body>, Stream) {
         let (near, far) = duplex(64 * 1024);
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.drivers.push((driver, far));
         let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
-        let width = self.shared.next();
         self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place))
     }
 
@@ -93,6 +97,47 @@ async fn those_beyond_the_first_are_let_go_once_they_are_idle() {
     assert!(!world.shared.sweep() && world.loads().is_empty(), "not where the name is not any more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_is_idle_for_long_ends_and_one_that_carries_a_stream_does_not() {
+    let mut world = World::default();
+    let (_, stream) = world.open(100).await;
+    tokio::time::advance(MAX_IDLE * 3).await;
+    assert!(world.shared.sweep() && world.loads() == [1], "it carries one");
+    drop(stream);
+    tokio::time::advance(MAX_IDLE).await;
+    assert!(world.shared.sweep() && world.loads() == [0], "it counts from the end of the last");
+    drop(world.shared.stream().unwrap());
+    tokio::time::advance(MAX_IDLE).await;
+    assert!(world.shared.sweep());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(world.shared.stream().is_none(), "before the sweep sees it");
+    assert!(!world.shared.sweep(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn of_wide_ones_too_one_is_kept_while_none_is_under_way() {
+    let mut world = World::default();
+    let (_, first) = world.open(100).await;
+    first.load.is_silent.store(true, Ordering::Relaxed);
+    let (_, second) = world.open_as(Width::Wide, 100).await;
+    first.load.is_silent.store(false, Ordering::Relaxed);
+    assert!(world.shared.sweep() && world.loads() == [1, 1]);
+    drop((first, second));
+    assert!(world.shared.sweep() && world.loads() == [0]);
+}
+
+/// As it is where ALPN has not said yet that one is for many, and where a request has to have one of its own.
+#[tokio::test]
+async fn who_opens_a_wide_one_beside_another_keeps_it_to_itself() {
+    let mut world = World::default();
+    let widths = [world.shared.next(), world.shared.next(), world.shared.next()];
+    let mut streams = Vec::new();
+    for width in widths {
+        streams.push(world.open_as(width, 100).await);
+    }
+    assert_eq!((widths, world.loads()), ([Width::Wide; 3], vec![1]));
+}
+
 #[tokio::test]
 async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
     let mut world = World::default();
@@ -118,8 +163,39 @@ async fn where_the_wide_one_has_ended_another_takes_its_place() {
     streams.drain(..16);
     streams.push(world.stream(100).await);
     streams.push(world.stream(100).await);
-    assert_eq!(world.loads(), [4, 2], "whoever is alone does not stay on a narrow one");
-    assert!(world.shared.lock()[1].is_wide());
+    assert_eq!(world.loads(), [6], "a narrow one is better than to wait for another");
+    assert!(world.shared.lacks_wide() && !world.shared.lacks_wide(), "which the sweep sees, once");
+    drop(world.open(100).await);
+    streams.push(world.stream(100).await);
+    assert_eq!((world.loads(), world.shared.lacks_wide()), (vec![6, 1], false), "nobody does any more");
+    assert!(world.shared.lock()[1].is_wide(), "whoever comes next is on the wide one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_other_is_to_be_had_the_rest_goes_where_the_server_allows_it_for_a_while() {
+    let mut world = World::default();
+    let mut streams = Vec::new();
+    for _ in 0..19 {
+        streams.push(world.stream(20).await);
+    }
+    assert_eq!(world.loads(), [16, 3]);
+    for _ in 0..17 {
+        streams.push(world.stream(20).await);
+    }
+    assert_eq!(world.loads(), [16, 20]);
+    assert!(world.shared.stream().is_none(), "there may be another");
+    streams.push(world.shared.crowded().unwrap().1);
+    assert_eq!(world.loads(), [17, 20], "more than ours, and not more than the server's");
+    for _ in 0..3 {
+        streams.push(world.shared.stream().unwrap().1);
+    }
+    assert_eq!(world.loads(), [20, 20], "nobody else waits in vain");
+    assert!(world.shared.stream().is_none(), "which then waits for another, since there is no room");
+    streams.truncate(39);
+    tokio::time::advance(SHUT).await;
+    assert!(world.shared.stream().is_none(), "it is tried for again");
+    streams.push(world.open(20).await.1);
+    assert_eq!(world.loads(), [19, 20, 1]);
 }
 
 /// As long as somebody waits in vain.
@@ -145,7 +221,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     let next = world.stream(100).await;
     assert_eq!(world.loads(), [2, 1]);
     let widths = world.shared.lock().iter().map(|connection| connection.width).collect::<Vec<_>>();
-    assert_eq!(widths, [Width::Wide, Width::Narrow], "it counts");
+    assert_eq!(widths, [Width::Wide, Width::Wide], "it is of no use to anybody");
     // Of a late answer at last.
     other.answered();
     drop(world.stream(100).await);
@@ -156,7 +232,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     wait(&late, PATIENCE).await;
     drop((late, other, again));
     drop(world.stream(100).await);
-    assert_eq!(world.loads(), [1, 0], "it is let go of with what it carried, and another takes its place");
+    assert_eq!(world.loads(), [1], "it is let go of with what it carried, and another has its place");
     drop(next);
 }
 
@@ -171,4 +247,6 @@ async fn of_silent_connections_there_are_no_more_than_of_others() {
     }
     let loads = world.loads();
     assert_eq!((loads.len(), loads.iter().sum()), (MAX_CONNECTIONS, MAX_CONNECTIONS * 2));
+    let wide = world.shared.lock().iter().filter(|connection| connection.is_wide()).count();
+    assert_eq!(wide, MAX_WIDE, "what lies unread stays bounded");
 }
