@@ -236,6 +236,35 @@ fn what_an_application_may_have_begun_with_is_not_done_again() {
     }
 }
 
+/// It answers on its first connection, and ends that under the next request (RFC 9110 §9.2.2).
+#[test]
+fn a_kept_connection_that_ends_under_what_may_be_sent_twice_has_another_in_its_place() {
+    let ends: Mood = |mut frames| {
+        let first = frames.request()?;
+        frames.say(&answer(first))?;
+        (0..TOGETHER).try_for_each(|_| frames.request().map(drop))
+    };
+    for (method, body, then) in [
+        ("GET", "", (200, String::new())),
+        ("PUT", "", (200, String::new())),
+        ("PUT", "order", refused()),
+        ("POST", "", refused()),
+    ] {
+        let world = World::new(1, ends);
+        assert_eq!(world.ask("GET", &["/1"], ""), [(200, String::new())]);
+        let answers = world.ask(method, &["/2", "/3", "/4"], body);
+        assert_eq!(answers, vec![then.clone(); TOGETHER], "{method} {body:?}");
+        let (connections, heard) =
+            if then.0 == 200 { (2, vec![format!("{method} /"); TOGETHER]) } else { (1, Vec::new()) };
+        let lines: Vec<_> = world.application.heard().iter().map(|heard| heard.line.clone()).collect();
+        assert!(
+            lines.len() == heard.len() && lines.iter().zip(&heard).all(|(a, b)| a.starts_with(b)),
+            "{lines:?}"
+        );
+        assert_eq!(world.application.connections(), connections, "one for all of them");
+    }
+}
+
 /// Its first connection takes one stream, and does not answer it.
 #[test]
 fn who_comes_when_an_application_allows_no_more_streams_gets_another_connection() {

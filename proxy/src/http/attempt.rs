@@ -3,6 +3,7 @@
 pub(super) mod failure;
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -24,6 +25,8 @@ pub(super) enum Attempt {
     Returned(Box<Request<Body>>, Cause),
     /// It was sent on a kept connection that ended without a byte of an answer, and may be sent twice. Here is its head.
     Unheard(Box<Request<Body>>),
+    /// The same of a kept connection of HTTP/2, which ended under all that it carried.
+    Left(Box<Request<Body>>),
     /// It was sent, and the server says that it has not begun with it. Here is its head.
     Refused(Box<Request<Body>>),
     Broken(Cause),
@@ -70,11 +73,16 @@ impl Attempt {
         let heard = matches!(&hold, Hold::Connection(lease) if lease.line.has_heard());
         let again = match hold {
             Hold::Connection(lease) => lease.line.unheard().map(|head| Self::Unheard(Box::new(head))),
-            Hold::Stream(stream) => refusal(error).and_then(|refusal| {
-                if refusal == Refusal::GoAway {
+            Hold::Stream(stream) => without_answer(error).and_then(|how| {
+                if how != Without::Stream {
                     stream.leave();
                 }
-                stream.refused().map(|head| Self::Refused(Box::new(head)))
+                match how {
+                    Without::Connection => stream.unheard().map(|head| Self::Left(Box::new(head))),
+                    Without::GoAway | Without::Stream => {
+                        stream.refused().map(|head| Self::Refused(Box::new(head)))
+                    }
+                }
             }),
         };
         again.unwrap_or_else(|| Self::Broken(failure::of(error, heard)))
@@ -85,13 +93,13 @@ impl Attempt {
         match self {
             Self::Returned(_, cause) | Self::Broken(cause) => *cause,
             Self::Refused(_) => Cause::DestinationUnavailable,
-            Self::Answered(..) | Self::Unheard(_) => Cause::ConnectionTerminated,
+            Self::Answered(..) | Self::Unheard(_) | Self::Left(_) => Cause::ConnectionTerminated,
         }
     }
 
     /// The request to send once more, if it may be and if all of its body is at hand, which the exchange from now on is about.
     pub(super) fn once_more(self, exchange: &mut Option<Arc<Exchange>>) -> Option<Request<Body>> {
-        let (Self::Unheard(head) | Self::Refused(head)) = self else { return None };
+        let (Self::Unheard(head) | Self::Left(head) | Self::Refused(head)) = self else { return None };
         let (body, anew) = Body::again(exchange.as_deref())?;
         *exchange = anew;
         tracing::debug!("a request is sent once more, with which the upstream has not begun");
@@ -99,22 +107,28 @@ impl Attempt {
     }
 }
 
-/// How a server of HTTP/2 says that it has not begun with a request, which then may be sent again whatever its method.
+/// How a server of HTTP/2 leaves a request without an answer, where it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    /// Its stream is beyond the last one that the server looks at (RFC 9113 §6.8). The others end otherwise, be it in the end of
-    /// the connection.
+enum Without {
+    /// It has not begun with it: its stream is beyond the last one that the server looks at (RFC 9113 §6.8).
     GoAway,
-    /// REFUSED_STREAM (RFC 9113 §8.7).
+    /// Nor here: REFUSED_STREAM (RFC 9113 §8.7).
     Stream,
+    /// The connection has ended, and nobody knows.
+    Connection,
 }
 
-fn refusal(error: &hyper::Error) -> Option<Refusal> {
-    let error = error.source()?.downcast_ref::<h2::Error>()?;
+fn without_answer(error: &hyper::Error) -> Option<Without> {
+    let source = error.source()?;
+    // What hyper makes of h2's error of that kind.
+    if source.is::<io::Error>() {
+        return Some(Without::Connection);
+    }
+    let error = source.downcast_ref::<h2::Error>()?;
     match () {
         () if !error.is_remote() => None,
-        () if error.is_go_away() => Some(Refusal::GoAway),
-        () if error.reason() == Some(h2::Reason::REFUSED_STREAM) => Some(Refusal::Stream),
+        () if error.is_go_away() => Some(Without::GoAway),
+        () if error.reason() == Some(h2::Reason::REFUSED_STREAM) => Some(Without::Stream),
         () => None,
     }
 }

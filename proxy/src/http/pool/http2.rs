@@ -61,6 +61,8 @@ pub(crate) struct Stream {
     load: Arc<Load>,
     /// Its request, until an answer comes.
     sent: Sent,
+    /// Had others been answered on its connection when that went out?
+    is_kept: bool,
 }
 
 /// A request that waits for its answer, on a connection on which so many have come, since then.
@@ -217,7 +219,7 @@ impl Connection {
 
     fn stream(&self) -> (SendRequest<Body>, Stream) {
         self.load.streams.fetch_add(1, Ordering::Relaxed);
-        (self.sender.clone(), Stream { load: self.load.clone(), sent: Sent::default() })
+        (self.sender.clone(), Stream { load: self.load.clone(), sent: Sent::default(), is_kept: false })
     }
 }
 
@@ -271,8 +273,9 @@ impl Load {
 // === impl Stream ===
 
 impl Stream {
-    /// Notes what goes out, since the server may say that it has not begun with it.
+    /// Notes what goes out, since the server may say that it has not begun with it, or be about to close the connection.
     pub(crate) fn note(&mut self, request: &Request<Body>) {
+        self.is_kept = self.load.answers.load(Ordering::Relaxed) > 0;
         self.sent = self.load.rooms().pop().unwrap_or_default();
         self.sent.note(request);
     }
@@ -303,6 +306,11 @@ impl Stream {
     /// The request, with which the server has not begun; its body is the caller's to add.
     pub(crate) fn refused(mut self) -> Option<Request<Body>> {
         std::mem::take(&mut self.sent).request()
+    }
+
+    /// The same of one that was not answered before its connection ended, if it may go out twice.
+    pub(crate) fn unheard(self) -> Option<Request<Body>> {
+        if self.is_kept { self.refused().filter(|request| request.method().is_idempotent()) } else { None }
     }
 }
 
