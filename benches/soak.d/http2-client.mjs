@@ -36,8 +36,8 @@ function ask(session, { method, path, headers, body }) {
     stream.on('error', (error) => (answer.trouble ??= error.message));
     stream.on('close', () => {
       clearTimeout(late);
-      // A stream that was cancelled, or whose connection has ended, closes without an error.
-      if (!stream.readableEnded) answer.trouble ??= `closed with code ${stream.rstCode}`;
+      // A stream that was cancelled, or whose connection has ended, closes without an error, and seems to have come to its end.
+      if (!stream.readableEnded || stream.rstCode) answer.trouble ??= `closed with code ${stream.rstCode}`;
       resolve({ ...answer, body: Buffer.concat(parts).toString('base64') });
     });
     if (body) stream.end(body);

@@ -11,7 +11,7 @@ import json
 import time
 
 import excuses
-from cases import ALLOWED
+from cases import ALLOWED, FLIP
 from schedule import BREAK, DELAY, DRIP, GARBAGE, HALF_OPEN, KINDS, REFUSE, RESET, SURPLUS, TRUNCATE
 
 # What the sidecar may say of an upstream that is ill.
@@ -24,6 +24,8 @@ WITH_TOKEN = ("outbound", "multiplexed", "caller")
 ENDING = set(KINDS) - {DELAY, DRIP} | {SURPLUS}
 CUTTING = {RESET, HALF_OPEN, TRUNCATE, BREAK, GARBAGE, DRIP}
 SLOW = {DELAY, DRIP}
+# An answer that takes longer is judged again when policy changes, and ends with what let it in, in seconds.
+JUDGED_AGAIN = 1.0
 # Examples of what is wrong that are kept.
 EXAMPLES = 20
 
@@ -59,6 +61,8 @@ class Judge:
                 is_piece = answer.status != 200 or request.expected_body().startswith(answer.body)
                 if not is_piece:
                     return self.blame(self.wrong, f"a piece of another body: {answer.body[:120]!r}", request, answer)
+                if request.may == FLIP and answer.status == 200 and end - begin > JUDGED_AGAIN:
+                    return self.count(request, answer)
                 return self.excuse_or(self.lost, "broke off", request, answer, cut)
             flaw = flaw_of(request, answer)
             return self.blame(self.wrong, flaw, request, answer) if flaw else self.count(request, answer)

@@ -56,7 +56,7 @@ fn an_answer_under_way_breaks_off_and_what_came_is_there() {
             assert!(done.took >= TOTAL && done.took < LATE, "{arguments:?}: {:?}", done.took);
             let (status, size) = done.stdout.split_once(' ').expect("status and size");
             assert!(status == "200" && size.parse::<u64>().unwrap() > 10, "{arguments:?}: {}", done.stdout);
-            assert!(code == 18 || done.stderr.contains("CANCEL"), "{}", done.stderr);
+            assert!(code == 18 || done.stderr.contains("INTERNAL_ERROR"), "{}", done.stderr);
         }
         wait_until("the application to be free", LATE, || upstream.flowing() == 0);
     }

@@ -139,7 +139,7 @@ impl HttpBody for Arriving {
         }
         if this.stream.as_ref().is_some_and(|stream| stream.is_cut(context)) {
             this.incoming = None;
-            return Poll::Ready(Some(Err(BodyError::Untaken(h2::Reason::CANCEL.into()))));
+            return Poll::Ready(Some(Err(BodyError::Untaken)));
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *incoming).poll_frame(context);

@@ -80,12 +80,12 @@ pub(crate) enum BodyError {
     Unended,
     #[error("nothing arrived for {0:?}")]
     Stalled(Duration),
-    /// Over HTTP/2 the stream is reset with the code that is the source of this.
+    /// Over HTTP/2 this is INTERNAL_ERROR as well: of CANCEL hyper and Node tell their callers that the body is whole.
     #[error("it may not go on: {0}")]
-    Ended(Reason, #[source] h2::Error),
+    Ended(Reason),
     /// The same, of a request whose caller let its answer lie.
     #[error("nobody takes its answer")]
-    Untaken(#[source] h2::Error),
+    Untaken,
 }
 
 // === impl Body ===
@@ -336,7 +336,7 @@ impl Relay {
         if ending.is_grpc && !self.is_request {
             return Some(Ok(Frame::trailers(answer::trailers(&ending.refusal))));
         }
-        Some(Err(self.broken(BodyError::Ended(ending.reason(), h2::Reason::CANCEL.into()))))
+        Some(Err(self.broken(BodyError::Ended(ending.reason()))))
     }
 
     fn broken(&self, error: BodyError) -> BodyError {

@@ -183,7 +183,8 @@ impl Upstream {
         if self.is_http1.load(Ordering::Relaxed) {
             return self.open(limit).await;
         }
-        let one_at_a_time = self.opening.lock().await;
+        // Whoever was sooner may wait in vain, and most of the time is for an attempt of one's own.
+        let one_at_a_time = tokio::time::timeout(OTHERS.min(limit / 4), self.opening.lock()).await;
         if let Some(carrier) = self.ready() {
             return Ok(carrier);
         }
@@ -390,3 +391,5 @@ const MAX_IDLE_CONNECTIONS: usize = 1024;
 /// For a connection that nobody waits for.
 const WIDEN: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long another's attempt to connect is waited for: longer than TCP, TLS and settings take on most roads.
+const OTHERS: Duration = Duration::from_millis(500);
