@@ -10,10 +10,9 @@ use http::{HeaderMap, Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
 
 use crate::support::client::Connection;
-use crate::support::policy::{Folder, document, open_policy};
+use crate::support::policy::{Folder, open_policy, out_by_http1};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::scripted::{Scripted, Served};
 
@@ -108,12 +107,7 @@ const ANSWERS: &[(&str, &str, &str, Outcome)] = &[
 
 /// A sidecar whose rule for the application says HTTP/1.1, whatever its callers speak.
 fn out_to(application: &Scripted) -> (Proxy, Folder) {
-    let rule = json!({
-        "name": "one", "to": {"hosts": ["localhost"], "ports": [application.address().port()]}, "tls": "none",
-        "protocol": "http1",
-    });
-    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
-    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    let folder = out_by_http1(application.address().port());
     (Settings::policies(folder.path(), "checkout").start(), folder)
 }
 

@@ -6,11 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::support::client::Connection;
 use crate::support::frames::{Frames, data, end, post};
-use crate::support::policy::{Folder, document, inbound, issuer_with_file, open_policy, usual_rules};
+use crate::support::policy::{Folder, inbound, issuer_with_file, open_policy, out_by_http1, usual_rules};
 use crate::support::proxy::{Proxy, Settings};
 use crate::support::scripted::{Scripted, Served};
 use crate::support::wait_until;
@@ -115,11 +113,7 @@ fn an_application_hears_of_no_expectation_by_http2() {
         }
     });
     let port = application.address().port();
-    let rule = json!({
-        "name": "one", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http1",
-    });
-    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
-    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    let folder = out_by_http1(port);
     let proxy = Settings::policies(folder.path(), "checkout").start();
     let host = format!("localhost:{port}");
     let mut by_http2 = Frames::open(proxy.outbound()).unwrap();

@@ -6,10 +6,8 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::support::frames::{Frames, NO_ERROR, data, end, head, post, reset, trailer};
-use crate::support::policy::{Folder, document, open_policy};
+use crate::support::policy::{open_policy, out_by_http1};
 use crate::support::ports::Port;
 use crate::support::proxy::Settings;
 use crate::support::scripted::Scripted;
@@ -80,11 +78,7 @@ fn a_request_that_its_caller_resets_has_no_last_chunk_at_the_application_over_ht
         let _ = tell.send(String::from_utf8_lossy(&body).into_owned());
     });
     let port = application.address().port();
-    let rule = json!({
-        "name": "one", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http1",
-    });
-    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
-    let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))]);
+    let folder = out_by_http1(port);
     let proxy = Settings::policies(folder.path(), "checkout").start();
     let mut caller = Frames::open(proxy.outbound()).unwrap();
     caller.say(&[post(1, &format!("localhost:{port}"), &[]), data(1, b"half")].concat()).unwrap();

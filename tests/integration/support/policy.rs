@@ -126,6 +126,15 @@ pub(crate) fn outbound(port: u16, more: &Value) -> String {
     document("OutboundPolicy", "checkout", &spec)
 }
 
+/// checkout reaches `localhost` on this port, by HTTP/1.1 whatever it speaks itself, and without a token.
+pub(crate) fn out_by_http1(port: u16) -> Folder {
+    let rule = json!({
+        "name": "one", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http1",
+    });
+    let spec = json!({"workloads": {"labels": {"app": "checkout"}}, "rules": [rule]});
+    Folder::with(&[("policy.yaml", &document("OutboundPolicy", "checkout", &spec))])
+}
+
 /// Everybody may do everything on the port of the orders service: what is refused then is refused for its form.
 pub(crate) fn open_policy() -> Folder {
     open_policy_with(&json!({}))
