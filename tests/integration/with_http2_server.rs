@@ -100,11 +100,11 @@ impl Road {
     }
 }
 
-/// A sidecar that speaks HTTP/2 to `localhost` on this port, whatever the caller speaks.
-fn in_plain(port: u16) -> (Proxy, Folder) {
+/// A sidecar that speaks HTTP/2 to `localhost` on this port, whatever the caller speaks, and waits so long for a connection.
+fn in_plain(port: u16, connect: &str) -> (Proxy, Folder) {
     let rule = json!({
         "name": "out", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none", "protocol": "http2",
-        "timeouts": {"connect": "1s", "firstByte": "8s"},
+        "timeouts": {"connect": connect, "firstByte": "8s"},
     });
     let spec = json!({"workloads": {"labels": {"app": "orders"}}, "rules": [rule]});
     let folder = Folder::with(&[("policy.yaml", &document("OutboundPolicy", "orders", &spec))]);
@@ -180,7 +180,7 @@ fn said(process: &Process, what: &str) -> usize {
 fn where_the_server_takes_no_other_connection_the_one_that_is_there_carries_what_it_allows() {
     let (process, port) = tools::http2_server(&json!({}));
     let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), |before| before < 1);
-    let (proxy, _folder) = in_plain(road.port.address().port());
+    let (proxy, _folder) = in_plain(road.port.address().port(), "1s");
     let to = format!("localhost:{}", road.port.address().port());
     thread::scope(|scope| {
         let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/6000", 16));
@@ -198,7 +198,7 @@ fn where_the_server_takes_no_other_connection_the_one_that_is_there_carries_what
 fn where_the_wide_one_has_ended_and_no_other_is_to_be_had_a_narrow_one_carries_what_comes() {
     let (process, port) = tools::http2_server(&json!({}));
     let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), |before| before < 2);
-    let (proxy, _folder) = in_plain(road.port.address().port());
+    let (proxy, _folder) = in_plain(road.port.address().port(), "1s");
     let to = format!("localhost:{}", road.port.address().port());
     thread::scope(|scope| {
         scope.spawn(|| ask(proxy.outbound(), &to, "/slow/7000", 15));
@@ -213,12 +213,41 @@ fn where_the_wide_one_has_ended_and_no_other_is_to_be_had_a_narrow_one_carries_w
     });
 }
 
+#[test]
+fn who_waits_for_another_connection_takes_the_room_that_a_stream_leaves_on_the_one_that_there_is() {
+    let (process, port) = tools::http2_server(&json!({"streams": FEW}));
+    let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), |before| before < 1);
+    let (proxy, _folder) = in_plain(road.port.address().port(), "8s");
+    let to = format!("localhost:{}", road.port.address().port());
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/6000", FEW - 1));
+        wait_until("all but one", Duration::from_secs(5), || said(&process, "/slow/6000") == FEW - 1);
+        assert_eq!(connections(&ask(proxy.outbound(), &to, "/slow/100", 12)), 1);
+        assert!(!slow.is_finished(), "one after the other, and none for the whole limit");
+        assert_eq!(connections(&slow.join().unwrap()), 1);
+    });
+}
+
+#[test]
+fn where_there_are_as_many_connections_as_there_may_be_nobody_waits_for_a_certain_stream() {
+    let (process, port) = tools::http2_server(&json!({"streams": 1}));
+    let (proxy, _folder) = in_plain(port, "8s");
+    let to = format!("localhost:{port}");
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/6000", 1));
+        wait_until("the slow one", Duration::from_secs(5), || said(&process, "/slow/6000") == 1);
+        assert!(connections(&ask(proxy.outbound(), &to, "/slow/100", 80)) <= 16);
+        assert!(!slow.is_finished());
+        assert_eq!(slow.join().unwrap()[0].0, 200);
+    });
+}
+
 /// Whoever comes meanwhile does not wait for it, and whoever comes then finds the one that there is.
 #[test]
 fn an_attempt_to_connect_that_hangs_costs_nobody_else_an_answer() {
     let (_process, port) = tools::http2_server(&json!({}));
     let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), |before| before > 0);
-    let (proxy, _folder) = in_plain(road.port.address().port());
+    let (proxy, _folder) = in_plain(road.port.address().port(), "1s");
     let to = format!("localhost:{}", road.port.address().port());
     thread::scope(|scope| {
         let asking: Vec<_> = (0..40)
@@ -273,7 +302,7 @@ fn beside_many_streams_a_destination_may_send_64_kib_in_a_round_trip_and_the_app
 #[test]
 fn beside_a_connection_that_says_nothing_the_next_one_is_wide() {
     let (process, port) = tools::http2_server(&json!({}));
-    let (proxy, _folder) = in_plain(port);
+    let (proxy, _folder) = in_plain(port, "1s");
     let to = format!("localhost:{port}");
     thread::scope(|scope| {
         scope.spawn(|| ask(proxy.outbound(), &to, "/slow/4000", 1));

@@ -2,6 +2,9 @@
 //! several for many streams.
 
 mod http2;
+mod opening;
+mod stream;
+mod waiting;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2::SendRequest;
 
-use super::attempt::failure;
 use super::body::Body;
-use super::dial::{Address, Client, Dial, Sender, Version};
+use super::dial::{Address, Client, Dial, Version};
 use super::exchange::Exchange;
 use super::last_good::LastGood;
 use super::line::Line;
@@ -23,9 +25,11 @@ use crate::own::Own;
 use crate::record::Direction;
 use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
-use http2::{Shared, Stream, Width};
+use http2::Shared;
+use opening::Attempts;
+use stream::Stream;
 
-pub(crate) use http2::Silence;
+pub(crate) use stream::Silence;
 
 /// Connections to one upstream. Belongs to one worker, so its locks are never contended.
 pub(crate) struct Upstream {
@@ -34,11 +38,11 @@ pub(crate) struct Upstream {
     connector: Connector,
     own: Own,
     http1: Mutex<Vec<Idle>>,
-    http2: Shared,
+    http2: Arc<Shared>,
     /// Where the connections lead that are open, in use or not.
     places: Mutex<Vec<Weak<Place>>>,
-    /// One HTTP/2 connection is opened at a time: whoever comes meanwhile uses it, or opens the next.
-    opening: tokio::sync::Mutex<()>,
+    /// To connect, on behalf of all.
+    attempts: Attempts,
     /// What ALPN said last. Each request needs a connection of its own then, and none waits for another's.
     is_http1: AtomicBool,
     /// For proofs that go there (RFC 9449 §9).
@@ -113,9 +117,9 @@ impl Upstream {
             connector,
             own,
             http1: Mutex::default(),
-            http2: Shared::default(),
+            http2: Arc::default(),
             places: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
+            attempts: Attempts::default(),
             nonce: NewestNonce::default(),
         })
     }
@@ -135,11 +139,10 @@ impl Upstream {
 
     /// A connection that is open and ready, if there is one.
     pub(crate) fn ready(self: &Arc<Self>) -> Option<Carrier> {
-        let on_http2 = || self.http2.stream().map(|(sender, stream)| Carrier::Http2(sender, stream));
         match self.dial.version {
             Version::Http1 => self.idle(),
-            Version::Http2 => on_http2(),
-            Version::Negotiated => on_http2().or_else(|| self.idle()),
+            Version::Http2 => self.http2.stream(),
+            Version::Negotiated => self.http2.stream().or_else(|| self.idle()),
         }
     }
 
@@ -157,88 +160,6 @@ impl Upstream {
         None
     }
 
-    /// A connection: one that is ready, else a new one, within this time.
-    pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        match self.ready() {
-            Some(carrier) => Ok(carrier),
-            None => {
-                // The limit holds for the wait for others' attempts too. Boxed, here and on other rare paths: TLS and
-                // handshakes would make the future of every request large.
-                let opened = Box::pin(tokio::time::timeout(limit, self.new_connection(limit)));
-                let opened = opened.await.unwrap_or_else(|_| Err(self.too_late()));
-                // A server that takes no other connection, or leaves it waiting, may have one already.
-                opened.or_else(|cause| {
-                    self.http2.crowded().map(|(sender, stream)| Carrier::Http2(sender, stream)).ok_or(cause)
-                })
-            }
-        }
-    }
-
-    /// A connection that has carried no request.
-    pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        Box::pin(tokio::time::timeout(limit, self.open(limit))).await.unwrap_or_else(|_| Err(self.too_late()))
-    }
-
-    async fn new_connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        if self.is_http1.load(Ordering::Relaxed) {
-            return self.open(limit).await;
-        }
-        // Whoever was sooner may wait in vain, and most of the time is for an attempt of one's own.
-        let one_at_a_time = tokio::time::timeout(OTHERS.min(limit / 4), self.opening.lock()).await;
-        if let Some(carrier) = self.ready() {
-            return Ok(carrier);
-        }
-        if self.is_http1.load(Ordering::Relaxed) {
-            // Whoever was sooner has found out.
-            drop(one_at_a_time);
-        }
-        self.open(limit).await
-    }
-
-    /// Whoever comes next has a wide window again: those that there were have ended, and narrow ones carry what comes.
-    async fn widen(self: Arc<Self>) {
-        let opened = tokio::time::timeout(WIDEN, async {
-            let _one_at_a_time = self.opening.lock().await;
-            if self.http2.next() == Width::Wide { self.open(WIDEN).await.map(drop) } else { Ok(()) }
-        });
-        if !matches!(opened.await, Ok(Ok(()))) {
-            tracing::debug!(upstream = ?self, "no other connection can be opened");
-        }
-    }
-
-    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        let width = self.http2.next();
-        let window = width.window(self.direction);
-        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, window).await?;
-        let place = self.place(address);
-        self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
-        Ok(match sender {
-            Sender::Http1(mut line) => {
-                line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
-                Carrier::Http1(self.lease(line, place))
-            }
-            Sender::Http2(sender, allowed) => {
-                let (sender, stream) = self.http2.begin(sender, width, allowed, place);
-                Carrier::Http2(sender, stream)
-            }
-        })
-    }
-
-    fn too_late(&self) -> Cause {
-        match &self.dial.address {
-            Address::Socket(_) => Cause::ConnectionTimeout,
-            Address::Name { host, .. } => self.connector.too_late(host),
-        }
-    }
-
-    fn place(&self, address: IpAddr) -> Arc<Place> {
-        let place = Arc::new(Place { address, is_left: AtomicBool::new(false) });
-        if matches!(self.dial.address, Address::Name { .. }) {
-            self.places.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&place));
-        }
-        place
-    }
-
     fn lease(self: &Arc<Self>, line: Line, place: Arc<Place>) -> Lease {
         Lease { upstream: self.clone(), line, place, exchange: None }
     }
@@ -251,8 +172,8 @@ impl Upstream {
             idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
         let is_shared = self.http2.sweep();
-        if self.http2.lacks_wide() {
-            tokio::spawn(self.clone().widen());
+        if self.http2.lacks_wide() && self.attempts.are_none() {
+            self.attempt(WIDEN);
         }
         Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared
     }
@@ -391,5 +312,3 @@ const MAX_IDLE_CONNECTIONS: usize = 1024;
 /// For a connection that nobody waits for.
 const WIDEN: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long another's attempt to connect is waited for: longer than TCP, TLS and settings take on most roads.
-const OTHERS: Duration = Duration::from_millis(500);

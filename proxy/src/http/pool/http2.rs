@@ -4,20 +4,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::{MAX_IDLE, Place};
+use super::stream::Load;
+use super::waiting::Waiting;
+use super::{Carrier, MAX_IDLE, Place};
 use crate::http::body::Body;
-use crate::http::sent::Sent;
 use crate::record::Direction;
+use crate::rejection::Cause;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
 pub(super) struct Shared {
     open: Mutex<Vec<Connection>>,
-    /// When the server took no other connection, if that was the last that was heard of it.
+    /// Who waits for a connection, or for room on one.
+    pub(super) waiting: Waiting,
+    /// When the server took no other connection, or left it waiting, if that was the last that was heard of it.
     shut: Mutex<Option<Instant>>,
     /// Has anybody had a narrow one for want of a wide one?
     lacked_wide: AtomicBool,
@@ -40,45 +43,12 @@ pub(super) enum Width {
     Narrow,
 }
 
-/// What a connection and its streams know of each other.
-struct Load {
-    /// Streams under way.
-    streams: AtomicUsize,
-    /// When the last of them ended.
-    rests_since: Mutex<Instant>,
-    /// The server takes no others (GOAWAY).
-    is_leaving: AtomicBool,
-    /// It says nothing, and others go elsewhere: until it does, or carries none any more.
-    is_silent: AtomicBool,
-    /// Answers that have come.
-    answers: AtomicUsize,
-    /// For heads of requests. As of the connections, its lock is never contended.
-    rooms: Mutex<Vec<Sent>>,
-}
-
-/// A stream under way, from before its request until its answer's body has ended: hyper does not tell how many there are.
-pub(crate) struct Stream {
-    load: Arc<Load>,
-    /// Its request, until an answer comes.
-    sent: Sent,
-    /// Had others been answered on its connection when that went out?
-    is_kept: bool,
-}
-
-/// A request that waits for its answer, on a connection on which so many have come, since then.
-pub(crate) struct Silence {
-    load: Arc<Load>,
-    answers: usize,
-    since: Instant,
-}
-
 // === impl Shared ===
 
 impl Shared {
-    /// A stream on a connection with room for it. Where there are as many connections as there may be, on the one with the least.
-    pub(super) fn stream(&self) -> Option<(SendRequest<Body>, Stream)> {
-        let mut open = self.lock();
-        open.retain(|connection| !connection.has_ended());
+    /// A stream on a connection with room for it. Where there is to be no other connection, there is room for what the server allows.
+    pub(super) fn stream(&self) -> Option<Carrier> {
+        let open = self.open();
         let with_room = open.iter().filter(|connection| connection.has_room());
         // Narrow ones are for those that a wide one has no room for, or where there is none.
         match with_room.min_by_key(|connection| !connection.is_wide()) {
@@ -88,55 +58,92 @@ impl Shared {
                 }
                 Some(connection.stream())
             }
-            None if open.len() >= MAX_CONNECTIONS => least(&open),
-            // Beyond what we would have on one, rather than wait in vain as others just have.
-            None if self.is_shut() && open.iter().any(Connection::is_allowed) => least(&open),
+            None if open.len() >= MAX_CONNECTIONS || self.was_shut() => least(&open)
+                // Where all are silent, there is nothing better.
+                .filter(|connection| connection.is_allowed() || connection.load.is_silent())
+                .map(Connection::stream),
             None => None,
         }
     }
 
     /// Of what kind the next connection is: wide, where none of that kind is of use, and there are not enough that are silent.
     pub(super) fn next(&self) -> Width {
-        next(&self.lock())
+        next(&self.open())
     }
 
-    /// The same on any, since there will be no other for now.
-    pub(super) fn crowded(&self) -> Option<(SendRequest<Body>, Stream)> {
-        *self.shut() = Some(Instant::now());
-        least(&self.lock())
+    /// A stream on any, since there was no room and no other connection for as long as one may wait.
+    pub(super) fn crowded(&self) -> Option<Carrier> {
+        self.shut();
+        least(&self.open()).map(Connection::stream)
     }
 
-    /// The first stream on a new connection, which others may use too, unless there are enough: of all, or of wide ones, since
-    /// whoever asked for one at the same time was sooner.
+    /// How many connections should be tried for, while so many are: what those who wait fill, and one where nobody knows yet how much that
+    /// is.
+    pub(super) fn lacking(&self) -> usize {
+        let (open, waiting) = (self.open(), self.waiting.len());
+        let each = open.iter().map(|connection| connection.allowed().min(Width::Narrow.streams())).max();
+        waiting.div_ceil(each.unwrap_or(usize::MAX).max(1)).min(MAX_CONNECTIONS.saturating_sub(open.len()))
+    }
+
+    /// A new connection, which others may use too, unless there are enough: of all, or of wide ones, since whoever asked for one at the
+    /// same time was sooner. Here is what carries the first request on it.
     pub(super) fn begin(
-        &self,
+        self: &Arc<Self>,
         sender: SendRequest<Body>,
         width: Width,
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
-    ) -> (SendRequest<Body>, Stream) {
-        let connection = Connection { sender, width, place, load: Arc::new(Load::new()), allowed };
-        let stream = connection.stream();
-        *self.shut() = None;
-        let mut open = self.lock();
+    ) -> Carrier {
+        let connection = Connection { sender, width, place, load: Load::new(self), allowed };
+        let carrier = connection.stream();
+        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut open = self.open();
         if open.len() < MAX_CONNECTIONS && (width == Width::Narrow || next(&open) == Width::Wide) {
             open.push(connection);
         }
-        stream
+        carrier
+    }
+
+    /// Gives what room there is to those who wait for it, first come, first served.
+    pub(super) fn hand_out(&self) {
+        while !self.waiting.is_empty() {
+            match self.stream() {
+                Some(carrier) => self.waiting.tell_first(carrier),
+                None if self.open().is_empty() => return self.waiting.look_again(),
+                None => return,
+            }
+        }
+    }
+
+    /// There was no connection to be had. Whoever came before this number need not wait any more, unless it can be for room elsewhere.
+    pub(super) fn failed(&self, cause: Cause, before: u64) {
+        self.make_do();
+        if self.open().is_empty() {
+            self.waiting.fail(cause, before);
+        }
+    }
+
+    /// There is no other connection for now, and those that there are carry what the server allows.
+    pub(super) fn make_do(&self) {
+        if !self.open().is_empty() {
+            self.shut();
+            self.hand_out();
+        }
     }
 
     /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
     /// a wide one that is. The streams that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
-        let (mut open, mut is_kept) = (self.lock(), false);
-        open.retain(|connection| {
-            if connection.has_ended() || connection.place.is_left() {
+        let mut is_kept = false;
+        self.open().retain(|connection| {
+            if connection.place.is_left() {
                 return false;
             }
             // One, for whoever comes next.
-            connection.under_way() > 0 || connection.is_wide() && !std::mem::replace(&mut is_kept, true)
+            connection.load.under_way() > 0 || connection.is_wide() && !std::mem::replace(&mut is_kept, true)
         });
-        !open.is_empty()
+        self.hand_out();
+        !self.open().is_empty()
     }
 
     /// Has anybody, since this was asked last, had a narrow one for want of a wide one, of which there is still none?
@@ -144,59 +151,59 @@ impl Shared {
         self.lacked_wide.swap(false, Ordering::Relaxed) && self.next() == Width::Wide
     }
 
-    fn is_shut(&self) -> bool {
-        self.shut().is_some_and(|since| since.elapsed() < SHUT)
+    /// Is no other connection to be had for now, beside those that there are?
+    pub(super) fn is_shut(&self) -> bool {
+        self.was_shut() && !self.open().is_empty()
     }
 
-    fn shut(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.shut.lock().unwrap_or_else(PoisonError::into_inner)
+    fn was_shut(&self) -> bool {
+        let since = *self.shut.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() < SHUT)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shut(&self) {
+        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Those that have not ended.
+    fn open(&self) -> MutexGuard<'_, Vec<Connection>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|connection| !connection.has_ended());
+        open
     }
 }
 
 fn next(open: &[Connection]) -> Width {
-    let wide = || open.iter().filter(|connection| connection.is_wide() && !connection.has_ended());
-    match wide().any(|connection| !connection.is_silent()) || wide().count() >= MAX_WIDE {
+    let wide = || open.iter().filter(|connection| connection.is_wide());
+    match wide().any(|connection| !connection.load.is_silent()) || wide().count() >= MAX_WIDE {
         true => Width::Narrow,
         false => Width::Wide,
     }
 }
 
 /// Where there is most room, and beyond what the server allows only if there is none.
-fn least(open: &[Connection]) -> Option<(SendRequest<Body>, Stream)> {
-    let connection = open.iter().filter(|connection| !connection.has_ended());
-    connection
-        .min_by_key(|connection| (connection.is_silent(), !connection.is_allowed(), connection.crowd()))
-        .map(Connection::stream)
+fn least(open: &[Connection]) -> Option<&Connection> {
+    open.iter()
+        .min_by_key(|connection| (connection.load.is_silent(), !connection.is_allowed(), connection.crowd()))
 }
 
 // === impl Connection ===
 
 impl Connection {
-    fn under_way(&self) -> usize {
-        self.load.streams.load(Ordering::Relaxed)
-    }
-
     /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long. One that
     /// has been idle for long may be about to end.
     fn has_ended(&self) -> bool {
-        let is_left = || self.under_way() == 0 && (self.is_silent() || self.load.rests() > MAX_IDLE);
-        self.sender.is_closed() || self.load.is_leaving.load(Ordering::Relaxed) || is_left()
+        let is_left =
+            || self.load.under_way() == 0 && (self.load.is_silent() || self.load.rests() > MAX_IDLE);
+        self.sender.is_closed() || self.load.is_leaving() || is_left()
     }
 
     fn is_wide(&self) -> bool {
         self.width == Width::Wide
     }
 
-    fn is_silent(&self) -> bool {
-        self.load.is_silent.load(Ordering::Relaxed)
-    }
-
     fn has_room(&self) -> bool {
-        self.under_way() < self.room() && !self.is_silent()
+        self.load.under_way() < self.room() && !self.load.is_silent()
     }
 
     fn room(&self) -> usize {
@@ -209,17 +216,16 @@ impl Connection {
 
     /// Would the server take another stream, however many we would have here?
     fn is_allowed(&self) -> bool {
-        self.under_way() < self.allowed() && !self.is_silent()
+        self.load.under_way() < self.allowed() && !self.load.is_silent()
     }
 
     /// Streams for each hundred that it has room for.
     fn crowd(&self) -> usize {
-        self.under_way() * 100 / self.room().max(1)
+        self.load.under_way() * 100 / self.room().max(1)
     }
 
-    fn stream(&self) -> (SendRequest<Body>, Stream) {
-        self.load.streams.fetch_add(1, Ordering::Relaxed);
-        (self.sender.clone(), Stream { load: self.load.clone(), sent: Sent::default(), is_kept: false })
+    fn stream(&self) -> Carrier {
+        Carrier::Http2(self.sender.clone(), self.load.begin())
     }
 }
 
@@ -246,108 +252,11 @@ impl Width {
     }
 }
 
-// === impl Load ===
-
-impl Load {
-    fn new() -> Self {
-        Self {
-            streams: AtomicUsize::new(0),
-            rests_since: Mutex::new(Instant::now()),
-            is_leaving: AtomicBool::new(false),
-            is_silent: AtomicBool::new(false),
-            answers: AtomicUsize::new(0),
-            rooms: Mutex::default(),
-        }
-    }
-
-    /// For how long no stream has been under way, if none is.
-    fn rests(&self) -> Duration {
-        self.rests_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, Vec<Sent>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Stream ===
-
-impl Stream {
-    /// Notes what goes out, since the server may say that it has not begun with it, or be about to close the connection.
-    pub(crate) fn note(&mut self, request: &Request<Body>) {
-        self.is_kept = self.load.answers.load(Ordering::Relaxed) > 0;
-        self.sent = self.load.rooms().pop().unwrap_or_default();
-        self.sent.note(request);
-    }
-
-    /// There is an answer: nothing will go out again.
-    pub(crate) fn answered(&mut self) {
-        self.load.answers.fetch_add(1, Ordering::Relaxed);
-        self.load.is_silent.store(false, Ordering::Relaxed);
-        let mut sent = std::mem::take(&mut self.sent);
-        sent.clear();
-        let mut rooms = self.load.rooms();
-        if rooms.len() < MAX_ROOMS {
-            rooms.push(sent);
-        }
-    }
-
-    /// The server takes no other stream on this connection.
-    pub(crate) fn leave(&self) {
-        self.load.is_leaving.store(true, Ordering::Relaxed);
-    }
-
-    /// From now on.
-    pub(crate) fn silence(&self) -> Silence {
-        let answers = self.load.answers.load(Ordering::Relaxed);
-        Silence { load: self.load.clone(), answers, since: Instant::now() }
-    }
-
-    /// The request, with which the server has not begun; its body is the caller's to add.
-    pub(crate) fn refused(mut self) -> Option<Request<Body>> {
-        std::mem::take(&mut self.sent).request()
-    }
-
-    /// The same of one that was not answered before its connection ended, if it may go out twice.
-    pub(crate) fn unheard(self) -> Option<Request<Body>> {
-        if self.is_kept { self.refused().filter(|request| request.method().is_idempotent()) } else { None }
-    }
-}
-
-/// Nobody waits for the answer any more: it is there, overdue, or the caller has gone. Where none has come to anybody meanwhile, it may
-/// be the connection that is dead.
-impl Drop for Silence {
-    fn drop(&mut self) {
-        if self.load.answers.load(Ordering::Relaxed) == self.answers && self.since.elapsed() >= PATIENCE {
-            self.load.is_silent.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if self.load.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.load.rests_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
-    }
-}
-
-impl std::fmt::Debug for Stream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").finish_non_exhaustive()
-    }
-}
-
 /// As many as carry 1,500 streams: those of fifteen callers who have all that they may.
 const MAX_CONNECTIONS: usize = 16;
 /// Of wide ones, of which one takes what comes and the others are silent.
 const MAX_WIDE: usize = 4;
 /// Until another connection is tried for, where there was none to be had.
 const SHUT: Duration = Duration::from_secs(5);
-/// Who goes sooner says nothing of the connection.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// For heads, kept by a connection: more requests than wait for their answers at once most of the time.
-const MAX_ROOMS: usize = 16;
-
 #[cfg(test)]
 mod tests;

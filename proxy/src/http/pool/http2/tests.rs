@@ -4,7 +4,10 @@ use std::sync::atomic::AtomicBool;
 use hyper::client::conn::http2::{Connection as Driver, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::oneshot;
 
+use super::super::stream::{PATIENCE, Stream};
+use super::super::waiting::News;
 use super::*;
 
 /// A connection that nobody drives, and the far end of it.
@@ -13,34 +16,41 @@ type Undriven = (Driver<TokioIo<DuplexStream>, Body, TokioExecutor>, DuplexStrea
 /// They end with this.
 #[derive(Default)]
 struct World {
-    shared: Shared,
+    shared: Arc<Shared>,
     drivers: Vec<Undriven>,
 }
 
 impl World {
-    async fn open(&mut self, allowed: usize) -> (SendRequest<Body>, Stream) {
+    async fn open(&mut self, allowed: usize) -> Stream {
         let width = self.shared.next();
         self.open_as(width, allowed).await
     }
 
-    async fn open_as(&mut self, width: Width, allowed: usize) -> (SendRequest<Body>, Stream) {
+    async fn open_as(&mut self, width: Width, allowed: usize) -> Stream {
         let (near, far) = duplex(64 * 1024);
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.drivers.push((driver, far));
         let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
-        self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place))
+        stream(self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place)))
     }
 
     /// As a request does.
     async fn stream(&mut self, allowed: usize) -> Stream {
         match self.shared.stream() {
-            Some((_, stream)) => stream,
-            None => self.open(allowed).await.1,
+            Some(carrier) => stream(carrier),
+            None => self.open(allowed).await,
         }
     }
 
     fn loads(&self) -> Vec<usize> {
-        self.shared.lock().iter().map(Connection::under_way).collect()
+        self.shared.open().iter().map(|connection| connection.load.under_way()).collect()
+    }
+}
+
+fn stream(carrier: Carrier) -> Stream {
+    match carrier {
+        Carrier::Http2(_, stream) => stream,
+        Carrier::Http1(_) => panic!("not asked for"),
     }
 }
 
@@ -76,7 +86,7 @@ async fn a_server_that_allows_few_streams_gets_no_more_on_one_connection() {
     }
     assert_eq!(world.loads(), [3, 3, 1]);
     // It says so later.
-    world.shared.lock()[0].allowed.store(5, Ordering::Relaxed);
+    world.shared.open()[0].allowed.store(5, Ordering::Relaxed);
     streams.push(world.stream(3).await);
     assert_eq!(world.loads(), [4, 3, 1]);
 }
@@ -93,14 +103,14 @@ async fn those_beyond_the_first_are_let_go_once_they_are_idle() {
     assert!(world.shared.sweep() && world.loads() == [1, 1]);
     streams.clear();
     assert!(world.shared.sweep() && world.loads() == [0], "one is kept");
-    world.shared.lock()[0].place.is_left.store(true, Ordering::Relaxed);
+    world.shared.open()[0].place.is_left.store(true, Ordering::Relaxed);
     assert!(!world.shared.sweep() && world.loads().is_empty(), "not where the name is not any more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_idle_for_long_ends_and_one_that_carries_a_stream_does_not() {
     let mut world = World::default();
-    let (_, stream) = world.open(100).await;
+    let stream = world.open(100).await;
     tokio::time::advance(MAX_IDLE * 3).await;
     assert!(world.shared.sweep() && world.loads() == [1], "it carries one");
     drop(stream);
@@ -117,9 +127,9 @@ async fn one_that_is_idle_for_long_ends_and_one_that_carries_a_stream_does_not()
 #[tokio::test]
 async fn of_wide_ones_too_one_is_kept_while_none_is_under_way() {
     let mut world = World::default();
-    let (_, first) = world.open(100).await;
+    let first = world.open(100).await;
     first.load.is_silent.store(true, Ordering::Relaxed);
-    let (_, second) = world.open_as(Width::Wide, 100).await;
+    let second = world.open_as(Width::Wide, 100).await;
     first.load.is_silent.store(false, Ordering::Relaxed);
     assert!(world.shared.sweep() && world.loads() == [1, 1]);
     drop((first, second));
@@ -141,9 +151,9 @@ async fn who_opens_a_wide_one_beside_another_keeps_it_to_itself() {
 #[tokio::test]
 async fn what_has_ended_carries_nothing_and_a_crowd_is_better_than_none() {
     let mut world = World::default();
-    let (_, first) = world.open(1).await;
+    let first = world.open(1).await;
     assert!(world.shared.stream().is_none(), "there may be another");
-    let (_, crowd) = world.shared.crowded().unwrap();
+    let crowd = stream(world.shared.crowded().unwrap());
     assert_eq!(world.loads(), [2]);
     drop((first, crowd));
     world.drivers.clear();
@@ -168,7 +178,7 @@ async fn where_the_wide_one_has_ended_another_takes_its_place() {
     drop(world.open(100).await);
     streams.push(world.stream(100).await);
     assert_eq!((world.loads(), world.shared.lacks_wide()), (vec![6, 1], false), "nobody does any more");
-    assert!(world.shared.lock()[1].is_wide(), "whoever comes next is on the wide one");
+    assert!(world.shared.open()[1].is_wide(), "whoever comes next is on the wide one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,17 +194,17 @@ async fn where_no_other_is_to_be_had_the_rest_goes_where_the_server_allows_it_fo
     }
     assert_eq!(world.loads(), [16, 20]);
     assert!(world.shared.stream().is_none(), "there may be another");
-    streams.push(world.shared.crowded().unwrap().1);
+    streams.push(stream(world.shared.crowded().unwrap()));
     assert_eq!(world.loads(), [17, 20], "more than ours, and not more than the server's");
     for _ in 0..3 {
-        streams.push(world.shared.stream().unwrap().1);
+        streams.push(stream(world.shared.stream().unwrap()));
     }
     assert_eq!(world.loads(), [20, 20], "nobody else waits in vain");
     assert!(world.shared.stream().is_none(), "which then waits for another, since there is no room");
     streams.truncate(39);
     tokio::time::advance(SHUT).await;
     assert!(world.shared.stream().is_none(), "it is tried for again");
-    streams.push(world.open(20).await.1);
+    streams.push(world.open(20).await);
     assert_eq!(world.loads(), [19, 20, 1]);
 }
 
@@ -220,7 +230,7 @@ async fn where_nobody_is_answered_nothing_new_begins_and_what_is_there_goes_on()
     assert!(world.shared.stream().is_none(), "it may be dead");
     let next = world.stream(100).await;
     assert_eq!(world.loads(), [2, 1]);
-    let widths = world.shared.lock().iter().map(|connection| connection.width).collect::<Vec<_>>();
+    let widths = world.shared.open().iter().map(|connection| connection.width).collect::<Vec<_>>();
     assert_eq!(widths, [Width::Wide, Width::Wide], "it is of no use to anybody");
     // Of a late answer at last.
     other.answered();
@@ -247,6 +257,75 @@ async fn of_silent_connections_there_are_no_more_than_of_others() {
     }
     let loads = world.loads();
     assert_eq!((loads.len(), loads.iter().sum()), (MAX_CONNECTIONS, MAX_CONNECTIONS * 2));
-    let wide = world.shared.lock().iter().filter(|connection| connection.is_wide()).count();
+    let wide = world.shared.open().iter().filter(|connection| connection.is_wide()).count();
     assert_eq!(wide, MAX_WIDE, "what lies unread stays bounded");
+}
+
+/// What whoever waits has heard by now.
+fn heard(news: &mut oneshot::Receiver<News>) -> Option<Result<bool, Cause>> {
+    news.try_recv().ok().map(|news| news.map(|carrier| carrier.is_some()))
+}
+
+#[tokio::test]
+async fn room_goes_to_those_who_wait_for_it_in_the_order_in_which_they_came() {
+    let mut world = World::default();
+    let mut streams = vec![world.open(2).await, world.stream(2).await];
+    let mut gone = world.shared.waiting.wait();
+    let (mut first, mut second) = (world.shared.waiting.wait(), world.shared.waiting.wait());
+    gone.close();
+    assert_eq!((heard(&mut first), world.shared.lacking()), (None, 1));
+    streams.pop();
+    let Ok(Ok(Some(carrier))) = first.try_recv() else { panic!("it was first of those who are there") };
+    assert_eq!((heard(&mut second), world.loads()), (None, vec![2]), "nobody comes between");
+    // It did not take it.
+    drop(carrier);
+    assert_eq!(heard(&mut second), Some(Ok(true)));
+    assert_eq!((world.loads(), world.shared.lacking()), (vec![1], 0));
+}
+
+#[tokio::test]
+async fn who_waits_looks_again_where_nothing_is_left_to_wait_for() {
+    let mut world = World::default();
+    let stream = world.open(1).await;
+    let mut news = world.shared.waiting.wait();
+    stream.leave();
+    drop(stream);
+    assert_eq!((heard(&mut news), world.loads().len()), (Some(Ok(false)), 0));
+}
+
+#[tokio::test]
+async fn that_no_connection_is_to_be_had_is_told_to_those_who_have_no_other_to_wait_for() {
+    let mut world = World::default();
+    let (mut before, mark) = (world.shared.waiting.wait(), world.shared.waiting.next());
+    let mut after = world.shared.waiting.wait();
+    world.shared.failed(Cause::ConnectionTimeout, mark);
+    assert_eq!(heard(&mut before), Some(Err(Cause::ConnectionTimeout)));
+    assert_eq!((heard(&mut after), world.shared.is_shut()), (None, false), "another is tried for");
+    world.shared.failed(Cause::ConnectionRefused, u64::MAX);
+    assert_eq!(heard(&mut after), Some(Err(Cause::ConnectionRefused)));
+
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(world.stream(17).await);
+    }
+    let (mut allowed, mut patient) = (world.shared.waiting.wait(), world.shared.waiting.wait());
+    world.shared.failed(Cause::ConnectionRefused, u64::MAX);
+    let Ok(Ok(Some(carrier))) = allowed.try_recv() else { panic!("beyond our own bound") };
+    assert_eq!((heard(&mut patient), world.shared.is_shut(), world.loads()), (None, true, vec![17]));
+    streams.pop();
+    assert_eq!(heard(&mut patient), Some(Ok(true)));
+    drop(carrier);
+}
+
+#[tokio::test]
+async fn so_many_connections_are_lacking_as_those_who_wait_fill() {
+    let mut world = World::default();
+    let mut waiting: Vec<_> = (0..95).map(|_| world.shared.waiting.wait()).collect();
+    assert_eq!(world.shared.lacking(), 1, "nobody knows yet how much one carries");
+    let _stream = world.open(10).await;
+    assert_eq!(world.shared.lacking(), 10);
+    waiting.extend((0..400).map(|_| world.shared.waiting.wait()));
+    assert_eq!(world.shared.lacking(), MAX_CONNECTIONS - 1);
+    drop(waiting);
+    assert_eq!(world.shared.lacking(), 0);
 }
