@@ -1,9 +1,9 @@
 //! What became of a request? Counted for all, logged for some, kept to be explained for those that were refused.
 
+mod entry;
 mod log;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,8 @@ use self::log::Log;
 use crate::clock::Clock;
 use crate::config::AccessLog;
 use crate::metrics::Metrics;
-use crate::rejection::{Cause, Explained, Refusal};
+
+pub use self::entry::Entry;
 
 /// Which door a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,49 +60,6 @@ pub enum Outcome {
     Bypass,
     /// Outbound, refused.
     Reject,
-}
-
-/// One request or connection, as the access log and `/explain` show it. Never a query, header or token.
-#[derive(Clone, Debug, Serialize)]
-pub struct Entry {
-    /// Seconds since the epoch.
-    pub time: f64,
-    pub direction: Direction,
-    pub protocol: Protocol,
-    /// Of connections that are not looked into nothing, like the path.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub method: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub path: String,
-    pub host: String,
-    pub source: IpAddr,
-    /// 0: a connection that passes, which hears none, or a request whose caller has not waited for it.
-    #[serde(skip_serializing_if = "is_unheard")]
-    pub status: u16,
-    pub decision: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
-    /// What went wrong on the way to the upstream (RFC 9209 §2.3).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision_id: Option<String>,
-    /// `namespace/name` of the policy, and its rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// Of the caller's `traceparent`: the trace, and the caller's span.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub span_id: Option<String>,
-    pub duration_ms: f64,
-    /// For `/explain` alone, not for the log.
-    #[serde(skip)]
-    pub explained: Explained,
 }
 
 /// A request that went on to its upstream.
@@ -265,22 +223,6 @@ impl Recorder {
     }
 }
 
-// === impl Entry ===
-
-impl Entry {
-    /// Why it was refused, and by which rule where one decided.
-    pub fn explain(&mut self, refusal: &Refusal, decision_id: String) {
-        if let Some(name) = &refusal.rule {
-            self.policy = Some(name.policy.clone());
-            self.rule = Some(name.rule.clone());
-        }
-        self.reason = Some(refusal.reason.as_str());
-        self.cause = refusal.cause.map(Cause::as_str);
-        self.decision_id = Some(decision_id);
-        self.explained = refusal.explained.clone();
-    }
-}
-
 // === impl Refused ===
 
 impl Refused {
@@ -362,10 +304,6 @@ impl Outcome {
             Direction::Outbound => Self::Reject,
         }
     }
-}
-
-fn is_unheard(status: &u16) -> bool {
-    *status == 0
 }
 
 /// Refused requests that `/explain` remembers.

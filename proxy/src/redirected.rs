@@ -26,7 +26,7 @@ use crate::init::args::Exempt;
 use crate::local::Local;
 use crate::names::Names;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol};
-use crate::rejection::{Cause, Explained, Refusal};
+use crate::rejection::{Cause, Refusal};
 use crate::socket;
 use crate::tcp::{self, Meters, Side};
 
@@ -249,26 +249,11 @@ impl Redirected {
     }
 
     fn entry(&self, direction: Direction, decision: Outcome) -> Entry {
+        let time = self.worker.sidecar.recorder.now();
         Entry {
-            time: self.worker.sidecar.recorder.now(),
-            direction,
-            protocol: Protocol::Tcp,
-            method: String::new(),
-            path: String::new(),
             host: self.destination.to_string(),
-            source: self.peer.ip(),
-            status: 0,
-            decision,
-            reason: None,
-            cause: None,
-            decision_id: None,
-            policy: None,
-            rule: None,
-            client: None,
-            trace_id: None,
-            span_id: None,
             duration_ms: self.since.elapsed().as_secs_f64() * 1000.0,
-            explained: Explained::Nothing,
+            ..Entry::new(time, direction, Protocol::Tcp, self.peer.ip(), decision)
         }
     }
 }

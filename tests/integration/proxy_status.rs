@@ -1,7 +1,7 @@
 //! Which failure was it? Upstreams that fail in each of the ways that RFC 9209 has a word for: the answer's status and reason, and the
 //! word in `Proxy-Status` and in the access log.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -24,6 +24,15 @@ use crate::support::proxy::{Proxy, Settings};
 use crate::support::scripted::{Scripted, Served};
 use crate::support::upstream::Upstream;
 
+/// Of a rule: time enough, however slow the machine is, but for the limits that a test waits for.
+fn timeouts(awaited: &[&str]) -> Value {
+    let mut timeouts = json!({"connect": "10s", "firstByte": "10s", "idle": "10s"});
+    for limit in awaited {
+        timeouts[limit] = json!("500ms");
+    }
+    timeouts
+}
+
 /// A workload that may go to `localhost` on one port, by a rule with these fields, and to all others without.
 struct World {
     port: u16,
@@ -39,7 +48,7 @@ impl World {
     fn with(port: u16, more: &Value, files: &[(&str, &str)]) -> Self {
         let mut rule = json!({
             "name": "orders", "to": {"hosts": ["localhost"], "ports": [port]}, "tls": "none",
-            "timeouts": {"connect": "500ms", "firstByte": "500ms", "idle": "500ms"},
+            "timeouts": timeouts(&[]),
         });
         for (name, value) in more.as_object().expect("an object") {
             rule.as_object_mut().expect("an object").insert(name.clone(), value.clone());
@@ -81,6 +90,14 @@ fn saying(said: &'static str) -> Scripted {
         if served.head().is_some() {
             served.say(said);
         }
+    })
+}
+
+/// One that says this to whoever comes, and hears the sidecar out: a reset would be another failure.
+fn at_once(said: &'static str) -> Scripted {
+    Scripted::start(move |mut served: Served| {
+        served.say(said);
+        let _ = io::copy(served.stream(), &mut io::sink());
     })
 }
 
@@ -153,14 +170,14 @@ fn the_answer_to_an_upgrade_is_another() {
 #[test]
 fn no_answer_comes() {
     let server = silent();
-    let world = World::new(server.address().port(), &json!({}));
+    let world = World::new(server.address().port(), &json!({"timeouts": timeouts(&["firstByte"])}));
     world.assert_fails(504, "upstream_timeout", "connection_read_timeout");
 }
 
 #[test]
 fn the_request_is_not_taken() {
     let server = silent();
-    let world = World::new(server.address().port(), &json!({}));
+    let world = World::new(server.address().port(), &json!({"timeouts": timeouts(&["firstByte", "idle"])}));
     let mut connection = Connection::open(world.proxy.outbound()).expect("a connection");
     let mut sender = connection.plain().try_clone().expect("a socket");
     let head =
@@ -193,17 +210,17 @@ fn tls_fails() {
     let choosy = Upstream::start_with(config);
     begin(choosy.port()).assert_fails(502, "upstream_unreachable", "tls_alert_received");
 
-    let plain = Scripted::start(|mut served: Served| {
-        served.say("HTTP/1.1 400 Bad Request\r\n\r\n");
-        thread::sleep(Duration::from_secs(1));
-    });
+    let plain = at_once("HTTP/1.1 400 Bad Request\r\n\r\n");
     begin(plain.address().port()).assert_fails(502, "upstream_unreachable", "tls_protocol_error");
 
     let gone = Scripted::start(drop::<Served>);
     begin(gone.address().port()).assert_fails(502, "upstream_unreachable", "connection_terminated");
 
     let mute = silent();
-    begin(mute.address().port()).assert_fails(504, "upstream_timeout", "connection_timeout");
+    let mut more = originate(mute.address().port());
+    more["timeouts"] = timeouts(&["connect"]);
+    let world = World::with(mute.address().port(), &more, &[("ca.crt", &pem)]);
+    world.assert_fails(504, "upstream_timeout", "connection_timeout");
 
     let port = stranger.port();
     let world = World::with(port, &originate(port), &[("ca.crt", "-----BEGIN CERTIF")]);
@@ -245,10 +262,7 @@ fn http2_is_not_spoken_or_ends_the_stream() {
     let world = World::new(resetting.address().port(), &json!({"protocol": "http2"}));
     world.assert_fails(502, "upstream_unreachable", "http_response_incomplete");
 
-    let garbled = Scripted::start(|mut served: Served| {
-        served.say("HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n");
-        thread::sleep(Duration::from_secs(1));
-    });
+    let garbled = at_once("HTTP/1.1 505 HTTP Version Not Supported\r\n\r\n");
     let world = World::new(garbled.address().port(), &json!({"protocol": "http2"}));
     world.assert_fails(502, "upstream_unreachable", "http_protocol_error");
 }

@@ -1,6 +1,7 @@
 //! Does a WebSocket behave through the sidecar as it does without? What Autobahn tests in essence, frame by frame: PyPI `websockets`
 //! against itself and against npm `ws`, direct, inbound and outbound.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,10 +28,15 @@ fn cases(url: &str, dial: Option<&str>, deflate: bool) -> Vec<Value> {
     done.stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
-/// What the server has heard last in each of them that a client in order may send, once so many have ended.
-fn closes(server: &Peer, count: usize) -> Vec<Value> {
-    wait_until("the end of all", Duration::from_secs(20), || server.seen("close").len() >= count);
-    server.seen("close").into_iter().map(|seen| seen["code"].clone()).collect()
+/// The code that the server has heard last in each case, by its target, once all of them have ended beyond the first so many. They
+/// may end there in another order than at the client, which goes on when it hears the end.
+fn closes(server: &Peer, before: usize, count: usize) -> HashMap<String, Value> {
+    wait_until("the end of all", Duration::from_secs(20), || server.seen("close").len() >= before + count);
+    let seen = server.seen("close").split_off(before);
+    let target = |seen: &Value| seen["target"].as_str().expect("a target").to_owned();
+    let codes: HashMap<_, _> = seen.iter().map(|seen| (target(seen), seen["code"].clone())).collect();
+    assert_eq!((seen.len(), codes.len()), (count, count), "one for each case: {codes:?}");
+    codes
 }
 
 /// The codes of what was heard: what ends in a fault is said in each server's words, and in the sidecar's.
@@ -48,9 +54,8 @@ fn assert_as_direct(server: &Server, deflate: bool, least: usize) {
     assert!(direct.len() >= least && orderly * 3 > direct.len(), "{} cases", direct.len());
     let failed: Vec<_> = direct.iter().filter(|case| case["ok"] != true).collect();
     assert!(failed.is_empty(), "without a sidecar: {failed:?}");
-    let mut heard = closes(&server.peer, direct.len());
-    for dial in [proxy.inbound().to_string(), proxy.outbound().to_string()] {
-        let before = heard.len();
+    let heard = closes(&server.peer, 0, direct.len());
+    for (round, dial) in [(1, proxy.inbound().to_string()), (2, proxy.outbound().to_string())] {
         let through = cases(&url, Some(&dial), deflate);
         assert_eq!(through.len(), direct.len());
         for (through, direct) in through.iter().zip(&direct) {
@@ -61,10 +66,10 @@ fn assert_as_direct(server: &Server, deflate: bool, least: usize) {
             }
         }
         // And the other side.
-        heard = closes(&server.peer, before + direct.len());
-        assert_eq!(heard[before..].len(), direct.len(), "{heard:?}");
-        for (index, case) in direct.iter().enumerate().filter(|(_, case)| case["odd"] == false) {
-            assert_eq!(heard[before + index], heard[index], "at the server: {case}");
+        let through = closes(&server.peer, round * direct.len(), direct.len());
+        for case in direct.iter().filter(|case| case["odd"] == false) {
+            let target = case["target"].as_str().expect("a target");
+            assert_eq!(through[target], heard[target], "at the server: {case}");
         }
     }
 }

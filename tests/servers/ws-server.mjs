@@ -3,7 +3,7 @@
 //   node ws-server.mjs ['{"cert": "PEM", "key": "PEM", "host": "::", "port": 8080}']
 //
 // Prints one line of JSON with its port when ready, and one for everything that it sees: a request (`request`), one for
-// WebSocket (`upgrade`, with its headers), the bytes that came behind it (`head`), a message, a `close` with its code. By path:
+// WebSocket (`upgrade`, with its headers), the bytes that came behind it (`head`), a message, a `close` with its target and code. By path:
 // `/refuse` answers 403, `/wrong-accept` and `/other-protocol` with a 101 that is none, `/flood` sends without an end,
 // `/close?code=&reason=` closes at once.
 
@@ -53,7 +53,7 @@ function serve(client, request) {
     client.send(data, { binary: isBinary });
   });
   client.on('error', (error) => say('error', { code: error.code, message: error.message }));
-  client.on('close', (code, reason) => say('close', { code, reason: reason.toString() }));
+  client.on('close', (code, reason) => say('close', { target: request.url, code, reason: reason.toString() }));
   if (request.url.endsWith('/flood')) flood(client, 0);
   const { pathname, searchParams: asked } = new URL(request.url, 'http://a');
   if (pathname.endsWith('/close')) client.close(Number(asked.get('code')), asked.get('reason') ?? '');

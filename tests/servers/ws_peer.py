@@ -3,9 +3,10 @@
     python ws_peer.py serve
     python ws_peer.py cases URL [--dial HOST:PORT] [--deflate]
 
-The server prints a line of JSON with its port when ready; `/close?code=&reason=` has it close at once. The client runs every case on
-a connection of its own and prints one line of JSON for each: what it heard until the end of the connection, whether that is what RFC
-6455 demands, and whether what was sent is no frame or no message (`odd`), of which servers may end in words of their own.
+The server prints a line of JSON with its port when ready, and one with the target, code and reason of each `close`;
+`/close?code=&reason=` has it close at once. The client runs every case on a connection of its own, with a target of its own, and
+prints one line of JSON for each: what it heard until the end of the connection, whether that is what RFC 6455 demands, and whether
+what was sent is no frame or no message (`odd`), of which servers may end in words of their own.
 """
 
 import asyncio
@@ -233,13 +234,14 @@ def run_cases(url, dial, deflate):
     parts = urlsplit(url)
     dial = dial or f"{parts.hostname}:{parts.port}"
     host, _, port = dial.rpartition(":")
-    for name, path, steps, wanted, odd in deflated() if deflate else cases():
+    for index, (name, path, steps, wanted, odd) in enumerate(deflated() if deflate else cases()):
+        target = f"{path}&case={index}" if path else f"/?case={index}"
         try:
-            heard = Connection(url.rstrip("/") + path, (host, int(port)), deflate).run(steps, wanted)
+            heard = Connection(url.rstrip("/") + target, (host, int(port)), deflate).run(steps, wanted)
             ok = len(heard) == len(wanted) and all(map(fits, heard, wanted))
         except Exception as error:  # a failed case is a line, not the end of the run
             heard, ok = [f"{type(error).__name__}: {error}"], False
-        print(json.dumps({"case": name, "heard": heard[-3:], "count": len(heard), "ok": ok, "odd": odd}), flush=True)
+        print(json.dumps({"case": name, "target": target, "heard": heard[-3:], "count": len(heard), "ok": ok, "odd": odd}), flush=True)
 
 
 async def echo(connection):
@@ -255,7 +257,7 @@ async def echo(connection):
     finally:
         heard = connection.protocol.close_rcvd
         close_heard = {"code": heard.code, "reason": heard.reason} if heard else {"code": None}
-        print(json.dumps({"event": "close", **close_heard}), flush=True)
+        print(json.dumps({"event": "close", "target": connection.request.path, **close_heard}), flush=True)
 
 
 async def serve():

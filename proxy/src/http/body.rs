@@ -22,6 +22,9 @@ use crate::rejection::Cause;
 use stall::Stall;
 use trailers::Forbidden;
 
+pub(super) use rest::MAX_HEARD_OUT;
+
+mod rest;
 mod stall;
 mod trailers;
 

@@ -12,13 +12,12 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::arriving::Arriving;
 use super::attempt::Attempt;
-use super::body::Body;
+use super::body::{Body, MAX_HEARD_OUT};
 use super::challenge;
 use super::deadline::Deadline;
 use super::exchange::Exchange;
@@ -63,7 +62,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Refusal> {
     let Outgoing { head, target, authority, incoming, caller, token, admitted, websocket, awaited } =
         outgoing;
-    let downstream = head.version;
+    let (downstream, is_head) = (head.version, head.method == Method::HEAD);
     let (body, exchange) =
         Body::request(incoming, timeouts.idle, caller, token.is_some(), admitted, deadline);
     let road = Road { upstream, target, authority, timeouts, alone: websocket.is_some(), admitted, awaited };
@@ -78,7 +77,7 @@ pub(crate) async fn forward(
             }
         }
     };
-    let response = answer.relay(downstream, timeouts.idle, deadline, admitted, websocket)?;
+    let response = answer.relay(downstream, is_head, timeouts.idle, deadline, admitted, websocket)?;
     poll_fn(|context| Poll::Ready(response.body().begin(context))).await?;
     Ok(response)
 }
@@ -338,6 +337,7 @@ impl Answer {
     fn relay(
         self,
         downstream: Version,
+        is_head: bool,
         idle: Duration,
         deadline: Deadline,
         admitted: Option<&Admitted<'_>>,
@@ -362,11 +362,14 @@ impl Answer {
         }
         let (mut head, incoming) = self.response.into_parts();
         let hold = self.hold.filter(|_| headers::is_bare(&head));
-        headers::answered(&mut head)?;
+        let has_body = headers::answered(&mut head, is_head)?;
         let incoming = Arriving::answer(incoming, head.version);
         head.version = downstream;
         head.extensions.clear();
-        let body = Body::response(incoming, idle, deadline, hold, self.exchange, watch, admitted);
+        let mut body = Body::response(incoming, idle, deadline, hold, self.exchange, watch, admitted);
+        if !has_body {
+            std::mem::take(&mut body).hear_out();
+        }
         Ok(Response::from_parts(head, body))
     }
 
@@ -379,18 +382,8 @@ impl Answer {
         }
         let (version, watch) = (self.response.version(), Watch::Nothing);
         let incoming = Arriving::answer(self.response.into_body(), version);
-        let mut body = Body::response(incoming, idle, Deadline::NEVER, self.hold, self.exchange, watch, None);
-        tokio::spawn(tokio::time::timeout(HEAR_OUT, async move {
-            let mut left = MAX_HEARD_OUT;
-            while let (1.., Some(Ok(frame))) = (left, body.frame().await) {
-                let read = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(left));
-                left = left.saturating_sub(read);
-            }
-        }));
+        Body::response(incoming, idle, Deadline::NEVER, self.hold, self.exchange, watch, None).hear_out();
     }
 }
 
 const MAX_ATTEMPTS: u32 = 3;
-/// How long and how far the body of an answer is heard out.
-const HEAR_OUT: Duration = Duration::from_secs(1);
-const MAX_HEARD_OUT: u64 = 64 * 1024;

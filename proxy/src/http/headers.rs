@@ -8,8 +8,7 @@ use countersign_policy::inbound::ClaimSource;
 use countersign_policy::request::{Binding, Peer, Token};
 use http::StatusCode;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING, VARY,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::response;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -59,16 +58,22 @@ pub(crate) fn strip_unverified(headers: &mut HeaderMap) {
     }
 }
 
-/// Leaves the fields of an answer that go on, if its body can be read in one way only.
-pub(super) fn answered(head: &mut response::Parts) -> Result<(), Cause> {
+/// Leaves the fields of an answer that go on, if its body can be read in one way only. Has it one? Without one its coding is that of
+/// another answer (RFC 9112 §6.1), and nobody undoes it.
+pub(super) fn answered(head: &mut response::Parts, is_head: bool) -> Result<bool, Cause> {
     let headers = &mut head.headers;
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
+    let has_body = !is_head && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if is_coded && has_body && !is_chunked(headers) {
+        return Err(Cause::HttpProtocolError);
+    }
     // It says where a body ends, and there is one without (RFC 9110 §8.6).
-    if is_chunked(headers)? || head.status == StatusCode::NO_CONTENT {
+    if is_coded || head.status == StatusCode::NO_CONTENT {
         headers.remove(CONTENT_LENGTH);
     }
     one_length(headers)?;
     strip_hop_by_hop_of_answer(headers);
-    Ok(())
+    Ok(has_body)
 }
 
 /// Is nothing behind the head of an answer that has no body (RFC 9112 §6.3)? If it says otherwise, what comes would answer the next
@@ -84,14 +89,14 @@ pub(super) fn is_bare(head: &response::Parts) -> bool {
     }
 }
 
-/// hyper undoes `chunked`, and nobody any other coding (RFC 9112 §6.1).
-fn is_chunked(headers: &HeaderMap) -> Result<bool, Cause> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(Cause::HttpProtocolError),
-    }
+/// hyper undoes `chunked` where that is the last element of the last line, and nobody any other coding (RFC 9112 §6.1). Empty elements
+/// before it mean nothing (RFC 9110 §5.6.1.2); behind it they would have hyper read until the connection ends.
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings =
+        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.find(|coding| !coding.is_empty()).is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 /// Equal lengths become one (RFC 9110 §8.6).
@@ -129,10 +134,42 @@ fn strip_hop_by_hop_of_answer(headers: &mut HeaderMap) {
     }
 }
 
-/// What tells how the content is to be read, and who may be given it again, goes with it, though the upstream's `Connection` names it.
+/// What is for all recipients may not be named by `Connection` (RFC 9110 §7.6.1), and stays: without it content would be read as something
+/// else or be given to others, a session would be lost, or a browser would be told less of what it must not do.
 fn is_for_all(name: &HeaderName) -> bool {
-    name.as_str().starts_with("content-") || matches!(*name, CACHE_CONTROL | VARY)
+    let name = name.as_str();
+    FOR_ALL.contains(&name) || FOR_ALL_BEGIN.iter().any(|begin| name.starts_with(begin))
 }
+
+const FOR_ALL_BEGIN: [&str; 3] = ["access-control-", "content-", "cross-origin-"];
+/// Response fields of RFC 9110, 9111, 6265, 6797, 7034 and 8288, of Fetch and its neighbours.
+const FOR_ALL: [&str; 25] = [
+    "accept-ranges",
+    "age",
+    "allow",
+    "authentication-info",
+    "cache-control",
+    "clear-site-data",
+    "date",
+    "dpop-nonce",
+    "etag",
+    "expires",
+    "last-modified",
+    "link",
+    "location",
+    "origin-agent-cluster",
+    "permissions-policy",
+    "proxy-status",
+    "referrer-policy",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "timing-allow-origin",
+    "vary",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
+];
 
 /// Sets the identity headers from what was verified. What the token does not have is not set.
 pub(crate) fn set_identity(

@@ -16,7 +16,7 @@ use super::answer::answer;
 use super::body::Body;
 use super::trace::TraceContext;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol, Recorder};
-use crate::rejection::{Explained, Refusal};
+use crate::rejection::Refusal;
 
 /// The parts of a request that its record shows. Cheap to keep: shared with the request, not copied.
 #[derive(Clone)]
@@ -146,25 +146,15 @@ impl Seen {
 
     fn entry(&self, recorder: &Recorder, decision: Outcome, status: u16) -> Entry {
         Entry {
-            time: recorder.now(),
-            direction: self.direction,
-            protocol: self.protocol,
             method: clip(self.method.as_str()),
             path: clip(self.uri.path()),
             host: self.named().unwrap_or_default(),
-            source: self.source,
             status,
-            decision,
-            reason: None,
-            cause: None,
-            decision_id: None,
-            policy: None,
-            rule: None,
             client: self.token.as_ref().and_then(|token| token.client.clone()),
             trace_id: self.trace.map(|trace| trace.trace_id()),
             span_id: self.trace.map(|trace| trace.span_id()),
             duration_ms: self.started.elapsed().as_secs_f64() * 1000.0,
-            explained: Explained::Nothing,
+            ..Entry::new(recorder.now(), self.direction, self.protocol, self.source, decision)
         }
     }
 
@@ -181,26 +171,11 @@ impl Seen {
 /// Records, if there is a reason, that what came was no request of HTTP/1.1. Of it nothing else is known.
 pub(super) fn unread(direction: Direction, source: IpAddr, reason: Option<Reason>, recorder: &Recorder) {
     let Some(reason) = reason else { return };
+    let decision = Outcome::of(direction, reason);
     let entry = Entry {
-        time: recorder.now(),
-        direction,
-        protocol: Protocol::Http1,
-        method: String::new(),
-        path: String::new(),
-        host: String::new(),
-        source,
         status: reason.status(),
-        decision: Outcome::of(direction, reason),
         reason: Some(reason.as_str()),
-        cause: None,
-        decision_id: None,
-        policy: None,
-        rule: None,
-        client: None,
-        trace_id: None,
-        span_id: None,
-        duration_ms: 0.0,
-        explained: Explained::Nothing,
+        ..Entry::new(recorder.now(), direction, Protocol::Http1, source, decision)
     };
     recorder.unread(reason, &entry);
 }

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::log::MAX_LINES;
 use super::*;
+use crate::rejection::Explained;
 
 struct World {
     recorder: Recorder,
@@ -66,25 +67,13 @@ impl World {
 
 fn entry(id: &str) -> Entry {
     Entry {
-        time: 0.0,
-        direction: Direction::Inbound,
-        protocol: Protocol::Http1,
         method: "GET".to_owned(),
         path: "/".to_owned(),
         host: "orders.shop".to_owned(),
-        source: Ipv4Addr::LOCALHOST.into(),
         status: 401,
-        decision: Outcome::Deny,
-        reason: None,
-        cause: None,
         decision_id: Some(id.to_owned()),
-        policy: None,
-        rule: None,
-        client: None,
-        trace_id: None,
-        span_id: None,
         duration_ms: 1.0,
-        explained: Explained::Nothing,
+        ..Entry::new(0.0, Direction::Inbound, Protocol::Http1, Ipv4Addr::LOCALHOST.into(), Outcome::Deny)
     }
 }
 

@@ -41,6 +41,15 @@ impl Frames {
         }
     }
 
+    /// The stream of the next head or reset. Is it a reset?
+    pub(crate) fn request_or_reset(&mut self) -> io::Result<(u8, bool)> {
+        loop {
+            if let (kind @ (HEADERS | RST_STREAM), _, stream) = self.next()? {
+                return Ok((stream, kind == RST_STREAM));
+            }
+        }
+    }
+
     /// The end of the next request's body.
     pub(crate) fn body(&mut self) -> io::Result<()> {
         loop {
@@ -101,12 +110,17 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> 
 
 /// `:status: 200` (RFC 7541 Appendix A), and more to come.
 pub(crate) fn head(stream: u8) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, stream, &[0x88])
+    head_of(stream, OK)
+}
+
+/// The same with one of the statuses below.
+pub(crate) fn head_of(stream: u8, status: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &[status])
 }
 
 /// The same, and nothing behind it.
 pub(crate) fn answer(stream: u8) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88])
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &[OK])
 }
 
 /// A POST to this host, with these fields, in lower case; its body is to come.
@@ -161,6 +175,10 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// Statuses, as indices into the static table.
+pub(crate) const OK: u8 = 0x88;
+pub(crate) const NO_CONTENT: u8 = 0x89;
+pub(crate) const NOT_MODIFIED: u8 = 0x8b;
 /// Bytes of the client's preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 pub(crate) const NO_ERROR: u8 = 0;

@@ -29,6 +29,7 @@ pub(crate) mod strict;
 pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod upstream;
+pub(crate) mod versions;
 pub(crate) mod ws;
 
 use std::fs;
