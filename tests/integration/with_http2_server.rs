@@ -242,6 +242,31 @@ fn where_there_are_as_many_connections_as_there_may_be_nobody_waits_for_a_certai
     });
 }
 
+/// One server of sixteen connections behind a balancer, so to say, has just died.
+#[test]
+fn attempts_to_connect_that_hang_do_not_keep_others_from_being_made() {
+    let (process, port) = tools::http2_server(&json!({"streams": FEW}));
+    let road = Road::to(SocketAddr::from(([127, 0, 0, 1], port)), |before| !(1..=16).contains(&before));
+    let (proxy, _folder) = in_plain(road.port.address().port(), "8s");
+    let to = format!("localhost:{}", road.port.address().port());
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| ask(proxy.outbound(), &to, "/slow/7000", FEW));
+        wait_until("all that one carries", Duration::from_secs(5), || said(&process, "/slow/7000") == FEW);
+        assert!(connections(&ask(proxy.outbound(), &to, "/x", 150)) > 1);
+        assert!(!slow.is_finished(), "before the hanging ones have come to their end");
+        assert!(slow.join().unwrap().iter().all(|(status, _)| *status == 200));
+    });
+}
+
+/// As many do (`keepalive_requests`, `max_requests_per_connection`): GOAWAY names the last stream that was looked at.
+#[test]
+fn none_of_many_is_lost_where_a_connection_is_for_few_requests() {
+    let (_process, port) = tools::http2_server(&json!({"requests": 3}));
+    let (proxy, _folder) = in_plain(port, "8s");
+    let answers = ask(proxy.outbound(), &format!("localhost:{port}"), "/slow/50", 60);
+    assert!(connections(&answers) >= 20, "{answers:?}");
+}
+
 /// Whoever comes meanwhile does not wait for it, and whoever comes then finds the one that there is.
 #[test]
 fn an_attempt_to_connect_that_hangs_costs_nobody_else_an_answer() {

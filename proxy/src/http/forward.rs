@@ -164,11 +164,13 @@ impl Road<'_> {
                 Attempt::Returned(back, _) if attempts < MAX_ATTEMPTS => request = *back,
                 failed => {
                     is_stale = matches!(failed, Attempt::Unheard(_));
-                    let cause = failed.cause();
-                    // Once, and no oftener (RFC 9110 §9.2.2).
+                    let (cause, has_begun) = (failed.cause(), !matches!(failed, Attempt::Refused(_)));
+                    // What may have begun goes again once, and no oftener (RFC 9110 §9.2.2).
+                    let may_go = if has_begun { !is_again } else { attempts < MAX_ATTEMPTS };
                     let again =
-                        Some(failed).filter(|_| !is_again).and_then(|failed| failed.once_more(&mut exchange));
-                    (request, is_again) = (again.ok_or_else(|| broken(exchange.as_deref(), cause))?, true);
+                        Some(failed).filter(|_| may_go).and_then(|failed| failed.once_more(&mut exchange));
+                    request = again.ok_or_else(|| broken(exchange.as_deref(), cause))?;
+                    is_again |= has_begun;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Which connection carries the request? The open connections to each upstream of one worker: of HTTP/1 last in first out, of HTTP/2
 //! several for many streams.
 
+mod attempts;
 mod http2;
 mod opening;
 mod stream;
@@ -25,8 +26,8 @@ use crate::own::Own;
 use crate::record::Direction;
 use crate::rejection::Cause;
 use crate::state::certificate::Certificate;
+use attempts::Attempts;
 use http2::Shared;
-use opening::Attempts;
 use stream::Stream;
 
 pub(crate) use stream::Silence;
@@ -173,7 +174,7 @@ impl Upstream {
         });
         let is_shared = self.http2.sweep();
         if self.http2.lacks_wide() && self.attempts.are_none() {
-            self.attempt(WIDEN);
+            self.attempt(WIDEN, Duration::ZERO);
         }
         Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared
     }

@@ -12,7 +12,6 @@ use super::waiting::Waiting;
 use super::{Carrier, MAX_IDLE, Place};
 use crate::http::body::Body;
 use crate::record::Direction;
-use crate::rejection::Cause;
 
 /// The open HTTP/2 connections to one upstream, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Default)]
@@ -46,8 +45,14 @@ pub(super) enum Width {
 // === impl Shared ===
 
 impl Shared {
-    /// A stream on a connection with room for it. Where there is to be no other connection, there is room for what the server allows.
+    /// A stream on a connection with room for it, unless others have waited for that.
     pub(super) fn stream(&self) -> Option<Carrier> {
+        self.hand_out();
+        if self.waiting.is_empty() { self.room() } else { None }
+    }
+
+    /// Where there is to be no other connection, there is room for what the server allows.
+    fn room(&self) -> Option<Carrier> {
         let open = self.open();
         let with_room = open.iter().filter(|connection| connection.has_room());
         // Narrow ones are for those that a wide one has no room for, or where there is none.
@@ -73,16 +78,19 @@ impl Shared {
 
     /// A stream on any, since there was no room and no other connection for as long as one may wait.
     pub(super) fn crowded(&self) -> Option<Carrier> {
-        self.shut();
         least(&self.open()).map(Connection::stream)
     }
 
-    /// How many connections should be tried for, while so many are: what those who wait fill, and one where nobody knows yet how much that
-    /// is.
-    pub(super) fn lacking(&self) -> usize {
-        let (open, waiting) = (self.open(), self.waiting.len());
+    /// How many connections those who wait should have tried for at once: what they fill, or so many where nobody knows yet how much that is.
+    pub(super) fn lacking(&self, at_least: usize) -> usize {
+        let waiting = self.waiting.len();
+        if self.is_shut() {
+            return waiting.min(1);
+        }
+        let open = self.open();
         let each = open.iter().map(|connection| connection.allowed().min(Width::Narrow.streams())).max();
-        waiting.div_ceil(each.unwrap_or(usize::MAX).max(1)).min(MAX_CONNECTIONS.saturating_sub(open.len()))
+        let filled = waiting.div_ceil(each.unwrap_or(usize::MAX).max(1));
+        filled.max(at_least).min(waiting).min(MAX_CONNECTIONS.saturating_sub(open.len()))
     }
 
     /// A new connection, which others may use too, unless there are enough: of all, or of wide ones, since whoever asked for one at the
@@ -104,31 +112,43 @@ impl Shared {
         carrier
     }
 
+    /// What carries the first request on a connection that carries no other.
+    pub(super) fn alone(
+        self: &Arc<Self>,
+        sender: SendRequest<Body>,
+        width: Width,
+        allowed: Arc<AtomicUsize>,
+        place: Arc<Place>,
+    ) -> Carrier {
+        Connection { sender, width, place, load: Load::new(self), allowed }.stream()
+    }
+
     /// Gives what room there is to those who wait for it, first come, first served.
     pub(super) fn hand_out(&self) {
         while !self.waiting.is_empty() {
-            match self.stream() {
+            match self.room() {
                 Some(carrier) => self.waiting.tell_first(carrier),
-                None if self.open().is_empty() => return self.waiting.look_again(),
                 None => return,
             }
         }
     }
 
-    /// There was no connection to be had. Whoever came before this number need not wait any more, unless it can be for room elsewhere.
-    pub(super) fn failed(&self, cause: Cause, before: u64) {
-        self.make_do();
-        if self.open().is_empty() {
-            self.waiting.fail(cause, before);
+    /// A stream has ended, and perhaps its connection.
+    pub(super) fn ended(&self) {
+        self.hand_out();
+        if !self.waiting.is_empty() && self.open().is_empty() {
+            self.waiting.look();
         }
     }
 
-    /// There is no other connection for now, and those that there are carry what the server allows.
-    pub(super) fn make_do(&self) {
-        if !self.open().is_empty() {
-            self.shut();
+    /// There is no other connection for now, and those that there are carry what the server allows. Is there none at all?
+    pub(super) fn make_do(&self) -> bool {
+        let is_any = !self.open().is_empty();
+        if is_any {
+            *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             self.hand_out();
         }
+        !is_any
     }
 
     /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
@@ -159,10 +179,6 @@ impl Shared {
     fn was_shut(&self) -> bool {
         let since = *self.shut.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() < SHUT)
-    }
-
-    fn shut(&self) {
-        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Those that have not ended.

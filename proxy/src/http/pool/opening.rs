@@ -2,31 +2,20 @@
 //! comes of any, or the room that somebody leaves, for as long as it may wait.
 
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use hyper::client::conn::http2::SendRequest;
+use tokio::time::{sleep, timeout};
 
+use super::attempts::Attempt;
+use super::http2::Width;
 use super::{Carrier, Place, Upstream};
 use crate::http::attempt::failure;
+use crate::http::body::Body;
 use crate::http::dial::{Address, Sender};
-use crate::http::pool::http2::Width;
 use crate::rejection::Cause;
-
-/// How many attempts to connect are under way, and how many of them take so long that nobody counts on them.
-#[derive(Debug, Default)]
-pub(super) struct Attempts {
-    under_way: AtomicUsize,
-    slow: AtomicUsize,
-}
-
-/// One of them, until this is dropped.
-struct Attempt {
-    upstream: Arc<Upstream>,
-    is_slow: bool,
-}
 
 // === impl Upstream ===
 
@@ -43,9 +32,16 @@ impl Upstream {
         }
     }
 
-    /// A connection that has carried no request.
+    /// A connection that has carried no request, and carries no other.
     pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        Box::pin(timeout(limit, self.open(limit))).await.unwrap_or_else(|_| Err(self.too_late()))
+        let opened = Box::pin(timeout(limit, async {
+            let (sender, address) = self.dial(Width::Wide, limit).await?;
+            self.begin(sender, address, |sender, allowed, place| {
+                self.http2.alone(sender, Width::Wide, allowed, place)
+            })
+            .await
+        }));
+        opened.await.unwrap_or_else(|_| Err(self.too_late()))
     }
 
     async fn wait(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
@@ -56,61 +52,86 @@ impl Upstream {
             if self.is_http1.load(Ordering::Relaxed) {
                 return self.open(limit).await;
             }
-            let news = self.http2.waiting.wait();
-            if !self.http2.is_shut() {
-                self.attempt_more(limit);
-            }
-            if let Some(carrier) = news.await.unwrap_or(Ok(None))? {
+            let mut news = self.http2.waiting.wait();
+            let news = loop {
+                self.attempt_more(limit, Duration::ZERO);
+                tokio::select! {
+                    news = &mut news => break news.unwrap_or(Ok(None))?,
+                    () = self.http2.waiting.called() => {}
+                    // Not all that makes room says so: settings of the server's, a GOAWAY, time.
+                    () = sleep(LOOK) => self.http2.hand_out(),
+                }
+            };
+            if let Some(carrier) = news {
                 return Ok(carrier);
             }
         }
     }
 
-    /// Tries for as many connections as those who wait need, beside what is being tried.
-    fn attempt_more(self: &Arc<Self>, limit: Duration) {
-        while self.attempts.counted_on() < self.http2.lacking() && self.attempts.are_few() {
-            self.attempt(limit);
+    /// Has as many connections tried for as those who wait need, after this pause, beside attempts that hang.
+    pub(super) fn attempt_more(self: &Arc<Self>, limit: Duration, pause: Duration) {
+        while self.attempts.counted_on() < self.http2.lacking(self.attempts.at_once())
+            && self.attempts.have_room()
+        {
+            self.attempt(limit, pause);
         }
     }
 
     /// Tries for a connection, for whoever waits.
-    pub(super) fn attempt(self: &Arc<Self>, limit: Duration) {
-        tokio::spawn(Attempt::begin(self).make(limit));
+    pub(super) fn attempt(self: &Arc<Self>, limit: Duration, pause: Duration) {
+        let width = if self.attempts.counted_on() == 0 { self.http2.next() } else { Width::Narrow };
+        let attempt = Attempt { number: self.attempts.begin(), upstream: self.clone(), width, limit };
+        let number = attempt.number;
+        let task = tokio::spawn(attempt.make(pause));
+        self.attempts.may_end(number, task.abort_handle());
     }
 
     /// A connection for whoever asks, and others where it is for many.
     async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let width = self.http2.next();
-        let (sender, address) =
-            self.dial.connect(&self.connector, &self.own, limit, width.window(self.direction)).await?;
-        let carrier = self.begin(sender, width, self.place(address)).await?;
+        let (sender, address) = self.dial(width, limit).await?;
+        let carrier = self.share(sender, width, address).await?;
         self.http2.hand_out();
         Ok(carrier)
+    }
+
+    pub(super) async fn dial(&self, width: Width, limit: Duration) -> Result<(Sender, IpAddr), Cause> {
+        self.dial.connect(&self.connector, &self.own, limit, width.window(self.direction)).await
+    }
+
+    pub(super) async fn share(
+        self: &Arc<Self>,
+        sender: Sender,
+        width: Width,
+        address: IpAddr,
+    ) -> Result<Carrier, Cause> {
+        self.begin(sender, address, |sender, allowed, place| self.http2.begin(sender, width, allowed, place))
+            .await
     }
 
     async fn begin(
         self: &Arc<Self>,
         sender: Sender,
-        width: Width,
-        place: Arc<Place>,
+        address: IpAddr,
+        on_http2: impl FnOnce(SendRequest<Body>, Arc<AtomicUsize>, Arc<Place>) -> Carrier,
     ) -> Result<Carrier, Cause> {
+        let place = self.place(address);
         self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
         Ok(match sender {
             Sender::Http1(mut line) => {
                 line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
                 Carrier::Http1(self.lease(line, place))
             }
-            Sender::Http2(sender, allowed) => self.http2.begin(sender, width, allowed, place),
+            Sender::Http2(sender, allowed) => on_http2(sender, allowed, place),
         })
     }
 
     /// Here is one more, for whoever waits.
-    async fn publish(self: &Arc<Self>, sender: Sender, width: Width, address: IpAddr) {
-        match self.begin(sender, width, self.place(address)).await {
-            Ok(carrier) if !self.http2.waiting.is_empty() => self.http2.waiting.tell_first(carrier),
-            Ok(Carrier::Http1(lease)) => lease.give_back(),
-            Ok(Carrier::Http2(..)) => {}
-            Err(cause) => self.http2.failed(cause, u64::MAX),
+    pub(super) fn publish(&self, carrier: Carrier) {
+        match carrier {
+            carrier if !self.http2.waiting.is_empty() => self.http2.waiting.tell_first(carrier),
+            Carrier::Http1(lease) => lease.give_back(),
+            Carrier::Http2(..) => {}
         }
         if self.is_http1.load(Ordering::Relaxed) {
             // Each needs one of its own.
@@ -119,7 +140,7 @@ impl Upstream {
         self.http2.hand_out();
     }
 
-    fn too_late(&self) -> Cause {
+    pub(super) fn too_late(&self) -> Cause {
         match &self.dial.address {
             Address::Socket(_) => Cause::ConnectionTimeout,
             Address::Name { host, .. } => self.connector.too_late(host),
@@ -135,74 +156,11 @@ impl Upstream {
     }
 }
 
-// === impl Attempts ===
-
-impl Attempts {
-    fn counted_on(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed) - self.slow.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn are_none(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) == 0
-    }
-
-    fn are_few(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) < MAX_ATTEMPTS
-    }
-}
-
-// === impl Attempt ===
-
-impl Attempt {
-    fn begin(upstream: &Arc<Upstream>) -> Self {
-        upstream.attempts.under_way.fetch_add(1, Ordering::Relaxed);
-        Self { upstream: upstream.clone(), is_slow: false }
-    }
-
-    /// Connects, and tells those who wait what came of it.
-    async fn make(mut self, limit: Duration) {
-        let upstream = self.upstream.clone();
-        let width = upstream.http2.next();
-        let window = width.window(upstream.direction);
-        let connecting = upstream.dial.connect(&upstream.connector, &upstream.own, limit, window);
-        let mut connecting = pin!(timeout(limit, connecting));
-        let (opened, before) = match timeout(SLOW.min(limit / 4), connecting.as_mut()).await {
-            Ok(opened) => (opened, u64::MAX),
-            Err(_) => {
-                self.is_slow(limit);
-                // Whoever comes from now on counts on another.
-                let before = upstream.http2.waiting.next();
-                (connecting.await, before)
-            }
-        };
-        drop(self);
-        match opened.unwrap_or_else(|_| Err(upstream.too_late())) {
-            Ok((sender, address)) => upstream.publish(sender, width, address).await,
-            Err(cause) => upstream.http2.failed(cause, before),
-        }
-        if !upstream.http2.is_shut() {
-            upstream.attempt_more(limit);
-        }
-    }
-
-    /// It may be in vain: another is made, and meanwhile the connections that there are carry what the server allows.
-    fn is_slow(&mut self, limit: Duration) {
-        self.is_slow = true;
-        self.upstream.attempts.slow.fetch_add(1, Ordering::Relaxed);
-        self.upstream.http2.make_do();
-        self.upstream.attempt_more(limit);
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let attempts = &self.upstream.attempts;
-        attempts.under_way.fetch_sub(1, Ordering::Relaxed);
-        attempts.slow.fetch_sub(usize::from(self.is_slow), Ordering::Relaxed);
-    }
-}
-
 /// How long an attempt is counted on: longer than TCP, TLS and settings take on most roads.
+pub(super) fn slow(limit: Duration) -> Duration {
+    SLOW.min(limit / 4)
+}
+
 const SLOW: Duration = Duration::from_millis(500);
-/// At once, those that are slow among them.
-const MAX_ATTEMPTS: usize = 16;
+/// How often those who wait look for themselves.
+const LOOK: Duration = Duration::from_millis(250);

@@ -82,6 +82,13 @@ impl Load {
         self.rests_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// There may be room for whoever waits.
+    fn tell(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.ended();
+        }
+    }
+
     fn rooms(&self) -> MutexGuard<'_, Vec<Sent>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +107,10 @@ impl Stream {
     /// There is an answer: nothing will go out again.
     pub(crate) fn answered(&mut self) {
         self.load.answers.fetch_add(1, Ordering::Relaxed);
-        self.load.is_silent.store(false, Ordering::Relaxed);
+        if self.load.is_silent() {
+            self.load.is_silent.store(false, Ordering::Relaxed);
+            self.load.tell();
+        }
         let mut sent = std::mem::take(&mut self.sent);
         sent.clear();
         let mut rooms = self.load.rooms();
@@ -146,9 +156,7 @@ impl Drop for Stream {
         if self.load.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             *self.load.rests_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-        if let Some(shared) = self.load.shared.upgrade() {
-            shared.hand_out();
-        }
+        self.load.tell();
     }
 }
 

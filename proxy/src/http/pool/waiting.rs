@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::Carrier;
 use crate::rejection::Cause;
@@ -11,7 +11,11 @@ use crate::rejection::Cause;
 /// Those who wait, in the order in which they came. Belongs to one worker, so its lock is never contended; nobody is told anything under
 /// it, since a carrier that nobody takes any more makes room for the next.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<Queue>);
+pub(super) struct Waiting {
+    queue: Mutex<Queue>,
+    /// For one of them, who looks what is to be done for all.
+    looks: Notify,
+}
 
 #[derive(Default)]
 struct Queue {
@@ -69,6 +73,15 @@ impl Waiting {
         }
     }
 
+    /// Resolves when one of those who wait should look for all.
+    pub(super) async fn called(&self) {
+        self.looks.notified().await;
+    }
+
+    pub(super) fn look(&self) {
+        self.looks.notify_one();
+    }
+
     /// Nothing is as it was when they came.
     pub(super) fn look_again(&self) {
         let all = std::mem::take(&mut self.lock().waiters);
@@ -85,7 +98,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 
+use futures_util::FutureExt;
 use hyper::client::conn::http2::{Connection as Driver, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{DuplexStream, duplex};
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 use super::super::stream::{PATIENCE, Stream};
 use super::super::waiting::News;
 use super::*;
+use crate::rejection::Cause;
 
 /// A connection that nobody drives, and the far end of it.
 type Undriven = (Driver<TokioIo<DuplexStream>, Body, TokioExecutor>, DuplexStream);
@@ -194,7 +196,8 @@ async fn where_no_other_is_to_be_had_the_rest_goes_where_the_server_allows_it_fo
     }
     assert_eq!(world.loads(), [16, 20]);
     assert!(world.shared.stream().is_none(), "there may be another");
-    streams.push(stream(world.shared.crowded().unwrap()));
+    world.shared.make_do();
+    streams.push(stream(world.shared.stream().unwrap()));
     assert_eq!(world.loads(), [17, 20], "more than ours, and not more than the server's");
     for _ in 0..3 {
         streams.push(stream(world.shared.stream().unwrap()));
@@ -273,59 +276,81 @@ async fn room_goes_to_those_who_wait_for_it_in_the_order_in_which_they_came() {
     let mut gone = world.shared.waiting.wait();
     let (mut first, mut second) = (world.shared.waiting.wait(), world.shared.waiting.wait());
     gone.close();
-    assert_eq!((heard(&mut first), world.shared.lacking()), (None, 1));
+    assert_eq!((heard(&mut first), world.shared.lacking(1)), (None, 1));
     streams.pop();
     let Ok(Ok(Some(carrier))) = first.try_recv() else { panic!("it was first of those who are there") };
     assert_eq!((heard(&mut second), world.loads()), (None, vec![2]), "nobody comes between");
     // It did not take it.
     drop(carrier);
     assert_eq!(heard(&mut second), Some(Ok(true)));
-    assert_eq!((world.loads(), world.shared.lacking()), (vec![1], 0));
+    assert_eq!((world.loads(), world.shared.lacking(1)), (vec![1], 0));
 }
 
 #[tokio::test]
-async fn who_waits_looks_again_where_nothing_is_left_to_wait_for() {
+async fn nobody_who_comes_later_takes_the_room_of_those_who_wait() {
+    let mut world = World::default();
+    let _stream = world.open(1).await;
+    let (mut first, mut second) = (world.shared.waiting.wait(), world.shared.waiting.wait());
+    // Of which nobody has told them.
+    world.shared.open()[0].allowed.store(2, Ordering::Relaxed);
+    assert!(world.shared.stream().is_none());
+    assert_eq!((heard(&mut second), heard(&mut first)), (None, Some(Ok(true))));
+}
+
+#[tokio::test]
+async fn one_of_those_who_wait_looks_for_all_where_the_last_connection_ends() {
     let mut world = World::default();
     let stream = world.open(1).await;
     let mut news = world.shared.waiting.wait();
     stream.leave();
     drop(stream);
-    assert_eq!((heard(&mut news), world.loads().len()), (Some(Ok(false)), 0));
+    assert!(world.shared.waiting.called().now_or_never().is_some());
+    assert!(world.shared.waiting.called().now_or_never().is_none(), "one");
+    assert_eq!((heard(&mut news), world.shared.lacking(1)), (None, 1));
 }
 
 #[tokio::test]
-async fn that_no_connection_is_to_be_had_is_told_to_those_who_have_no_other_to_wait_for() {
+async fn where_no_other_is_to_be_had_those_who_wait_go_where_the_server_allows_it() {
     let mut world = World::default();
-    let (mut before, mark) = (world.shared.waiting.wait(), world.shared.waiting.next());
-    let mut after = world.shared.waiting.wait();
-    world.shared.failed(Cause::ConnectionTimeout, mark);
-    assert_eq!(heard(&mut before), Some(Err(Cause::ConnectionTimeout)));
-    assert_eq!((heard(&mut after), world.shared.is_shut()), (None, false), "another is tried for");
-    world.shared.failed(Cause::ConnectionRefused, u64::MAX);
-    assert_eq!(heard(&mut after), Some(Err(Cause::ConnectionRefused)));
-
+    assert!(world.shared.make_do(), "there is nothing to make do with");
+    assert!(!world.shared.is_shut());
     let mut streams = Vec::new();
     for _ in 0..16 {
         streams.push(world.stream(17).await);
     }
     let (mut allowed, mut patient) = (world.shared.waiting.wait(), world.shared.waiting.wait());
-    world.shared.failed(Cause::ConnectionRefused, u64::MAX);
+    assert!(!world.shared.make_do());
     let Ok(Ok(Some(carrier))) = allowed.try_recv() else { panic!("beyond our own bound") };
     assert_eq!((heard(&mut patient), world.shared.is_shut(), world.loads()), (None, true, vec![17]));
+    assert_eq!(world.shared.lacking(8), 1, "another is tried for all the same");
     streams.pop();
     assert_eq!(heard(&mut patient), Some(Ok(true)));
     drop(carrier);
 }
 
 #[tokio::test]
+async fn that_no_connection_is_to_be_had_is_told_to_those_who_came_before() {
+    let world = World::default();
+    let waiting = &world.shared.waiting;
+    let (mut before, mark) = (waiting.wait(), waiting.next());
+    let mut after = waiting.wait();
+    waiting.fail(Cause::ConnectionTimeout, mark);
+    assert_eq!(heard(&mut before), Some(Err(Cause::ConnectionTimeout)));
+    assert_eq!(heard(&mut after), None);
+    waiting.fail(Cause::ConnectionRefused, u64::MAX);
+    assert_eq!(heard(&mut after), Some(Err(Cause::ConnectionRefused)));
+}
+
+#[tokio::test]
 async fn so_many_connections_are_lacking_as_those_who_wait_fill() {
     let mut world = World::default();
     let mut waiting: Vec<_> = (0..95).map(|_| world.shared.waiting.wait()).collect();
-    assert_eq!(world.shared.lacking(), 1, "nobody knows yet how much one carries");
+    assert_eq!(world.shared.lacking(1), 1, "nobody knows yet how much one carries");
+    assert_eq!(world.shared.lacking(8), 8);
     let _stream = world.open(10).await;
-    assert_eq!(world.shared.lacking(), 10);
+    assert_eq!(world.shared.lacking(1), 10);
     waiting.extend((0..400).map(|_| world.shared.waiting.wait()));
-    assert_eq!(world.shared.lacking(), MAX_CONNECTIONS - 1);
+    assert_eq!(world.shared.lacking(1), MAX_CONNECTIONS - 1);
     drop(waiting);
-    assert_eq!(world.shared.lacking(), 0);
+    assert_eq!(world.shared.lacking(8), 0);
 }
