@@ -113,6 +113,12 @@ fn in_plain(port: u16, connect: &str) -> (Proxy, Folder) {
 
 /// Status and body of answers to requests that go out together, a hundred on a connection.
 fn ask(to: SocketAddr, authority: &str, path: &str, number: usize) -> Vec<(u16, String)> {
+    // With a body, of which inbound nothing is kept.
+    let order = Request::post(format!("http://{authority}{path}")).body(Full::from("order"));
+    ask_all(to, &order.unwrap(), number)
+}
+
+fn ask_all(to: SocketAddr, request: &Request<Full<Bytes>>, number: usize) -> Vec<(u16, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut senders = Vec::new();
@@ -122,14 +128,11 @@ fn ask(to: SocketAddr, authority: &str, path: &str, number: usize) -> Vec<(u16, 
             tokio::spawn(connection);
             senders.push(sender);
         }
-        let url = format!("http://{authority}{path}");
-        join_all((0..number).map(|n| answered(senders[n / 100].clone(), &url))).await
+        join_all((0..number).map(|n| answered(senders[n / 100].clone(), request.clone()))).await
     })
 }
 
-/// With a body, of which inbound nothing is kept.
-async fn answered(mut sender: SendRequest<Full<Bytes>>, url: &str) -> (u16, String) {
-    let request = Request::post(url).body(Full::from("order")).unwrap();
+async fn answered(mut sender: SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> (u16, String) {
     let answer = sender.send_request(request).await.expect("an answer");
     let status = answer.status().as_u16();
     (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
@@ -263,8 +266,8 @@ fn attempts_to_connect_that_hang_do_not_keep_others_from_being_made() {
 fn none_of_many_is_lost_where_a_connection_is_for_few_requests() {
     let (_process, port) = tools::http2_server(&json!({"requests": 3}));
     let (proxy, _folder) = in_plain(port, "8s");
-    let answers = ask(proxy.outbound(), &format!("localhost:{port}"), "/slow/50", 60);
-    assert!(connections(&answers) >= 20, "{answers:?}");
+    let request = Request::get(format!("http://localhost:{port}/slow/50")).body(Full::default()).unwrap();
+    assert!(connections(&ask_all(proxy.outbound(), &request, 60)) >= 20);
 }
 
 /// Whoever comes meanwhile does not wait for it, and whoever comes then finds the one that there is.
