@@ -196,7 +196,7 @@ fn whom_an_application_leaves_out_as_it_goes_away_is_sent_to_another_connection(
 }
 
 #[test]
-fn a_stream_that_is_refused_is_sent_again_and_the_last_time_on_a_connection_of_its_own() {
+fn a_stream_that_is_refused_is_sent_once_more_and_no_oftener() {
     let once: Mood = |mut frames| {
         let first = frames.request()?;
         frames.say(&reset(first, REFUSED_STREAM))?;
@@ -211,7 +211,7 @@ fn a_stream_that_is_refused_is_sent_again_and_the_last_time_on_a_connection_of_i
 
     let world = World::new(usize::MAX, refuse);
     assert_eq!(world.ask("POST", &["/1"], ""), [refused()]);
-    assert_eq!(world.application.connections(), 2);
+    assert_eq!(world.application.connections(), 1);
 }
 
 #[test]

@@ -261,6 +261,29 @@ fn attempts_to_connect_that_hang_do_not_keep_others_from_being_made() {
     });
 }
 
+#[test]
+fn who_asks_a_destination_that_hung_and_is_gone_hears_so_though_others_wait() {
+    let port = Port::lease();
+    let listener = TcpListener::bind(port.address()).unwrap();
+    let (proxy, _folder) = in_plain(port.address().port(), "5s");
+    let to = format!("localhost:{}", port.address().port());
+    thread::scope(|scope| {
+        let mut listener = Some(listener);
+        let asking: Vec<_> = (0..80)
+            .map(|number| {
+                // Those whom it has left waiting end with it.
+                if number == 30 {
+                    drop(listener.take());
+                }
+                thread::sleep(Duration::from_millis(50));
+                scope.spawn(|| ask(proxy.outbound(), &to, "/x", 1))
+            })
+            .collect();
+        let statuses: Vec<_> = asking.into_iter().map(|one| one.join().unwrap()[0].0).collect();
+        assert_eq!(statuses[40..], [502; 40], "{statuses:?}");
+    });
+}
+
 /// As many do (`keepalive_requests`, `max_requests_per_connection`): GOAWAY names the last stream that was looked at.
 #[test]
 fn none_of_many_is_lost_where_a_connection_is_for_few_requests() {

@@ -29,6 +29,8 @@ pub(super) enum Attempt {
     Left(Box<Request<Body>>),
     /// It was sent, and the server says that it has not begun with it. Here is its head.
     Refused(Box<Request<Body>>),
+    /// The same, since its connection takes no more (GOAWAY).
+    LeftOut(Box<Request<Body>>),
     Broken(Cause),
 }
 
@@ -79,9 +81,8 @@ impl Attempt {
                 }
                 match how {
                     Without::Connection => stream.unheard().map(|head| Self::Left(Box::new(head))),
-                    Without::GoAway | Without::Stream => {
-                        stream.refused().map(|head| Self::Refused(Box::new(head)))
-                    }
+                    Without::GoAway => stream.refused().map(|head| Self::LeftOut(Box::new(head))),
+                    Without::Stream => stream.refused().map(|head| Self::Refused(Box::new(head))),
                 }
             }),
         };
@@ -92,14 +93,17 @@ impl Attempt {
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::Returned(_, cause) | Self::Broken(cause) => *cause,
-            Self::Refused(_) => Cause::DestinationUnavailable,
+            Self::Refused(_) | Self::LeftOut(_) => Cause::DestinationUnavailable,
             Self::Answered(..) | Self::Unheard(_) | Self::Left(_) => Cause::ConnectionTerminated,
         }
     }
 
     /// The request to send once more, if it may be and if all of its body is at hand, which the exchange from now on is about.
     pub(super) fn once_more(self, exchange: &mut Option<Arc<Exchange>>) -> Option<Request<Body>> {
-        let (Self::Unheard(head) | Self::Left(head) | Self::Refused(head)) = self else { return None };
+        let (Self::Unheard(head) | Self::Left(head) | Self::Refused(head) | Self::LeftOut(head)) = self
+        else {
+            return None;
+        };
         let (body, anew) = Body::again(exchange.as_deref())?;
         *exchange = anew;
         tracing::debug!("a request is sent once more, with which the upstream has not begun");

@@ -164,13 +164,13 @@ impl Road<'_> {
                 Attempt::Returned(back, _) if attempts < MAX_ATTEMPTS => request = *back,
                 failed => {
                     is_stale = matches!(failed, Attempt::Unheard(_));
-                    let (cause, has_begun) = (failed.cause(), !matches!(failed, Attempt::Refused(_)));
-                    // What may have begun goes again once, and no oftener (RFC 9110 §9.2.2).
-                    let may_go = if has_begun { !is_again } else { attempts < MAX_ATTEMPTS };
+                    let (cause, is_left_out) = (failed.cause(), matches!(failed, Attempt::LeftOut(_)));
+                    // Once, and no oftener (RFC 9110 §9.2.2), but for what it was only the connection that took no more of.
+                    let may_go = if is_left_out { attempts < MAX_ATTEMPTS } else { !is_again };
                     let again =
                         Some(failed).filter(|_| may_go).and_then(|failed| failed.once_more(&mut exchange));
                     request = again.ok_or_else(|| broken(exchange.as_deref(), cause))?;
-                    is_again |= has_begun;
+                    is_again |= !is_left_out;
                 }
             }
         }

@@ -24,14 +24,25 @@ struct Underway {
     /// How often in a row those that were counted on turned out to be slow, and who is the first to say so next.
     steps: u32,
     next_step: u64,
+    /// How many in a row have failed.
+    failures: u32,
 }
 
 #[derive(Debug)]
 struct Known {
     number: u64,
-    /// Nobody counts on it any more.
-    is_slow: bool,
+    width: Width,
+    stage: Stage,
     task: Option<AbortHandle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has yet to begin, since one before it failed at once.
+    Paused,
+    Connecting,
+    /// Nobody counts on it any more.
+    Slow,
 }
 
 /// One of them.
@@ -46,19 +57,17 @@ pub(super) struct Attempt {
 
 impl Attempts {
     /// The number of one more.
-    pub(super) fn begin(&self) -> u64 {
+    pub(super) fn begin(&self, width: Width) -> u64 {
         let mut underway = self.lock();
         let number = underway.begun;
         underway.begun += 1;
-        underway.attempts.push_back(Known { number, is_slow: false, task: None });
+        underway.attempts.push_back(Known { number, width, stage: Stage::Paused, task: None });
         number
     }
 
     /// By this it is ended, should others be wanted more.
     pub(super) fn may_end(&self, number: u64, task: AbortHandle) {
-        if let Some(known) = self.lock().attempts.iter_mut().find(|known| known.number == number) {
-            known.task = Some(task);
-        }
+        self.lock().known(number, |known| known.task = Some(task));
     }
 
     pub(super) fn are_none(&self) -> bool {
@@ -70,13 +79,18 @@ impl Attempts {
         self.lock().counted_on()
     }
 
+    /// Is one of them for a wide connection?
+    pub(super) fn count_on_wide(&self) -> bool {
+        self.lock().attempts.iter().any(|known| known.stage != Stage::Slow && known.width == Width::Wide)
+    }
+
     /// How many should be made where nobody knows how many are needed: the oftener they are slow, the more.
     pub(super) fn at_once(&self) -> usize {
         1 << self.lock().steps.min(MAX_STEPS)
     }
 
-    /// May another be made? Where there are as many as may be and none is counted on, in the place of the oldest: one at each step, so
-    /// that of a road on which all are slow most come to their end.
+    /// May another be made? Where there are as many as may be and none is counted on, in the place of the oldest but one, at each step:
+    /// the oldest is the nearest to its end, on a road on which all are slow.
     pub(super) fn have_room(&self) -> bool {
         let mut underway = self.lock();
         if underway.attempts.len() < MAX_ATTEMPTS {
@@ -85,19 +99,20 @@ impl Attempts {
         if underway.counted_on() > 0 {
             return false;
         }
-        let oldest = underway.attempts.pop_front();
-        if let Some(task) = oldest.and_then(|oldest| oldest.task) {
+        if let Some(task) = underway.attempts.remove(1).and_then(|known| known.task) {
             task.abort();
         }
         true
     }
 
+    fn connects(&self, number: u64) {
+        self.lock().known(number, |known| known.stage = Stage::Connecting);
+    }
+
     /// It takes long.
     fn slow(&self, number: u64) {
         let mut underway = self.lock();
-        if let Some(known) = underway.attempts.iter_mut().find(|known| known.number == number) {
-            known.is_slow = true;
-        }
+        underway.known(number, |known| known.stage = Stage::Slow);
         if number >= underway.next_step {
             underway.steps += 1;
             underway.next_step = underway.begun;
@@ -109,12 +124,24 @@ impl Attempts {
         let mut underway = self.lock();
         underway.attempts.retain(|known| known.number != number);
         if underway.attempts.is_empty() {
-            underway.steps = 0;
+            underway.begin_anew();
         }
     }
 
     fn succeed(&self) {
-        self.lock().steps = 0;
+        self.lock().begin_anew();
+    }
+
+    /// One has failed. Is there nothing to hope for any more, by others that are just being made?
+    fn fail(&self) -> bool {
+        let mut underway = self.lock();
+        underway.failures += 1;
+        let is_over = underway.failures >= MAX_FAILURES
+            || !underway.attempts.iter().any(|known| known.stage == Stage::Connecting);
+        if is_over {
+            underway.begin_anew();
+        }
+        is_over
     }
 
     fn lock(&self) -> MutexGuard<'_, Underway> {
@@ -126,7 +153,17 @@ impl Attempts {
 
 impl Underway {
     fn counted_on(&self) -> usize {
-        self.attempts.iter().filter(|known| !known.is_slow).count()
+        self.attempts.iter().filter(|known| known.stage != Stage::Slow).count()
+    }
+
+    fn known(&mut self, number: u64, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.attempts.iter_mut().find(|known| known.number == number) {
+            change(known);
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.steps, self.failures) = (0, 0);
     }
 }
 
@@ -138,6 +175,7 @@ impl Attempt {
         if !pause.is_zero() {
             sleep(pause).await;
         }
+        self.upstream.attempts.connects(self.number);
         let (upstream, width, limit) = (self.upstream.clone(), self.width, self.limit);
         let mut opening = pin!(timeout(limit, async {
             let (sender, address) = upstream.dial(width, limit).await?;
@@ -154,25 +192,18 @@ impl Attempt {
         };
         // No longer under way.
         drop(self);
+        let opened = opened.unwrap_or_else(|_| Err(upstream.too_late()));
         // Where one has failed at once, the next does not go at once.
-        let mut pause = Duration::ZERO;
-        match opened.unwrap_or_else(|_| Err(upstream.too_late())) {
+        let pause = if opened.is_err() && before.is_none() { slow(limit) } else { Duration::ZERO };
+        match opened {
             Ok(carrier) => {
                 upstream.attempts.succeed();
                 upstream.publish(carrier);
             }
             Err(cause) => {
-                let is_alone = upstream.http2.make_do();
-                match before {
-                    Some(before) if is_alone => upstream.http2.waiting.fail(cause, before),
-                    Some(_) => {}
-                    None => {
-                        pause = slow(limit);
-                        // Else those who wait have something to count on.
-                        if is_alone && upstream.attempts.counted_on() == 0 {
-                            upstream.http2.waiting.fail(cause, u64::MAX);
-                        }
-                    }
+                // Beside other connections there is one to wait for.
+                if upstream.http2.make_do() && upstream.attempts.fail() {
+                    upstream.http2.waiting.fail(cause, before.unwrap_or(u64::MAX));
                 }
             }
         }
@@ -197,3 +228,65 @@ impl Drop for Attempt {
 const MAX_STEPS: u32 = 4;
 /// At once, those that are slow among them.
 const MAX_ATTEMPTS: usize = 32;
+/// In a row, until those who wait hear of it although others are being made.
+const MAX_FAILURES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_each_step_twice_as_many_are_made_until_one_succeeds() {
+        let attempts = Attempts::default();
+        for at_once in [1, 2, 4, 8, 16, 16] {
+            assert_eq!((attempts.counted_on(), attempts.at_once()), (0, at_once));
+            let numbers: Vec<u64> = (0..3).map(|_| attempts.begin(Width::Wide)).collect();
+            assert!(attempts.count_on_wide());
+            numbers.iter().for_each(|number| attempts.slow(*number));
+            assert!(!attempts.count_on_wide());
+        }
+        attempts.succeed();
+        assert_eq!(attempts.at_once(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_as_many_as_may_be_the_oldest_but_one_is_given_up_at_each_step() {
+        let attempts = Attempts::default();
+        let tasks: Vec<_> = (0..MAX_ATTEMPTS)
+            .map(|_| {
+                assert!(attempts.have_room());
+                let number = attempts.begin(Width::Narrow);
+                let task = tokio::spawn(std::future::pending::<()>());
+                attempts.may_end(number, task.abort_handle());
+                (number, task)
+            })
+            .collect();
+        assert!(!attempts.have_room(), "they are counted on");
+        tasks.iter().for_each(|(number, _)| attempts.slow(*number));
+        assert!(attempts.have_room());
+        attempts.begin(Width::Narrow);
+        assert!(!attempts.have_room(), "one at each step");
+        tokio::task::yield_now().await;
+        let ended: Vec<u64> =
+            tasks.iter().filter(|(_, task)| task.is_finished()).map(|(number, _)| *number).collect();
+        assert_eq!(ended, [1]);
+    }
+
+    #[test]
+    fn those_who_wait_hear_of_a_failure_unless_another_is_just_being_made() {
+        let attempts = Attempts::default();
+        let (first, second) = (attempts.begin(Width::Wide), attempts.begin(Width::Narrow));
+        attempts.connects(first);
+        attempts.connects(second);
+        attempts.slow(first);
+        attempts.over(first);
+        assert!(!attempts.fail(), "the second may succeed");
+        attempts.begin(Width::Narrow);
+        attempts.over(second);
+        assert!(attempts.fail(), "the third has not begun");
+        assert_eq!(attempts.at_once(), 1);
+        attempts.connects(attempts.begin(Width::Narrow));
+        let heard: Vec<bool> = (0..9).map(|_| attempts.fail()).collect();
+        assert_eq!(heard.iter().position(|heard| *heard), Some(7), "in a row");
+    }
+}

@@ -84,13 +84,12 @@ impl Shared {
     /// How many connections those who wait should have tried for at once: what they fill, or so many where nobody knows yet how much that is.
     pub(super) fn lacking(&self, at_least: usize) -> usize {
         let waiting = self.waiting.len();
-        if self.is_shut() {
-            return waiting.min(1);
-        }
+        let is_shut = self.is_shut();
         let open = self.open();
         let each = open.iter().map(|connection| connection.allowed().min(Width::Narrow.streams())).max();
         let filled = waiting.div_ceil(each.unwrap_or(usize::MAX).max(1));
-        filled.max(at_least).min(waiting).min(MAX_CONNECTIONS.saturating_sub(open.len()))
+        let lacking = if is_shut { 1 } else { filled.max(at_least) };
+        lacking.min(waiting).min(MAX_CONNECTIONS.saturating_sub(open.len()))
     }
 
     /// A new connection, which others may use too, unless there are enough: of all, or of wide ones, since whoever asked for one at the
@@ -106,7 +105,11 @@ impl Shared {
         let carrier = connection.stream();
         *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut open = self.open();
-        if open.len() < MAX_CONNECTIONS && (width == Width::Narrow || next(&open) == Width::Wide) {
+        let is_wanted = match width {
+            Width::Wide => next(&open) == Width::Wide,
+            Width::Narrow => open.len() < MAX_CONNECTIONS,
+        };
+        if is_wanted {
             open.push(connection);
         }
         carrier
@@ -154,14 +157,13 @@ impl Shared {
     /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
     /// a wide one that is. The streams that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
-        let mut is_kept = false;
-        self.open().retain(|connection| {
-            if connection.place.is_left() {
-                return false;
-            }
-            // One, for whoever comes next.
-            connection.load.under_way() > 0 || connection.is_wide() && !std::mem::replace(&mut is_kept, true)
-        });
+        let mut open = self.open();
+        open.retain(|connection| !connection.place.is_left());
+        // One, for whoever comes next.
+        let is_kept = open.iter().position(Connection::is_wide).unwrap_or(0);
+        let mut number = 0..;
+        open.retain(|connection| number.next() == Some(is_kept) || connection.load.under_way() > 0);
+        drop(open);
         self.hand_out();
         !self.open().is_empty()
     }

@@ -79,8 +79,8 @@ impl Upstream {
 
     /// Tries for a connection, for whoever waits.
     pub(super) fn attempt(self: &Arc<Self>, limit: Duration, pause: Duration) {
-        let width = if self.attempts.counted_on() == 0 { self.http2.next() } else { Width::Narrow };
-        let attempt = Attempt { number: self.attempts.begin(), upstream: self.clone(), width, limit };
+        let width = if self.attempts.count_on_wide() { Width::Narrow } else { self.http2.next() };
+        let attempt = Attempt { number: self.attempts.begin(width), upstream: self.clone(), width, limit };
         let number = attempt.number;
         let task = tokio::spawn(attempt.make(pause));
         self.attempts.may_end(number, task.abort_handle());
