@@ -41,10 +41,12 @@ class Judge:
         self.lost = []
         self.denied = set()
         self.asked = {}
+        # How often what was asked on which road went out again.
+        self.repeated = collections.Counter()
 
     def hear(self, request, answer, begin, end):
         """One answer, and when it was asked for and there."""
-        self.asked[request.nonce] = request.method
+        self.asked[request.nonce] = request.method, request.road
         if not request.reaches_application:
             self.denied.add(request.nonce)
         said = (answer.status, answer.reason)
@@ -100,17 +102,22 @@ class Judge:
         return len(self.excuses) - len(unexplained)
 
     def compare(self, seen):
-        """What the application saw, {nonce: the ports that it came from}: nothing that was denied, and nothing twice but what may
-        be repeated."""
+        """What the application saw, {nonce: the ports that it came from}: nothing that was denied, and nothing oftener than it may be
+        repeated, which is once by each sidecar on the way."""
         for nonce, times in ((nonce, len(ports)) for nonce, ports in seen.items()):
             if nonce in self.denied:
                 self.wrong.append(f"request {nonce} was denied, and reached the application")
-            if times > (2 if self.asked.get(nonce) == "GET" else 1):
-                self.wrong.append(f"{self.asked.get(nonce)} {nonce} reached the application {times} times")
+            method, road = self.asked.get(nonce, (None, None))
+            if times > 1:
+                self.repeated[(road, times)] += 1
+            if times > (2 ** SIDECARS.get(road, 0) if method == "GET" else 1):
+                self.wrong.append(f"{method} {nonce} ({road}) reached the application {times} times")
 
 
 # Between whom we ask and whoever says what the verdict is.
 ROADS = {"inbound": (), "http2": (), "outbound": ("sidecars",), "multiplexed": ("sidecars_h2",), "caller": ("caller", "sidecars")}
+# How many are between whom we ask and the application.
+SIDECARS = {"inbound": 1, "http2": 1, "outbound": 2, "multiplexed": 2, "caller": 2}
 
 
 def links(request):

@@ -30,6 +30,7 @@ def markdown(run):
         *(f"| {link} | " + " | ".join(str(faults[link, kind]) for kind in kinds) + " |" for link in sorted({link for link, _ in faults})),
         "",
         *answers(judge.answers),
+        *repeated(judge.repeated),
         *troubles("wrong", judge.wrong),
         *troubles("lost", judge.lost),
         *troubles("broken", run.broken),
@@ -49,6 +50,12 @@ def answers(counted):
     for (road, status, reason), count in sorted(counted.items(), key=str):
         lines.append(f"| {road} | {status} | {reason or ''} | {count:,} |")
     return lines
+
+
+def repeated(counted):
+    """What reached the application more than once."""
+    told = ", ".join(f"{count:,} {times} times ({road})" for (road, times), count in sorted(counted.items(), key=str))
+    return ["", f"Reached the application oftener than once: {told or 'nothing'}."]
 
 
 def troubles(title, found):

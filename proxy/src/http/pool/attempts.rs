@@ -174,13 +174,13 @@ impl Attempt {
     pub(super) async fn make(self, pause: Duration) {
         if !pause.is_zero() {
             sleep(pause).await;
+            if self.upstream.http2.waiting.is_empty() {
+                return;
+            }
         }
         self.upstream.attempts.connects(self.number);
         let (upstream, width, limit) = (self.upstream.clone(), self.width, self.limit);
-        let mut opening = pin!(timeout(limit, async {
-            let (sender, address) = upstream.dial(width, limit).await?;
-            upstream.share(sender, width, address).await
-        }));
+        let mut opening = pin!(timeout(limit, upstream.open(width, limit, true)));
         let (opened, before) = match timeout(slow(limit), opening.as_mut()).await {
             Ok(opened) => (opened, None),
             Err(_) => {

@@ -92,38 +92,28 @@ impl Shared {
         lacking.min(waiting).min(MAX_CONNECTIONS.saturating_sub(open.len()))
     }
 
-    /// A new connection, which others may use too, unless there are enough: of all, or of wide ones, since whoever asked for one at the
-    /// same time was sooner. Here is what carries the first request on it.
+    /// What carries the first request on a new connection. Others may use it too, unless it is for that one alone, or there are enough: of
+    /// all, or of wide ones, since whoever asked for one at the same time was sooner.
     pub(super) fn begin(
         self: &Arc<Self>,
         sender: SendRequest<Body>,
         width: Width,
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
+        is_for_all: bool,
     ) -> Carrier {
         let connection = Connection { sender, width, place, load: Load::new(self), allowed };
         let carrier = connection.stream();
         *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut open = self.open();
-        let is_wanted = match width {
+        let is_lacking = match width {
             Width::Wide => next(&open) == Width::Wide,
             Width::Narrow => open.len() < MAX_CONNECTIONS,
         };
-        if is_wanted {
+        if is_for_all && is_lacking {
             open.push(connection);
         }
         carrier
-    }
-
-    /// What carries the first request on a connection that carries no other.
-    pub(super) fn alone(
-        self: &Arc<Self>,
-        sender: SendRequest<Body>,
-        width: Width,
-        allowed: Arc<AtomicUsize>,
-        place: Arc<Place>,
-    ) -> Carrier {
-        Connection { sender, width, place, load: Load::new(self), allowed }.stream()
     }
 
     /// Gives what room there is to those who wait for it, first come, first served.

@@ -2,18 +2,16 @@
 //! comes of any, or the room that somebody leaves, for as long as it may wait.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http2::SendRequest;
 use tokio::time::{sleep, timeout};
 
 use super::attempts::Attempt;
 use super::http2::Width;
 use super::{Carrier, Place, Upstream};
 use crate::http::attempt::failure;
-use crate::http::body::Body;
 use crate::http::dial::{Address, Sender};
 use crate::rejection::Cause;
 
@@ -34,14 +32,8 @@ impl Upstream {
 
     /// A connection that has carried no request, and carries no other.
     pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        let opened = Box::pin(timeout(limit, async {
-            let (sender, address) = self.dial(Width::Wide, limit).await?;
-            self.begin(sender, address, |sender, allowed, place| {
-                self.http2.alone(sender, Width::Wide, allowed, place)
-            })
-            .await
-        }));
-        opened.await.unwrap_or_else(|_| Err(self.too_late()))
+        let opened = Box::pin(timeout(limit, self.open(Width::Wide, limit, false))).await;
+        opened.unwrap_or_else(|_| Err(self.too_late()))
     }
 
     async fn wait(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
@@ -50,7 +42,9 @@ impl Upstream {
                 return Ok(carrier);
             }
             if self.is_http1.load(Ordering::Relaxed) {
-                return self.open(limit).await;
+                let carrier = self.open(self.http2.next(), limit, true).await?;
+                self.http2.hand_out();
+                return Ok(carrier);
             }
             let mut news = self.http2.waiting.wait();
             let news = loop {
@@ -86,35 +80,15 @@ impl Upstream {
         self.attempts.may_end(number, task.abort_handle());
     }
 
-    /// A connection for whoever asks, and others where it is for many.
-    async fn open(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        let width = self.http2.next();
-        let (sender, address) = self.dial(width, limit).await?;
-        let carrier = self.share(sender, width, address).await?;
-        self.http2.hand_out();
-        Ok(carrier)
-    }
-
-    pub(super) async fn dial(&self, width: Width, limit: Duration) -> Result<(Sender, IpAddr), Cause> {
-        self.dial.connect(&self.connector, &self.own, limit, width.window(self.direction)).await
-    }
-
-    pub(super) async fn share(
+    /// Connects. Of HTTP/2 that may be for others too.
+    pub(super) async fn open(
         self: &Arc<Self>,
-        sender: Sender,
         width: Width,
-        address: IpAddr,
+        limit: Duration,
+        is_for_all: bool,
     ) -> Result<Carrier, Cause> {
-        self.begin(sender, address, |sender, allowed, place| self.http2.begin(sender, width, allowed, place))
-            .await
-    }
-
-    async fn begin(
-        self: &Arc<Self>,
-        sender: Sender,
-        address: IpAddr,
-        on_http2: impl FnOnce(SendRequest<Body>, Arc<AtomicUsize>, Arc<Place>) -> Carrier,
-    ) -> Result<Carrier, Cause> {
+        let window = width.window(self.direction);
+        let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, window).await?;
         let place = self.place(address);
         self.is_http1.store(matches!(sender, Sender::Http1(_)), Ordering::Relaxed);
         Ok(match sender {
@@ -122,7 +96,7 @@ impl Upstream {
                 line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
                 Carrier::Http1(self.lease(line, place))
             }
-            Sender::Http2(sender, allowed) => on_http2(sender, allowed, place),
+            Sender::Http2(sender, allowed) => self.http2.begin(sender, width, allowed, place, is_for_all),
         })
     }
 

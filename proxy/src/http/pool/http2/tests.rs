@@ -33,7 +33,7 @@ impl World {
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.drivers.push((driver, far));
         let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
-        stream(self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place)))
+        stream(self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place), true))
     }
 
     /// As a request does.
