@@ -38,7 +38,7 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It has yet to begin, since one before it failed at once.
+    /// It has yet to begin, maybe after a pause, since one before it failed at once.
     Paused,
     Connecting,
     /// Nobody counts on it any more.

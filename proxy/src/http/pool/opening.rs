@@ -20,14 +20,9 @@ use crate::rejection::Cause;
 impl Upstream {
     /// A connection: one that is ready, else the first that there is, or that has room, within this time.
     pub(crate) async fn connection(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        match self.ready() {
-            Some(carrier) => Ok(carrier),
-            None => {
-                // Boxed, here and on other rare paths: TLS and handshakes would make the future of every request large.
-                let waited = Box::pin(timeout(limit, self.wait(limit))).await;
-                waited.unwrap_or_else(|_| self.http2.crowded().ok_or_else(|| self.too_late()))
-            }
-        }
+        // Boxed, here and on other rare paths: TLS and handshakes would make the future of every request large.
+        let waited = Box::pin(timeout(limit, self.wait(limit))).await;
+        waited.unwrap_or_else(|_| self.http2.crowded().ok_or_else(|| self.too_late()))
     }
 
     /// A connection that has carried no request, and carries no other.
