@@ -56,10 +56,6 @@ FLOODS = [
 ]
 
 
-# Those that have the application hold many large answers, whose memory it keeps.
-GROWING = ("streams-shut", "streams-unread", "slow-readers")
-
-
 def chosen(only, quick):
     """Those whose names have one of these in them; `quick` has a tenth of each, in a quarter of the time, and of memory for many."""
     wanted = [one for one in FLOODS if not only or any(text in one.name for text in only.split(","))]
