@@ -23,7 +23,7 @@ def method(versions, options):
     return [
         f"Written by `./benches/floods{' --quick' if options.quick else ''}` on {report.today()}, {options.rounds} round(s). One proxy at a time, with one worker, "
         "alone on core 1 and started anew for each flood; attacker, other clients and the application (nginx) on core 0. A flood of connections "
-        "is first made once against the last of them without being measured, since the first who wants so much memory of a machine pays for it. Attackers send at "
+        "is first made once in each round against the last of them without being measured, since the first who wants so much memory of a machine pays for it. Attackers send at "
         "the stated rate, whatever the proxy does with it: who is turned away comes again a hundredth of a second later. Other clients ask for 128 bytes "
         f"{options.rate} times a second in an open loop, by HTTP/1.1, HTTP/2 and new connections (47 : 47 : 6); their time runs from when a request was due. "
         "Memory is resident memory of the proxy's processes, read 50 times a second; CPU is what the flood cost the proxy beyond the requests; waited is how long it was ready while others had the CPU, and above zero "

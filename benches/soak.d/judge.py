@@ -20,10 +20,15 @@ UPSTREAM = {(502, "upstream_unreachable"), (503, "upstream_unreachable"), (504, 
 NO_TOKEN = (503, "token_unavailable")
 OUTAGE = 20.0
 WITH_TOKEN = ("outbound", "multiplexed", "caller")
+# What one who waits for an answer hears when the token that the first sidecar showed comes to its end (README, "Open streams").
+ENDED = (401, "expired")
 # Which faults end an exchange, and which end an answer that has begun.
 ENDING = set(KINDS) - {DELAY, DRIP} | {SURPLUS}
 CUTTING = {RESET, HALF_OPEN, TRUNCATE, BREAK, GARBAGE, DRIP}
 SLOW = {DELAY, DRIP}
+# How long such a token holds at least when it is sent (a tenth of its life and the leeway, less a second by rounding): shorter waits do
+# not end by that, in seconds.
+TOKEN_LEFT = 4.0
 # An answer that takes longer is judged again when policy changes, and ends with what let it in, in seconds.
 JUDGED_AGAIN = 1.0
 # Examples of what is wrong that are kept.
@@ -78,6 +83,9 @@ class Judge:
         if said == NO_TOKEN and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
             ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, nonce, shared=True)
             return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
+        if said == ENDED and request.road in WITH_TOKEN and end - begin > TOKEN_LEFT and not answer.trouble and not flaw_of(request, answer):
+            held_up = excuses.Excuse(links(request), frozenset(ENDING | SLOW), begin, end, nonce)
+            return self.excuse_or(self.wrong, "unexpected", request, answer, held_up)
         self.blame(self.wrong, "unexpected", request, answer)
 
     def count(self, request, answer):

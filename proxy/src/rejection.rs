@@ -26,6 +26,9 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// What the challenge tells beside the error.
     pub offers: Offers,
+    /// The request is under way to the upstream, and sent again it might be carried out twice (RFC 9110 §9.2.2): the challenge does not
+    /// ask for another token.
+    pub is_unrepeatable: bool,
     /// For the operator; the caller never learns of it.
     pub explained: Explained,
 }
@@ -97,6 +100,7 @@ impl Refusal {
             }
             Reason::MultipleTokens => Some("invalid_request"),
             Reason::InsufficientScope => Some("insufficient_scope"),
+            _ if reason.status() == 401 && self.is_unrepeatable => None,
             _ if reason.status() == 401 => Some("invalid_token"),
             _ => return None,
         };
@@ -131,6 +135,7 @@ impl From<Reason> for Refusal {
             scopes: Vec::new(),
             retry_after: None,
             offers: Offers::default(),
+            is_unrepeatable: false,
             explained: Explained::Nothing,
         }
     }
@@ -197,6 +202,12 @@ mod tests {
         assert!(
             mismatch.contains("error=\"invalid_token\"")
                 && mismatch.ends_with(&format!("{named}, DPoP {algorithms}"))
+        );
+        let under_way = Refusal { is_unrepeatable: true, ..Reason::Expired.into() };
+        assert_eq!(
+            under_way.challenge().unwrap(),
+            "Bearer realm=\"countersign\"",
+            "no client tries again by this"
         );
         let proof = challenge(Reason::ProofInvalid);
         assert_eq!(proof, format!("DPoP error=\"invalid_dpop_proof\", {algorithms}, {named}"));

@@ -248,6 +248,7 @@ impl Door<'_> {
             scopes,
             retry_after,
             offers: Offers::default(),
+            is_unrepeatable: false,
             explained: Explained::Nothing,
         }
     }

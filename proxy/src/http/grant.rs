@@ -158,7 +158,8 @@ impl Grant {
         self.seen.ended(refusal, &self.caller.worker.sidecar.recorder);
     }
 
-    fn ending(&self, refusal: Refusal) -> Ending {
+    fn ending(&self, mut refusal: Refusal) -> Ending {
+        refusal.is_unrepeatable = !self.seen.method.is_idempotent();
         Ending { refusal: Arc::new(refusal), is_grpc: self.seen.is_grpc() }
     }
 

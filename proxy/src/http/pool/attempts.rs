@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::Upstream;
 use super::http2::Width;
 use super::opening::slow;
+use crate::rejection::Cause;
 
 /// The attempts that are under way, oldest first. Belongs to one worker, so its lock is never contended.
 #[derive(Debug, Default)]
@@ -132,12 +133,18 @@ impl Attempts {
         self.lock().begin_anew();
     }
 
-    /// One has failed. Is there nothing to hope for any more, by others that are just being made?
-    fn fail(&self) -> bool {
+    /// One has failed for this. Is there nothing to hope for any more, by others? There is by those that are just being made, and by
+    /// those that take long, where whoever is there has closed this one: it may have been one too many.
+    fn fail(&self, cause: Cause) -> bool {
         let mut underway = self.lock();
         underway.failures += 1;
-        let is_over = underway.failures >= MAX_FAILURES
-            || !underway.attempts.iter().any(|known| known.stage == Stage::Connecting);
+        let hope = |stage| match stage {
+            Stage::Paused => false,
+            Stage::Connecting => true,
+            Stage::Slow => cause == Cause::ConnectionTerminated,
+        };
+        let is_over =
+            underway.failures >= MAX_FAILURES || !underway.attempts.iter().any(|known| hope(known.stage));
         if is_over {
             underway.begin_anew();
         }
@@ -202,7 +209,7 @@ impl Attempt {
             }
             Err(cause) => {
                 // Beside other connections there is one to wait for.
-                if upstream.http2.make_do() && upstream.attempts.fail() {
+                if upstream.http2.make_do() && upstream.attempts.fail(cause) {
                     upstream.http2.waiting.fail(cause, before.unwrap_or(u64::MAX));
                 }
             }
@@ -280,13 +287,21 @@ mod tests {
         attempts.connects(second);
         attempts.slow(first);
         attempts.over(first);
-        assert!(!attempts.fail(), "the second may succeed");
+        assert!(!attempts.fail(Cause::ConnectionTimeout), "the second may succeed");
         attempts.begin(Width::Narrow);
         attempts.over(second);
-        assert!(attempts.fail(), "the third has not begun");
+        assert!(attempts.fail(Cause::ConnectionTimeout), "the third has not begun");
         assert_eq!(attempts.at_once(), 1);
         attempts.connects(attempts.begin(Width::Narrow));
-        let heard: Vec<bool> = (0..9).map(|_| attempts.fail()).collect();
+        let heard: Vec<bool> = (0..9).map(|_| attempts.fail(Cause::ConnectionTimeout)).collect();
         assert_eq!(heard.iter().position(|heard| *heard), Some(7), "in a row");
+    }
+
+    #[test]
+    fn one_that_takes_long_is_hoped_for_where_another_is_closed() {
+        let attempts = Attempts::default();
+        attempts.slow(attempts.begin(Width::Wide));
+        assert!(!attempts.fail(Cause::ConnectionTerminated), "there may be too many of them");
+        assert!(attempts.fail(Cause::ConnectionRefused), "nobody is there");
     }
 }

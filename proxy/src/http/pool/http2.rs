@@ -104,7 +104,9 @@ impl Shared {
     ) -> Carrier {
         let connection = Connection { sender, width, place, load: Load::new(self), allowed };
         let carrier = connection.stream();
-        *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if is_for_all {
+            *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         let mut open = self.open();
         let is_lacking = match width {
             Width::Wide => next(&open) == Width::Wide,
