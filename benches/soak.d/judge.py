@@ -80,12 +80,13 @@ class Judge:
                 kinds = ENDING | SLOW if answer.status == 504 else ENDING
                 ill = excuses.Excuse(links(request), frozenset(kinds), begin, end, nonce)
                 return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
-        if said == NO_TOKEN and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
-            ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, nonce, shared=True)
-            return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
-        if said == ENDED and request.road in WITH_TOKEN and end - begin > TOKEN_LEFT and not answer.trouble and not flaw_of(request, answer):
-            held_up = excuses.Excuse(links(request), frozenset(ENDING | SLOW), begin, end, nonce)
-            return self.excuse_or(self.wrong, "unexpected", request, answer, held_up)
+        if said in (NO_TOKEN, ENDED) and request.road in WITH_TOKEN and not answer.trouble and not flaw_of(request, answer):
+            if said == NO_TOKEN:
+                ill = excuses.Excuse(("issuer",), frozenset(ENDING | SLOW), begin - OUTAGE, end, nonce, shared=True)
+                return self.excuse_or(self.wrong, "unexpected", request, answer, ill)
+            if end - begin > TOKEN_LEFT:
+                held_up = excuses.Excuse(links(request), frozenset(ENDING | SLOW), begin, end, nonce)
+                return self.excuse_or(self.wrong, "unexpected", request, answer, held_up)
         self.blame(self.wrong, "unexpected", request, answer)
 
     def count(self, request, answer):

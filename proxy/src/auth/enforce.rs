@@ -17,7 +17,7 @@ use super::credentials::{self, Shown};
 use super::explain::Explainer;
 use super::introspect::{self, Introspector};
 use super::verify::{LastVerdict, Target, Verifier};
-use crate::rejection::{Explained, Offers, Refusal};
+use crate::rejection::{Offers, Refusal};
 
 pub use review::Standing;
 
@@ -242,14 +242,10 @@ impl Door<'_> {
             _ => None,
         };
         Refusal {
-            reason,
-            cause: None,
             rule: rule.and_then(|RuleId(index)| self.active.snapshot.rules.get(index).cloned()),
             scopes,
             retry_after,
-            offers: Offers::default(),
-            is_unrepeatable: false,
-            explained: Explained::Nothing,
+            ..reason.into()
         }
     }
 

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use super::body::BodyError;
-use super::pace::{Busy, Stream};
+use super::pace::{Busy, Pace, Stream};
 
 /// A body, as it arrives. A request's is heard out: dropping one that has not ended closes an HTTP/1 connection with unread
 /// bytes in it, and the reset that follows can overtake the answer (RFC 9112 §9.6); over HTTP/2 it resets the stream, and
@@ -35,6 +35,8 @@ pub(crate) struct Arriving {
     is_starved: bool,
     /// Of HTTP/2.
     stream: Option<Arc<Stream>>,
+    /// Of a request of HTTP/1.
+    pace: Option<Arc<Pace>>,
 }
 
 /// Lets go of the body, and of its stream or connection, once the client has ended or the moment is over.
@@ -68,6 +70,7 @@ impl Arriving {
         }
         request.map(|incoming| {
             let mut arriving = Self::answer(incoming, version);
+            arriving.pace = Some(busy.pace()).filter(|_| stream.is_none()).cloned();
             if !arriving.is_end_stream() {
                 arriving.lingers = true;
                 arriving.busy = Some(busy.body());
@@ -89,7 +92,13 @@ impl Arriving {
             is_told: false,
             is_starved: false,
             stream: None,
+            pace: None,
         }
+    }
+
+    /// Which connection of HTTP/1 is to be told that its request is passed on.
+    pub(super) fn pace(&self) -> Option<Arc<Pace>> {
+        self.pace.clone()
     }
 
     /// Does its sender wait for a 100 before it sends it (RFC 9110 §10.1.1)?

@@ -126,10 +126,11 @@ impl Road<'_> {
         let (mut attempts, mut is_again, mut is_stale) = (0, false, false);
         loop {
             // What is kept may be about to end, all of it.
-            let fresh = self.alone || is_stale || attempts + 1 == MAX_ATTEMPTS;
-            let (carrier, waited) = match if fresh { None } else { upstream.ready() } {
+            let (fresh, is_last) = (self.alone || is_stale, attempts + 1 == MAX_ATTEMPTS);
+            let (carrier, waited) = match if fresh || is_last { None } else { upstream.ready() } {
                 Some(carrier) => (carrier, attempts > 0),
                 None if fresh => (upstream.fresh(timeouts.connect).await?, true),
+                None if is_last => (upstream.fresh_or_any(timeouts.connect).await?, true),
                 None => (upstream.connection(timeouts.connect).await?, true),
             };
             attempts += 1;

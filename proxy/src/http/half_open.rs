@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::pace::{Exchange, Pace};
+use super::pace::{Exchange, Pace, Standing};
 use super::wire::Tap;
 
 /// Hears an HTTP/1 connection of a client, whose end its reader does not hear while it is owed an answer.
@@ -33,12 +33,15 @@ impl HalfOpen {
 
     /// Ready when the end of the client is to be heard.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = match self.pace.standing(cx) {
-            (_, true) => PATIENCE,
-            (Exchange::None, _) => return Poll::Ready(()),
+        let Standing { exchange, is_out, is_blocked } = self.pace.standing(cx);
+        let limit = match exchange {
+            _ if is_blocked => PATIENCE,
+            Exchange::None => return Poll::Ready(()),
             // The end of the request may have come along with that of the client, and not have been taken yet.
-            (Exchange::Starved, _) => MOMENT,
-            (Exchange::Arriving | Exchange::Owed, _) => PATIENCE,
+            Exchange::Starved => MOMENT,
+            // It may be in a line, before others who are there.
+            Exchange::Arriving | Exchange::Owed if !is_out => MOMENT,
+            Exchange::Arriving | Exchange::Owed => PATIENCE,
         };
         let due = *self.silent_since.get_or_insert_with(Instant::now) + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -83,7 +86,7 @@ impl Tap for HalfOpen {
 
 /// How long a client that has ended its side may be silent while it is owed an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same, where its request has no end and all of it that came has been taken.
+/// The same, where its request has not been passed on, or has no end and all of it that came has been taken.
 const MOMENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

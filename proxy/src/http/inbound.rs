@@ -232,7 +232,7 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &incoming);
         let outgoing = Outgoing {
             awaited: &awaited,
             token: None,

@@ -196,7 +196,7 @@ impl Application {
             None => version(rule, seen.version),
         };
         let upstream = self.upstream(&host, port, rule, certificate, version)?;
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder);
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &incoming);
         let outgoing = Outgoing {
             awaited: &awaited,
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::record::Direction;
 
 pub(super) use streams::{Onward, Stream, Streams};
-pub(super) use under_way::{Busy, Kept};
+pub(super) use under_way::{Busy, Exchange, Kept, Standing};
 
 /// What a connection of a caller is doing, as far as its timers have to know. Belongs to one worker, so its lock is never contended.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ struct State {
     /// Of them pieces of answers that lie in h2, and from when on none was taken.
     lying: usize,
     lying_since: Option<Instant>,
-    /// Of HTTP/1, which has one at a time.
+    /// Of HTTP/1, which has one at a time. Has its request been passed on?
     exchange: Exchange,
+    is_out: bool,
     /// Who waits until the end of the caller is to be heard.
     listener: Option<Waker>,
     /// It is to end as soon as nothing is under way.
@@ -81,19 +82,6 @@ pub(super) struct Begun {
     /// Else its kind has not come, and it may be one.
     pub(super) is_head: bool,
     pub(super) since: Option<Instant>,
-}
-
-/// What there is between a caller of HTTP/1 and us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exchange {
-    /// No request, or one that is answered.
-    None,
-    /// A request without its end: there is more to come from the caller.
-    Arriving,
-    /// The same, and who takes it waits for more.
-    Starved,
-    /// A whole one, whose answer is owed.
-    Owed,
 }
 
 /// What it is time for.
@@ -132,6 +120,7 @@ impl Pace {
             lying: 0,
             lying_since: None,
             exchange: Exchange::None,
+            is_out: false,
             listener: None,
             is_parting: false,
             is_resting: false,
@@ -249,11 +238,16 @@ impl Pace {
         listener.inspect(Waker::wake_by_ref);
     }
 
-    /// What is between the caller and us, and does a write wait for it? Who asks is woken when that changes.
-    pub(super) fn standing(&self, context: &mut Context<'_>) -> (Exchange, bool) {
+    /// Of HTTP/1. Who asks is woken when that changes, but for a request that is passed on, which only gives more time.
+    pub(super) fn standing(&self, context: &mut Context<'_>) -> Standing {
         let mut state = self.lock();
         state.listener = Some(context.waker().clone());
-        (state.exchange, state.is_blocked)
+        Standing { exchange: state.exchange, is_out: state.is_out, is_blocked: state.is_blocked }
+    }
+
+    /// The request of HTTP/1 is passed on.
+    pub(super) fn goes_out(&self) {
+        self.lock().is_out = true;
     }
 
     /// The caller takes so many bytes of answers more, or has been sent so many.

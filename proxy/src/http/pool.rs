@@ -173,7 +173,7 @@ impl Upstream {
             idle.since.elapsed() <= MAX_IDLE && !idle.line.sender.is_closed() && !idle.place.is_left()
         });
         let is_shared = self.http2.sweep();
-        if self.http2.lacks_wide() && self.attempts.are_none() {
+        if self.attempts.are_none() && self.http2.lacks_wide() {
             self.attempt(WIDEN, Duration::ZERO);
         }
         Arc::strong_count(self) > 1 || !idle.is_empty() || is_shared

@@ -13,7 +13,9 @@ use http::uri::Uri;
 use http::{Method, Response, StatusCode, Version};
 
 use super::answer::answer;
+use super::arriving::Arriving;
 use super::body::Body;
+use super::pace::Pace;
 use super::trace::TraceContext;
 use crate::record::{Direction, Entry, Outcome, Passed, Protocol, Recorder};
 use crate::rejection::Refusal;
@@ -46,6 +48,8 @@ pub(super) struct Seen {
 pub(super) struct Awaited<'a> {
     seen: &'a Seen,
     recorder: &'a Recorder,
+    /// Of HTTP/1: what its caller is waited for depends on that.
+    pace: Option<Arc<Pace>>,
     /// It has gone out, and there is no answer.
     is_out: AtomicBool,
 }
@@ -85,8 +89,8 @@ impl Seen {
     }
 
     /// It may pass; whoever sends it says so.
-    pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder) -> Awaited<'a> {
-        Awaited { seen: self, recorder, is_out: AtomicBool::new(false) }
+    pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder, incoming: &Arriving) -> Awaited<'a> {
+        Awaited { seen: self, recorder, pace: incoming.pace(), is_out: AtomicBool::new(false) }
     }
 
     /// Records a request that went on.
@@ -186,6 +190,9 @@ impl Awaited<'_> {
     /// From now on it may be carried out, even if its caller does not wait for the answer.
     pub(super) fn sends(&self) {
         self.is_out.store(true, Ordering::Relaxed);
+        if let Some(pace) = &self.pace {
+            pace.goes_out();
+        }
     }
 
     /// There is an answer, or a refusal, which is recorded.

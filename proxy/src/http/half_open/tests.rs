@@ -28,6 +28,8 @@ async fn the_end_of_a_client_is_heard_at_once_but_where_it_is_owed_an_answer() {
     request.starves(true);
     assert_eq!(heard(&mut stream).await, MOMENT, "the request lacks its end");
     request.starves(false);
+    assert_eq!(heard(&mut stream).await, Duration::ZERO, "it has not been passed on");
+    pace.goes_out();
     assert_eq!(heard(&mut stream).await, PATIENCE - MOMENT, "what has come of it has not been taken");
     request.is_whole();
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "and nobody has taken anything since");
@@ -44,6 +46,7 @@ async fn who_takes_something_is_there() {
     let (stream, pace) = over(near);
     far.shutdown().await.unwrap();
     let answer = Busy::exchange(&pace, true);
+    pace.goes_out();
     let (mut read, mut write) = tokio::io::split(stream);
     let began = Instant::now();
     let end = tokio::spawn(async move {
@@ -72,8 +75,32 @@ async fn the_end_of_an_answer_wakes_who_waits() {
     let (mut stream, pace) = over(near);
     far.shutdown().await.unwrap();
     let answer = Busy::exchange(&pace, true);
+    pace.goes_out();
     let end = tokio::spawn(async move { heard(&mut stream).await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     drop(answer);
-    assert_eq!(end.await.unwrap(), Duration::from_secs(1));
+    assert_eq!(end.await.unwrap(), Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_ended_its_side_waits_in_no_line_and_the_next_request_is_not_passed_on_yet() {
+    let (near, mut far) = duplex(64);
+    let (mut stream, pace) = over(near);
+    far.shutdown().await.unwrap();
+    drop(Busy::exchange(&pace, true));
+    pace.goes_out();
+    let _request = Busy::exchange(&pace, true);
+    assert_eq!(heard(&mut stream).await, MOMENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_passed_on_meanwhile_gives_its_client_more_time() {
+    let (near, mut far) = duplex(64);
+    let (mut stream, pace) = over(near);
+    far.shutdown().await.unwrap();
+    let _request = Busy::exchange(&pace, true);
+    let end = tokio::spawn(async move { heard(&mut stream).await });
+    tokio::time::sleep(MOMENT / 2).await;
+    pace.goes_out();
+    assert_eq!(end.await.unwrap(), PATIENCE);
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Exchange, Pace, Stream};
+use super::{Pace, Stream};
 
 /// Something is under way on a connection, until this is dropped.
 #[derive(Debug)]
@@ -18,6 +18,29 @@ pub(in crate::http) struct Busy {
     is_exchange: bool,
     /// It may go on for hours, and mostly nothing moves.
     rests: bool,
+}
+
+/// What there is between a caller of HTTP/1 and us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Exchange {
+    /// No request, or one that is answered.
+    None,
+    /// A request without its end: there is more to come from the caller.
+    Arriving,
+    /// The same, and who takes it waits for more.
+    Starved,
+    /// A whole one, whose answer is owed.
+    Owed,
+}
+
+/// How it stands between them.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Standing {
+    pub(in crate::http) exchange: Exchange,
+    /// The request has been passed on.
+    pub(in crate::http) is_out: bool,
+    /// A write waits for the caller.
+    pub(in crate::http) is_blocked: bool,
 }
 
 /// An answer's body, which keeps its connection busy.
@@ -62,6 +85,7 @@ impl Busy {
     pub(in crate::http) fn exchange(pace: &Arc<Pace>, is_whole: bool) -> Self {
         let mut state = pace.more_busy(false);
         state.exchange = if is_whole { Exchange::Owed } else { Exchange::Arriving };
+        state.is_out = false;
         drop(state);
         Self { pace: pace.clone(), is_exchange: true, rests: false }
     }
@@ -69,6 +93,11 @@ impl Busy {
     /// Its body, where not all of that has come.
     pub(in crate::http) fn body(&self) -> Self {
         Self::on(&self.pace)
+    }
+
+    /// Who is to be told when it is passed on.
+    pub(in crate::http) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// What has become of it, where that is something else than HTTP.

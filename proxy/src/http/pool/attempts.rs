@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Upstream;
-use super::http2::Width;
+use super::http2::{Scope, Width};
 use super::opening::slow;
 use crate::rejection::Cause;
 
@@ -173,17 +173,20 @@ impl Underway {
 // === impl Attempt ===
 
 impl Attempt {
-    /// After this pause connects, and tells those who wait what came of it.
+    /// After this pause, which is for those who have something else meanwhile, connects, and tells those who wait what came of it.
     pub(super) async fn make(self, pause: Duration) {
         if !pause.is_zero() {
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.upstream.http2.emptied.notified() => {}
+            }
             if self.upstream.http2.waiting.is_empty() {
                 return;
             }
         }
         self.upstream.attempts.connects(self.number);
         let (upstream, width, limit) = (self.upstream.clone(), self.width, self.limit);
-        let mut opening = pin!(timeout(limit, upstream.open(width, limit, true)));
+        let mut opening = pin!(timeout(limit, upstream.open(width, limit, Scope::All)));
         let (opened, before) = match timeout(slow(limit), opening.as_mut()).await {
             Ok(opened) => (opened, None),
             Err(_) => {

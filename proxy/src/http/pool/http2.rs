@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http2::SendRequest;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::stream::Load;
@@ -19,10 +20,20 @@ pub(super) struct Shared {
     open: Mutex<Vec<Connection>>,
     /// Who waits for a connection, or for room on one.
     pub(super) waiting: Waiting,
+    /// Told when the last of them has ended.
+    pub(super) emptied: Notify,
     /// When the server took no other connection, or left it waiting, if that was the last that was heard of it.
     shut: Mutex<Option<Instant>>,
     /// Has anybody had a narrow one for want of a wide one?
     lacked_wide: AtomicBool,
+}
+
+/// Who may use a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    All,
+    /// The request that it was opened for.
+    One,
 }
 
 struct Connection {
@@ -100,11 +111,11 @@ impl Shared {
         width: Width,
         allowed: Arc<AtomicUsize>,
         place: Arc<Place>,
-        is_for_all: bool,
+        scope: Scope,
     ) -> Carrier {
         let connection = Connection { sender, width, place, load: Load::new(self), allowed };
         let carrier = connection.stream();
-        if is_for_all {
+        if scope == Scope::All {
             *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         let mut open = self.open();
@@ -112,7 +123,7 @@ impl Shared {
             Width::Wide => next(&open) == Width::Wide,
             Width::Narrow => open.len() < MAX_CONNECTIONS,
         };
-        if is_for_all && is_lacking {
+        if scope == Scope::All && is_lacking {
             open.push(connection);
         }
         carrier
@@ -146,11 +157,10 @@ impl Shared {
         !is_any
     }
 
-    /// Lets go of those that have ended, idle for long among them, that lead to where the name is not any more, or that are idle beside
-    /// a wide one that is. The streams that are on one go on. Is any left?
+    /// Lets go of those that have ended, idle for long among them, and of those that are idle beside a wide one that is. The streams
+    /// that are on one go on. Is any left?
     pub(super) fn sweep(&self) -> bool {
         let mut open = self.open();
-        open.retain(|connection| !connection.place.is_left());
         // One, for whoever comes next.
         let is_kept = open.iter().position(Connection::is_wide).unwrap_or(0);
         let mut number = 0..;
@@ -178,7 +188,11 @@ impl Shared {
     /// Those that have not ended.
     fn open(&self) -> MutexGuard<'_, Vec<Connection>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = open.len();
         open.retain(|connection| !connection.has_ended());
+        if open.is_empty() && before > 0 {
+            self.emptied.notify_waiters();
+        }
         open
     }
 }
@@ -201,11 +215,11 @@ fn least(open: &[Connection]) -> Option<&Connection> {
 
 impl Connection {
     /// Does it take no other request? One that is silent carries those that it has, and counts among the others for as long. One that
-    /// has been idle for long may be about to end.
+    /// has been idle for long may be about to end, and one may lead to where the name is not any more.
     fn has_ended(&self) -> bool {
-        let is_left =
+        let is_idle =
             || self.load.under_way() == 0 && (self.load.is_silent() || self.load.rests() > MAX_IDLE);
-        self.sender.is_closed() || self.load.is_leaving() || is_left()
+        self.sender.is_closed() || self.load.is_leaving() || self.place.is_left() || is_idle()
     }
 
     fn is_wide(&self) -> bool {

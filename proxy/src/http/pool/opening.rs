@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::attempts::Attempt;
-use super::http2::Width;
+use super::http2::{Scope, Width};
 use super::{Carrier, Place, Upstream};
 use crate::http::attempt::failure;
 use crate::http::dial::{Address, Sender};
@@ -27,8 +27,19 @@ impl Upstream {
 
     /// A connection that has carried no request, and carries no other.
     pub(crate) async fn fresh(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
-        let opened = Box::pin(timeout(limit, self.open(Width::Wide, limit, false))).await;
+        let opened = Box::pin(timeout(limit, self.open(Width::Wide, limit, Scope::One))).await;
         opened.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    /// The same for who was left out before; or else any, since the server may take no other connection.
+    pub(crate) async fn fresh_or_any(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
+        let opened = Box::pin(timeout(limit, async {
+            match self.open(Width::Wide, limit, Scope::One).await {
+                Ok(carrier) => Ok(carrier),
+                Err(_) => self.wait(limit).await,
+            }
+        }));
+        opened.await.unwrap_or_else(|_| self.http2.crowded().ok_or_else(|| self.too_late()))
     }
 
     async fn wait(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
@@ -37,7 +48,7 @@ impl Upstream {
                 return Ok(carrier);
             }
             if self.is_http1.load(Ordering::Relaxed) {
-                let carrier = self.open(self.http2.next(), limit, true).await?;
+                let carrier = self.open(self.http2.next(), limit, Scope::All).await?;
                 self.http2.hand_out();
                 return Ok(carrier);
             }
@@ -75,12 +86,12 @@ impl Upstream {
         self.attempts.may_end(number, task.abort_handle());
     }
 
-    /// Connects. Of HTTP/2 that may be for others too.
+    /// Connects.
     pub(super) async fn open(
         self: &Arc<Self>,
         width: Width,
         limit: Duration,
-        is_for_all: bool,
+        scope: Scope,
     ) -> Result<Carrier, Cause> {
         let window = width.window(self.direction);
         let (sender, address) = self.dial.connect(&self.connector, &self.own, limit, window).await?;
@@ -91,7 +102,7 @@ impl Upstream {
                 line.sender.ready().await.map_err(|error| failure::of(&error, false))?;
                 Carrier::Http1(self.lease(line, place))
             }
-            Sender::Http2(sender, allowed) => self.http2.begin(sender, width, allowed, place, is_for_all),
+            Sender::Http2(sender, allowed) => self.http2.begin(sender, width, allowed, place, scope),
         })
     }
 

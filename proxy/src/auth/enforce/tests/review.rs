@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::auth::enforce::Standing;
+use crate::rejection::Explained;
 
 /// GET /read, with a bearer token.
 async fn review(door: &Door, token: &str, held: Option<&Arc<Token>>) -> Result<Standing, Reason> {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::super::stream::{PATIENCE, Stream};
 use super::super::waiting::News;
+use super::super::{Address, Connector, Dial, Own, Upstream, Version};
 use super::*;
 use crate::rejection::Cause;
 
@@ -33,7 +34,13 @@ impl World {
         let (sender, driver) = handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
         self.drivers.push((driver, far));
         let place = Place { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_left: AtomicBool::new(false) };
-        stream(self.shared.begin(sender, width, Arc::new(AtomicUsize::new(allowed)), Arc::new(place), true))
+        stream(self.shared.begin(
+            sender,
+            width,
+            Arc::new(AtomicUsize::new(allowed)),
+            Arc::new(place),
+            Scope::All,
+        ))
     }
 
     /// As a request does.
@@ -353,4 +360,21 @@ async fn so_many_connections_are_lacking_as_those_who_wait_fill() {
     assert_eq!(world.shared.lacking(1), MAX_CONNECTIONS - 1);
     drop(waiting);
     assert_eq!(world.shared.lacking(8), 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_pauses_beside_a_connection_is_made_when_that_has_ended() {
+    let refuses = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dial = Dial { address: Address::Socket(refuses), tls: None, version: Version::Http2 };
+    let upstream = Upstream::new(Direction::Outbound, dial, Connector::for_tests(), Own::default());
+    let mut world = World { shared: upstream.http2.clone(), drivers: Vec::new() };
+    let stream = world.open(1).await;
+    let mut news = upstream.http2.waiting.wait();
+    upstream.attempt(Duration::from_secs(5), Duration::from_secs(3600));
+    tokio::task::yield_now().await;
+    assert!((&mut news).now_or_never().is_none(), "it pauses");
+    stream.leave();
+    drop(stream);
+    let heard = tokio::time::timeout(Duration::from_secs(20), news).await.expect("news").unwrap();
+    assert!(matches!(heard, Err(Cause::ConnectionRefused)), "it was made");
 }
