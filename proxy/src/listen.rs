@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::clock::Clock;
@@ -135,6 +135,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
         // Whatever the machine's default is.
         socket.set_only_v6(false)?;
     }
+    tune(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -154,7 +155,6 @@ pub async fn accept<F>(
     let spare = Spare::hold();
     let mut seat = |stream: TcpStream, peer: SocketAddr, drain: &Drain| match seats.take(peer.ip()) {
         Ok(seat) => {
-            tune(&stream);
             tokio::spawn(serve(stream, peer, drain.seated(seat)));
         }
         Err(_) => tcp::reset(&stream),
@@ -213,14 +213,10 @@ fn turn_away(listener: &TcpListener) -> Option<SocketAddr> {
     Some(peer)
 }
 
-/// Small answers leave at once; a peer that vanished is noticed.
-fn tune(stream: &TcpStream) {
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    if let Err(error) =
-        stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive))
-    {
-        tracing::debug!(%error, "cannot tune a connection");
-    }
+/// What each connection has from the listener that it comes by: small answers leave at once, and a peer that vanished is noticed.
+fn tune(listener: &Socket) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    listener.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
 /// Connections to our pages, on each of the two listeners.
@@ -266,6 +262,17 @@ mod tests {
 
     fn bind_v6() -> io::Result<StdListener> {
         StdListener::bind("[::1]:0")
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_tuned_as_its_listener() {
+        let mut listeners = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let _peer = TcpStream::connect(listeners.address).await.unwrap();
+        let listener = TcpListener::from_std(listeners.sockets.pop().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
     }
 
     #[tokio::test]
