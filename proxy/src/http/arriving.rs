@@ -97,8 +97,8 @@ impl Arriving {
     }
 
     /// Which connection of HTTP/1 is to be told that its request is passed on.
-    pub(super) fn pace(&self) -> Option<Arc<Pace>> {
-        self.pace.clone()
+    pub(super) fn take_pace(&mut self) -> Option<Arc<Pace>> {
+        self.pace.take()
     }
 
     /// Does its sender wait for a 100 before it sends it (RFC 9110 §10.1.1)?

@@ -40,7 +40,7 @@ impl HalfOpen {
             // The end of the request may have come along with that of the client, and not have been taken yet.
             Exchange::Starved => MOMENT,
             // It may be in a line, before others who are there.
-            Exchange::Arriving | Exchange::Owed if !is_out => MOMENT,
+            Exchange::Arriving | Exchange::Owed if !is_out => IN_LINE,
             Exchange::Arriving | Exchange::Owed => PATIENCE,
         };
         let due = *self.silent_since.get_or_insert_with(Instant::now) + limit;
@@ -86,7 +86,9 @@ impl Tap for HalfOpen {
 
 /// How long a client that has ended its side may be silent while it is owed an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same, where its request has not been passed on, or has no end and all of it that came has been taken.
+/// The same, where its request has not been passed on: what that waits for may have lost a SYN, which goes again after a second.
+const IN_LINE: Duration = Duration::from_secs(3);
+/// The same, where its request has no end and all of it that came has been taken.
 const MOMENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ impl Caller {
     async fn pass(
         self: &Arc<Self>,
         mut head: Parts,
-        incoming: Arriving,
+        mut incoming: Arriving,
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
@@ -232,7 +232,7 @@ impl Caller {
 
         // What the application sees is what was judged.
         let admitted = Admitted::new(self, seen, kept);
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &incoming);
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &mut incoming);
         let outgoing = Outgoing {
             awaited: &awaited,
             token: None,

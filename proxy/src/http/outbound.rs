@@ -124,7 +124,7 @@ impl Application {
     async fn pass(
         &self,
         mut head: Parts,
-        incoming: Arriving,
+        mut incoming: Arriving,
         active: Option<&Active>,
         seen: &mut Seen,
     ) -> Result<Response<Body>, Refusal> {
@@ -196,7 +196,7 @@ impl Application {
             None => version(rule, seen.version),
         };
         let upstream = self.upstream(&host, port, rule, certificate, version)?;
-        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &incoming);
+        let awaited = seen.goes_on(&self.worker.sidecar.recorder, &mut incoming);
         let outgoing = Outgoing {
             awaited: &awaited,
             target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),

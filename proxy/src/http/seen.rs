@@ -89,8 +89,8 @@ impl Seen {
     }
 
     /// It may pass; whoever sends it says so.
-    pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder, incoming: &Arriving) -> Awaited<'a> {
-        Awaited { seen: self, recorder, pace: incoming.pace(), is_out: AtomicBool::new(false) }
+    pub(super) fn goes_on<'a>(&'a self, recorder: &'a Recorder, incoming: &mut Arriving) -> Awaited<'a> {
+        Awaited { seen: self, recorder, pace: incoming.take_pace(), is_out: AtomicBool::new(false) }
     }
 
     /// Records a request that went on.

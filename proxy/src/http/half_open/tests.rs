@@ -28,9 +28,9 @@ async fn the_end_of_a_client_is_heard_at_once_but_where_it_is_owed_an_answer() {
     request.starves(true);
     assert_eq!(heard(&mut stream).await, MOMENT, "the request lacks its end");
     request.starves(false);
-    assert_eq!(heard(&mut stream).await, Duration::ZERO, "it has not been passed on");
+    assert_eq!(heard(&mut stream).await, IN_LINE - MOMENT, "it has not been passed on");
     pace.goes_out();
-    assert_eq!(heard(&mut stream).await, PATIENCE - MOMENT, "what has come of it has not been taken");
+    assert_eq!(heard(&mut stream).await, PATIENCE - IN_LINE, "what has come of it has not been taken");
     request.is_whole();
     assert_eq!(heard(&mut stream).await, Duration::ZERO, "and nobody has taken anything since");
     let body = request.body();
@@ -83,14 +83,14 @@ async fn the_end_of_an_answer_wakes_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_ended_its_side_waits_in_no_line_and_the_next_request_is_not_passed_on_yet() {
+async fn who_has_ended_its_side_waits_in_no_line_for_long_and_the_next_request_is_not_passed_on_yet() {
     let (near, mut far) = duplex(64);
     let (mut stream, pace) = over(near);
     far.shutdown().await.unwrap();
     drop(Busy::exchange(&pace, true));
     pace.goes_out();
     let _request = Busy::exchange(&pace, true);
-    assert_eq!(heard(&mut stream).await, MOMENT);
+    assert_eq!(heard(&mut stream).await, IN_LINE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn a_request_that_is_passed_on_meanwhile_gives_its_client_more_time() {
     far.shutdown().await.unwrap();
     let _request = Busy::exchange(&pace, true);
     let end = tokio::spawn(async move { heard(&mut stream).await });
-    tokio::time::sleep(MOMENT / 2).await;
+    tokio::time::sleep(IN_LINE / 2).await;
     pace.goes_out();
     assert_eq!(end.await.unwrap(), PATIENCE);
 }

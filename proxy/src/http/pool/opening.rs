@@ -31,12 +31,12 @@ impl Upstream {
         opened.unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    /// The same for who was left out before; or else any, since the server may take no other connection.
+    /// The same for who was left out before; or else any, since the server may take no other connection, or leave it waiting.
     pub(crate) async fn fresh_or_any(self: &Arc<Self>, limit: Duration) -> Result<Carrier, Cause> {
         let opened = Box::pin(timeout(limit, async {
-            match self.open(Width::Wide, limit, Scope::One).await {
-                Ok(carrier) => Ok(carrier),
-                Err(_) => self.wait(limit).await,
+            match timeout(slow(limit), self.open(Width::Wide, limit, Scope::One)).await {
+                Ok(Ok(carrier)) => Ok(carrier),
+                Ok(Err(_)) | Err(_) => self.wait(limit).await,
             }
         }));
         opened.await.unwrap_or_else(|_| self.http2.crowded().ok_or_else(|| self.too_late()))
