@@ -36,6 +36,8 @@ class Link:
         self.schedule = schedule.windows(self.seed, name, own["kinds"], plan["seconds"], own["sparse"])
         self.events = events
         self.connections = 0
+        # The loop knows tasks weakly: one whose connection it does not look at just now would be collected, its fault untold.
+        self.tasks = set()
 
     async def serve(self):
         server = await asyncio.start_server(self.take, "127.0.0.1", self.listen, limit=CHUNK)
@@ -43,6 +45,9 @@ class Link:
 
     async def take(self, reader, writer):
         self.connections += 1
+        task = asyncio.current_task()
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         draw = schedule.Draw(self.seed, self.name, self.connections, self.schedule)
         await Conversation(self, draw, reader, writer).run()
 
